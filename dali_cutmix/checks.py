@@ -1,0 +1,56 @@
+"""Checks of the data inside the graph, and words for what DALI says when one fails.
+
+The types and shapes of images and labels are known only when the pipeline runs. Each check is one
+cheap native operator that fails on wrong data; DALI's message then quotes the function it stands
+in, by which `explain` finds the words.
+"""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+from nvidia.dali import fn, types
+from nvidia.dali.data_node import DataNode
+
+__all__ = ["class_index", "class_row", "explain", "uint8_hwc"]
+
+
+def uint8_hwc(images: DataNode) -> DataNode:
+    """Returns `images` as they are; fails unless they are uint8 with three dimensions."""
+    return fn.reinterpret(images, dtype=types.UINT8, rel_shape=[1.0, 1.0, 1.0])
+
+
+def class_index(labels: DataNode, num_classes: int) -> DataNode:
+    """Returns integer labels as int32 (); fails unless 0 <= label < num_classes."""
+    classes = types.Constant(np.arange(num_classes, dtype=np.int32))
+    anchor = fn.reshape(labels, shape=[1])
+    return fn.slice(classes, anchor, types.Constant(np.ones(1, np.int32)), axes=[0])
+
+
+def class_row(labels: DataNode, num_classes: int) -> DataNode:
+    """Returns float labels as they are; fails unless each has num_classes numbers."""
+    return fn.reshape(labels, shape=[num_classes])
+
+
+_WORDS = {
+    ("checks", "uint8_hwc"): "`images` must be uint8, HWC and of one size: "
+    "resize before mixing, normalise and transpose after it.",
+    ("checks", "class_index"): "`labels` must be int32 or int64 scalars in [0, num_classes): "
+    "raise `num_classes`, or mend the labels; for rows of floats set `labels=\"float\"`.",
+    ("checks", "class_row"): '`labels` must be float32 rows of `num_classes` with `labels="float"`.',
+}
+_WORDS["compositing", "paste"] = _WORDS["checks", "uint8_hwc"]
+_WORDS["targets", "_float_row"] = _WORDS["checks", "class_row"]
+
+_FRAME = re.compile(r'File ".*?(\w+)\.py", line \d+, in (\w+)')
+
+
+def explain(error: BaseException) -> str | None:
+    """Returns what was wrong with the data, in this package's words, or None if it cannot tell."""
+    text = str(error)
+    for frame in reversed(_FRAME.findall(text)):
+        if frame in _WORDS:
+            reason = text.partition("encountered:")[2].strip().splitlines()
+            return f"{_WORDS[frame]} DALI: {reason[0]}" if reason else _WORDS[frame]
+    return None
