@@ -22,10 +22,11 @@ def uint8_hwc(images: DataNode) -> DataNode:
 
 
 def class_index(labels: DataNode, num_classes: int) -> DataNode:
-    """Returns integer labels as int32 (); fails unless 0 <= label < num_classes."""
+    """Returns integer labels as int32 (1,); fails unless 0 <= label < num_classes."""
+    # A bitwise operator takes no floats; the cast saturates, which keeps wrong labels wrong.
+    start = fn.cast(labels & -1, dtype=types.INT32)
     classes = types.Constant(np.arange(num_classes, dtype=np.int32))
-    anchor = fn.reshape(labels, shape=[1])
-    return fn.slice(classes, anchor, types.Constant(np.ones(1, np.int32)), axes=[0])
+    return fn.slice(classes, start=start, shape=[1], axes=[0])
 
 
 def class_row(labels: DataNode, num_classes: int) -> DataNode:
@@ -37,8 +38,11 @@ _WORDS = {
     ("checks", "uint8_hwc"): "`images` must be uint8, HWC and of one size: "
     "resize before mixing, normalise and transpose after it.",
     ("checks", "class_index"): "`labels` must be int32 or int64 scalars in [0, num_classes): "
-    "raise `num_classes`, or mend the labels; for rows of floats set `labels=\"float\"`.",
-    ("checks", "class_row"): '`labels` must be float32 rows of `num_classes` with `labels="float"`.',
+    'raise `num_classes`, or mend the labels; for rows of floats set `labels="float"`.',
+    (
+        "checks",
+        "class_row",
+    ): '`labels` must be float32 rows of `num_classes` with `labels="float"`.',
 }
 _WORDS["compositing", "paste"] = _WORDS["checks", "uint8_hwc"]
 _WORDS["targets", "_float_row"] = _WORDS["checks", "class_row"]

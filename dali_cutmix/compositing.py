@@ -16,7 +16,7 @@ def paste(
     partner: DataNode,
     box: DataNode,
     size: DataNode,
-    index: DataNode | None = None,
+    original: DataNode | None = None,
 ) -> DataNode:
     """Returns the images with the box of the partner image in them, byte for byte.
 
@@ -25,9 +25,9 @@ def paste(
         partner: int32 (), index in the batch of the image that gives the patch.
         box: int32 (4,), ``(y, x, h, w)`` inside the image; may be empty, then anchored at (H, W).
         size: int32 (2,), (H, W).
-        index: int32 (), index in the batch of the background; None stands for the sample itself.
-            With an index every pixel is moved once. Without one, the partner images are gathered
-            first, which moves them twice, because no DALI operator tells a sample its own index.
+        original: int32 (), index in the batch of the background; None stands for the sample
+            itself. With it every pixel is moved once. Without, the partner images are gathered
+            first, which moves them twice: no DALI operator tells a sample its own index.
 
     The same call serves other uint8 data that goes with the images, such as masks.
     """
@@ -36,6 +36,6 @@ def paste(
     shapes = fn.stack(size, box[2:])
     regions = {"in_anchors": anchors, "out_anchors": anchors, "shapes": shapes}
     # Region 0 is the whole background; region 1, the patch, is pasted over it.
-    if index is None:
+    if original is None:
         return fn.multi_paste(images, fn.permute_batch(images, indices=partner), **regions)
-    return fn.multi_paste(images, in_ids=fn.stack(index, partner), **regions)
+    return fn.multi_paste(images, in_ids=fn.stack(original, partner), **regions)

@@ -33,7 +33,8 @@ class MixConfig:
             applied to both labels before they are mixed and to samples that are not mixed.
         box: rule by which lam and a centre become a box; ``"paper"`` is Yun et al. 2019.
         partner: ``"permutation"``: a uniformly random one, in which a sample may meet itself (the
-            paper); ``"derangement"``: a random one in which none does.
+            paper); ``"derangement"``: a uniformly random cyclic one, in which none does and every
+            other sample is equally likely.
         targets: ``"soft"``: one float32 row of K; ``"pair"``: ``(label_a, label_b, lam)``.
         labels: what the labels given to the graph are: ``"int"`` scalars (int32 or int64) in
             [0, K), or ``"float"`` rows of K (one-hot, soft or multi-label; mixed as given).

@@ -25,7 +25,8 @@ def class_names(root: str | os.PathLike[str]) -> list[str]:
         raise FileNotFoundError(f"`root` must be an existing folder, got {root!r}.")
     if not os.path.isdir(root):
         raise NotADirectoryError(f"`root` must be a folder, got the file {root!r}.")
-    names = sorted(entry.name for entry in os.scandir(root) if entry.is_dir())
+    with os.scandir(root) as entries:
+        names = sorted(entry.name for entry in entries if entry.is_dir())
     if not names:
         raise FileNotFoundError(
             f"`root` must hold one folder of images a class, got {root!r} without folders."
@@ -59,6 +60,7 @@ def unreadable_files(root: str | os.PathLike[str]) -> list[str]:
 
 
 def _images_in(folder: str) -> Iterator[str]:
-    for entry in os.scandir(folder):
-        if entry.is_file() and any(fnmatch(entry.name.lower(), p) for p in IMAGE_PATTERNS):
-            yield entry.path
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if any(fnmatch(entry.name.lower(), p) for p in IMAGE_PATTERNS):
+                yield entry.path

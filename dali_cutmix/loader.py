@@ -7,7 +7,7 @@ import os
 import re
 from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
-from typing import Any, Final, Literal
+from typing import Any, Literal, NoReturn
 
 import torch
 from nvidia.dali import Pipeline
@@ -23,7 +23,6 @@ __all__ = ["Loader", "train_loader", "val_loader"]
 
 Batch = tuple[torch.Tensor, Any]
 _STATE_VERSION = 1
-_TAKEN: Final = object()
 # Arguments that may differ between a run and the one that resumes it: the stream is the same.
 _NOT_IN_STATE = {"root", "num_threads", "device_id", "prefetch_queue_depth", "hw_decoder_load"}
 
@@ -39,7 +38,8 @@ class Loader:
             ``images, label_a, label_b, lam``. It is called with `options` here, and again by
             `load_state_dict`.
         last_batch: ``"drop"`` the last, incomplete batch (training), or yield it ``"partial"``
-            (validation). The reader must have ``pad_last_batch=True``.
+            (validation; not where the pipeline mixes, for partners would be padding). The reader
+            must have ``pad_last_batch=True``.
         channels_last: the images leave the pipeline as NHWC; they are yielded as NCHW tensors in
             torch.channels_last, without a copy.
         **options: arguments of `pipeline`, among them batch_size, num_threads, device_id, seed.
@@ -54,6 +54,8 @@ class Loader:
     """
 
     classes: tuple[str, ...] | None = None
+    epoch: int
+    _ahead: list[list[torch.Tensor] | None]
 
     def __init__(
         self,
@@ -70,15 +72,13 @@ class Loader:
         self._channels_last = channels_last
         self._options = options
         self._batches: DALIGenericIterator | None = None
-        self._first: list[torch.Tensor] | None | object = _TAKEN
         self._open(checkpoint=None, epoch=0, position=0)
 
     def __iter__(self) -> Iterator[Batch]:
         return self
 
     def __next__(self) -> Batch:
-        outputs = self._pull() if self._first is _TAKEN else self._first
-        self._first = _TAKEN
+        outputs = self._ahead.pop() if self._ahead else self._pull()
         if outputs is None:
             self.epoch, self._position = self.epoch + 1, 0
             raise StopIteration
@@ -105,11 +105,12 @@ class Loader:
     def close(self) -> None:
         """Stops the pipeline and frees its memory. The loader cannot be used afterwards."""
         self._batches = None
+        self._ahead = []
 
     def state_dict(self) -> dict[str, Any]:
-        """Returns where the loader stands, as plain values: about 1 kB for torch.save or JSON."""
+        """Returns where the loader stands, as plain values, a few kB, for torch.save or JSON."""
         batches = self._running()
-        checkpoint = batches.checkpoints()[0] if self._first is _TAKEN else self._checkpoint
+        checkpoint = self._checkpoint if self._ahead else batches.checkpoints()[0]
         return {
             "version": _STATE_VERSION,
             "epoch": self.epoch,
@@ -143,40 +144,48 @@ class Loader:
 
     def _open(self, checkpoint: bytes | None, epoch: int, position: int) -> None:
         self.epoch, self._position = epoch, position
-        drop = self._last_batch == "drop"
         pipeline = self._pipeline_fn(
             enable_checkpointing=True, checkpoint=checkpoint, **self._options
         )
         try:
             pipeline.build()
-            reader, meta = _only_reader(pipeline)
-            self._length = _batches_an_epoch(meta, pipeline.max_batch_size, drop)
-            self._batches = DALIGenericIterator(
-                pipeline,
-                [f"output {i}" for i in range(pipeline.num_outputs)],
-                reader_name=reader,
-                last_batch_policy=LastBatchPolicy.DROP if drop else LastBatchPolicy.PARTIAL,
-                auto_reset=True,
-                prepare_first_batch=False,
+        except Exception as error:
+            self._raise_explained(error)
+        if self._last_batch == "partial" and b"BatchPermutation" in pipeline.serialize():
+            raise ValueError(
+                '`last_batch` must be "drop" for a pipeline that mixes, got "partial": '
+                "samples of the last batch would be mixed with padding."
             )
-        except RuntimeError as error:
-            raise self._explained(error) from error
+        reader, meta = _only_reader(pipeline)
+        self._length = _batches_an_epoch(meta, pipeline.max_batch_size, self._last_batch == "drop")
+        self._batches = DALIGenericIterator(
+            pipeline,
+            [f"output {i}" for i in range(pipeline.num_outputs)],
+            reader_name=reader,
+            last_batch_policy=LastBatchPolicy.PARTIAL,
+            auto_reset=True,
+            prepare_first_batch=False,
+        )
         # The first batch is made here, so that wrong data are an error at construction.
         self._checkpoint = self._batches.checkpoints()[0]
-        self._first = self._pull()
+        self._ahead = [self._pull()]
 
     def _pull(self) -> list[torch.Tensor] | None:
         """Returns the next outputs of the pipeline, or None once at the end of an epoch."""
         try:
-            outputs: list[torch.Tensor] = []
-            while not outputs or not len(outputs[0]):  # a short shard may end in mere padding
-                outputs = list(next(self._running())[0].values())
+            while True:
+                outputs: list[torch.Tensor] = list(next(self._running())[0].values())
+                # The reader pads every shard to the same number of batches: those beyond the
+                # length are padding, or the incomplete batch that is dropped. (DALI's own DROP
+                # policy leaves such a batch to the next epoch where a shard is a multiple of the
+                # batch size and another one is longer.)
+                if self._position < self._length:
+                    return outputs
         except StopIteration:
             return None
-        except RuntimeError as error:
+        except Exception as error:  # DALI raises many types
             self.close()
-            raise self._explained(error) from error
-        return outputs
+            self._raise_explained(error)
 
     def _running(self) -> DALIGenericIterator:
         if self._batches is None:
@@ -186,24 +195,14 @@ class Loader:
     def _stream_options(self) -> dict[str, str]:
         return {k: repr(v) for k, v in self._options.items() if k not in _NOT_IN_STATE}
 
-    def _explained(self, error: RuntimeError) -> Exception:
-        """Returns the error to raise for what DALI raised, naming the file where there is one."""
+    def _raise_explained(self, error: Exception) -> NoReturn:
+        """Raises what DALI raised in words of this package, naming the file where there is one."""
         words = checks.explain(error)
-        if words is not None:
-            return ValueError(words)
-        text = str(error)
-        if "fn.decoders." in text or "fn.readers." in text or "peek_image_shape" in text:
-            named = re.search(r"(?:Failed to decode sample #\d+ ?: |File mapping failed: )(.+)", text)
-            files = [named[1].strip()] if named else []
-            if not files and "root" in self._options:
-                files = unreadable_files(self._options["root"])
-            if files:
-                listed = ", ".join(files[:5]) + (", …" if len(files) > 5 else "")
-                return ValueError(
-                    f"{len(files)} image file(s) cannot be read: {listed}. They are damaged or "
-                    "no images: replace or remove them, then start again."
-                )
-        return error
+        if words is None and "root" in self._options:
+            words = _about_files(str(error), self._options["root"])
+        if words is None:
+            raise error
+        raise ValueError(words) from error
 
 
 def train_loader(
@@ -228,6 +227,7 @@ def train_loader(
     std: Sequence[float] = imagenet.IMAGENET_STD,
     prefetch_queue_depth: int = 2,
     hw_decoder_load: float = 0.65,
+    with_params: bool = False,
 ) -> Loader:
     """Returns a loader of training batches from an ImageFolder: decode, crop, flip, mix, normalise.
 
@@ -255,18 +255,21 @@ def train_loader(
         mean, std: for images in [0, 1]; ImageNet's by default.
         prefetch_queue_depth: batches prepared ahead.
         hw_decoder_load: share of the images for the GPU's JPEG hardware, where it has one.
+        with_params: for looking into a batch: after the targets, also yield what was mixed, on
+            the CPU: lam float32 (N,), box int32 (N, 4), and the labels of the sample and its
+            partner, int64 (N,).
 
     Raises:
         FileNotFoundError: `root` does not exist or lacks images.
         TypeError, ValueError: an argument is wrong, `device` is not there, or the first batch
             shows a damaged file.
 
-    >>> with train_loader(photo_folder, batch_size=4, size=32, device="cpu",
+    >>> with train_loader(photo_folder, batch_size=16, size=32, device="cpu",
     ...                   mix=MixConfig()) as loader:
     ...     for images, targets in loader:
     ...         pass
     >>> images.shape, targets.shape
-    (torch.Size([4, 3, 32, 32]), torch.Size([4, 5]))
+    (torch.Size([16, 3, 32, 32]), torch.Size([16, 5]))
     """
     classes = class_names(root)
     if mix is not None:
@@ -289,6 +292,8 @@ def train_loader(
         prefetch_queue_depth=prefetch_queue_depth,
         hw_decoder_load=hw_decoder_load,
     )
+    if with_params and mix is None:
+        raise ValueError("`with_params` must be False where `mix` is None: nothing is mixed.")
     for name, bounds in (("area", area), ("ratio", ratio)):
         if len(bounds) != 2 or not 0 < bounds[0] <= bounds[1]:
             raise ValueError(f"`{name}` must be (low, high) with 0 < low <= high, got {bounds!r}.")
@@ -303,6 +308,7 @@ def train_loader(
         area=tuple(area),
         ratio=tuple(ratio),
         hflip=hflip,
+        with_params=with_params,
         **options,
     )
     loader.classes = tuple(classes)
@@ -339,9 +345,9 @@ def val_loader(
 
     The other arguments and the errors are those of `train_loader`.
 
-    >>> with val_loader(photo_folder, batch_size=4, size=32, resize=36, device="cpu") as loader:
+    >>> with val_loader(photo_folder, batch_size=16, size=32, resize=36, device="cpu") as loader:
     ...     print(sum(len(labels) for images, labels in loader))
-    10
+    80
     """
     classes = class_names(root)
     options = _checked(
@@ -362,9 +368,7 @@ def val_loader(
         hw_decoder_load=hw_decoder_load,
     )
     if resize < max(options["size"]):
-        raise ValueError(
-            f"`resize` must be at least `size`, got resize={resize} and size={size}."
-        )
+        raise ValueError(f"`resize` must be at least `size`, got resize={resize} and size={size}.")
     loader = Loader(
         imagenet.val,
         last_batch="partial",
@@ -424,13 +428,23 @@ def _checked(**options: Any) -> dict[str, Any]:
         raise ValueError(f"`mean` and `std` must be 3 numbers, std above 0, got {mean}, {std}.")
     if not 0 <= options["hw_decoder_load"] <= 1:
         raise ValueError(f"`hw_decoder_load` must be in [0, 1], got {options['hw_decoder_load']}.")
-    on_gpu = options["device"] == "gpu"
-    if on_gpu and not torch.cuda.is_available():
+    options["device_id"] = device_id(options["device"])
+    return {k: tuple(v) if isinstance(v, list) else v for k, v in options.items()}
+
+
+def device_id(device: str) -> int | None:
+    """Returns DALI's device_id: torch's current GPU for "gpu", None for "cpu".
+
+    Raises:
+        ValueError: there is no GPU that torch can use.
+    """
+    if device == "cpu":
+        return None
+    if not torch.cuda.is_available():
         raise ValueError(
             '`device` must be "cpu" on this machine, got "gpu": torch finds no CUDA GPU.'
         )
-    options["device_id"] = torch.cuda.current_device() if on_gpu else None
-    return {k: tuple(v) if isinstance(v, list) else v for k, v in options.items()}
+    return torch.cuda.current_device()
 
 
 def _shard(shard_id: int | None, num_shards: int | None) -> tuple[int, int]:
@@ -451,6 +465,21 @@ def _shard(shard_id: int | None, num_shards: int | None) -> tuple[int, int]:
     return shard_id, num_shards
 
 
+def _about_files(text: str, root: str) -> str | None:
+    """Returns words for a failed read or decode. DALI names the file of some failures only."""
+    if not re.search(r"fn\.(decoders|readers)\.|fn\.peek_image_shape", text):
+        return None
+    named = re.search(r"(?:Failed to decode sample #\d+ ?: |File mapping failed: )(.+)", text)
+    files = [named[1].strip()] if named else unreadable_files(root)
+    if not files:
+        return None
+    listed = ", ".join(files[:5]) + (", …" if len(files) > 5 else "")
+    return (
+        f"{len(files)} image file(s) cannot be read: {listed}. They are damaged or no images: "
+        "replace or remove them, then start again."
+    )
+
+
 def _only_reader(pipeline: Pipeline) -> tuple[str, dict[str, Any]]:
     readers = pipeline.reader_meta()
     if len(readers) != 1:
@@ -468,11 +497,12 @@ def _only_reader(pipeline: Pipeline) -> tuple[str, dict[str, Any]]:
 
 def _batches_an_epoch(meta: dict[str, Any], batch_size: int, drop: bool) -> int:
     """Returns the number of batches; when dropping, it is the same on every shard."""
-    total, shards, shard = meta["epoch_size"], meta["number_of_shards"], meta["shard_id"]
+    total: int = meta["epoch_size"]
+    shards, shard = meta["number_of_shards"], meta["shard_id"]
     if not drop:
         own = total * (shard + 1) // shards - total * shard // shards
-        return -(-own // batch_size)
-    length: int = total // shards // batch_size
+        return int(-(-own // batch_size))
+    length = int(total // shards // batch_size)
     if length == 0:
         raise ValueError(
             f"`batch_size` must be at most the {total // shards} images of a shard "

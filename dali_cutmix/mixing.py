@@ -50,7 +50,7 @@ def mix(
             mix() where a pipeline has several.
         keep_order: with ``False`` the samples also change places within the batch, which saves a
             copy of the images. In a shuffled training batch the order means nothing, but other
-            outputs of the pipeline then no longer match: ``params.index`` says who went where.
+            outputs of the pipeline then no longer match: ``params.original`` says who went where.
 
     Returns:
         `Mixed`: ``images`` uint8 HWC on the device of `images`; ``targets`` float32
@@ -66,7 +66,7 @@ def mix(
     (``mode="elem"``), and soft labels replace the mixed loss, which is the same for cross entropy.
 
     >>> from nvidia.dali import fn, pipeline_def
-    >>> @pipeline_def(batch_size=4, num_threads=1, device_id=None, seed=1)
+    >>> @pipeline_def(batch_size=16, num_threads=1, device_id=None, seed=1)
     ... def pipe(root):
     ...     encoded, labels = fn.readers.file(file_root=root)
     ...     images = fn.resize(fn.decoders.image(encoded), size=(32, 48))
@@ -98,7 +98,7 @@ def mix(
             label_smoothing=cfg.label_smoothing,
             labels=cfg.labels,
         )
-    mixed = compositing.paste(images, params.partner, params.box, size, params.index)
+    mixed = compositing.paste(images, params.partner, params.box, size, params.original)
     return Mixed(mixed, target, params)
 
 
@@ -114,14 +114,14 @@ def cutmix(
     """Returns the batch after CutMix: `mix` with ``MixConfig(cutmix_alpha=alpha, **options)``.
 
     >>> from nvidia.dali import fn, pipeline_def
-    >>> @pipeline_def(batch_size=4, num_threads=1, device_id=None, seed=1)
+    >>> @pipeline_def(batch_size=16, num_threads=1, device_id=None, seed=1)
     ... def pipe(root):
     ...     encoded, labels = fn.readers.file(file_root=root)
     ...     images = fn.resize(fn.decoders.image(encoded), size=(32, 48))
     ...     return cutmix(images, labels, num_classes=5, partner="derangement").targets
     >>> (targets,) = pipe(root=photo_folder).run()
-    >>> targets.as_array().sum(axis=1).round(6).tolist()
-    [1.0, 1.0, 1.0, 1.0]
+    >>> float(targets.as_array().sum().round(5))
+    16.0
     """
     cfg = MixConfig(num_classes=num_classes, cutmix_alpha=alpha, **options)
     return mix(images, labels, cfg, seed=seed)
@@ -144,9 +144,9 @@ def _labels_of_both(
     else:
         labels = checks.class_row(labels, num_classes)
     label_b = fn.permute_batch(labels, indices=params.partner)
-    if params.index is None:
+    if params.original is None:
         return labels, label_b
-    return fn.permute_batch(labels, indices=params.index), label_b
+    return fn.permute_batch(labels, indices=params.original), label_b
 
 
 def _checked(images: DataNode, labels: DataNode, cfg: MixConfig) -> int:
@@ -155,7 +155,9 @@ def _checked(images: DataNode, labels: DataNode, cfg: MixConfig) -> int:
         raise TypeError(f"`cfg` must be a MixConfig, got {cfg!r}.")
     for name, node in (("images", images), ("labels", labels)):
         if not isinstance(node, DataNode):
-            raise TypeError(f"`{name}` must be a DataNode of a pipeline, got {type(node).__name__}.")
+            raise TypeError(
+                f"`{name}` must be a DataNode of a pipeline, got {type(node).__name__}."
+            )
     if labels.device != "cpu":
         raise ValueError(
             '`labels` must be on the CPU, got device "gpu": pass them as the reader gives them.'

@@ -33,7 +33,7 @@ class MixParams(NamedTuple):
         centre: float64 (2,), integer-valued (y, x), centre of the box before clipping.
         box: int32 (4,), ``(y, x, h, w)`` in pixels, clipped to the image; ``h * w == 0`` means
             that the original is kept as it is.
-        index: int32 (), index in the batch of the original image; None stands for the sample's
+        original: int32 (), index in the batch of the original image; None stands for the sample's
             own place.
     """
 
@@ -41,7 +41,7 @@ class MixParams(NamedTuple):
     partner: DataNode
     centre: DataNode | None = None
     box: DataNode | None = None
-    index: DataNode | None = None
+    original: DataNode | None = None
 
 
 def sample(cfg: MixConfig, size: DataNode, seed: int, *, keep_order: bool = True) -> MixParams:
@@ -51,7 +51,7 @@ def sample(cfg: MixConfig, size: DataNode, seed: int, *, keep_order: bool = True
         cfg: what to draw.
         size: int (2,), (H, W) of the images, CPU.
         seed: seed of this mix; every draw derives its own from it.
-        keep_order: with ``False`` the batch is shuffled too: ``index`` is a random permutation
+        keep_order: with ``False`` the batch is shuffled too: ``original`` is a random permutation
             and partners are drawn among the shuffled samples.
     """
     alpha = float(cfg.cutmix_alpha)
@@ -74,9 +74,10 @@ def sample(cfg: MixConfig, size: DataNode, seed: int, *, keep_order: bool = True
     )
     if keep_order:
         return MixParams(lam, partner, centre)
-    index = fn.batch_permutation(seed=op_seed(seed, "order"))
-    # index o partner: who was paired by place is still paired, after the shuffle.
-    return MixParams(lam, fn.permute_batch(index, indices=partner), centre, index=index)
+    original = fn.batch_permutation(seed=op_seed(seed, "order"))
+    # original o partner: who was paired by place is still paired, after the shuffle.
+    partner = fn.permute_batch(original, indices=partner)
+    return MixParams(lam, partner, centre, original=original)
 
 
 def op_seed(seed: int, *path: str | int) -> int:
@@ -88,7 +89,7 @@ def op_seed(seed: int, *path: str | int) -> int:
     True
     """
     words = [p if isinstance(p, int) else zlib.crc32(p.encode()) for p in path]
-    state = np.random.SeedSequence([seed, *words]).generate_state(1, np.uint64)
+    state = np.random.SeedSequence(seed, spawn_key=words).generate_state(1, np.uint64)
     return int(state[0] >> np.uint64(1))
 
 

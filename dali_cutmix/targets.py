@@ -38,7 +38,7 @@ def soft_targets(
 def pair_targets(
     label_a: DataNode, label_b: DataNode, lam: DataNode
 ) -> tuple[DataNode, DataNode, DataNode]:
-    """Returns (label_a, label_b, lam) as int64 (), int64 (), float32 (): what torch's losses take."""
+    """Returns (label_a, label_b, lam) as int64 (), int64 (), float32 (), for torch's losses."""
     return _int64_scalar(label_a), _int64_scalar(label_b), lam
 
 

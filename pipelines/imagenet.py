@@ -95,9 +95,9 @@ def train(
     outputs = (_normalise(mixed.images, mean, std, dtype, layout), *targets)
     if with_params:
         params = mixed.params
-        own = fn.permute_batch(labels, indices=params.index)
+        own = fn.permute_batch(labels, indices=params.original)
         other = fn.permute_batch(labels, indices=params.partner)
-        outputs += (params.lam, params.box, own, other)
+        outputs += (params.lam, params.box, _index(own, "cpu"), _index(other, "cpu"))
     return outputs
 
 
@@ -131,7 +131,10 @@ def val(
     if device == "gpu":
         images = fn.decoders.image(encoded, device="mixed", hw_decoder_load=hw_decoder_load)
     else:
-        images = fn.decoders.image(encoded)
+        # The whole image, but after its header was read: fn.decoders.image crashes the process
+        # (DALI 2.4.0, CPU) where a file is no image at all.
+        shape = fn.peek_image_shape(encoded)[:2]
+        images = fn.decoders.image_slice(encoded, shape * 0, shape, axes=[0, 1])
     images = fn.resize(
         images,
         resize_shorter=resize,

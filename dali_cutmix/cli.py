@@ -1,0 +1,217 @@
+"""The command dali-cutmix."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from typing import Literal
+
+import torch
+from PIL import Image
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+import dali_cutmix as dcm
+from dali_cutmix import demo, folders
+from dali_cutmix.loader import device_id
+
+__all__ = ["main"]
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs the command and returns its exit status: 0, 1 for an error, 2 for wrong usage."""
+    args = _parser().parse_args(argv)
+    try:
+        return int(args.run(args))
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    except (ValueError, TypeError, OSError) as error:
+        print(f"dali-cutmix: {error}", file=sys.stderr)
+        return 1
+
+
+def run_demo(args: argparse.Namespace) -> int:
+    """Trains nothing: runs the training loader for some epochs and shows what comes out of it."""
+    console = Console(stderr=args.json)
+    device = _device(args)
+    console.print(f"[bold]device:[/] {_device_name(device)}", highlight=False)
+    with _data(args.data) as root:
+        classes, mix = _classes_and_mix(root, args)
+        with dcm.train_loader(
+            root, batch_size=args.batch_size, mix=mix, size=args.size, device=device, seed=args.seed
+        ) as loader:
+            console.print(
+                f"[bold]data:[/] {args.data or 'crops of the shipped photographs'}, "
+                f"{len(classes)} classes, {len(loader)} batches of {args.batch_size} an epoch",
+                highlight=False,
+            )
+            rate = _throughput(loader, args.epochs, console)
+        samples = _samples(root, mix, device, args)
+    demo.grid(samples, classes, args.columns).save(args.out)
+    shown = samples[:8]
+    if args.json:
+        report = {
+            "device": device,
+            "images_per_second": round(rate, 1),
+            "samples": [
+                {
+                    "class": classes[s.label],
+                    "partner_class": classes[s.partner_label],
+                    "lam": round(s.lam, 6),
+                    "box": s.box,
+                }
+                for s in shown
+            ],
+            "picture": args.out,
+        }
+        print(json.dumps(report, indent=2))
+        return 0
+    console.print(f"[bold]{rate:,.0f} images/s[/] decoded, cropped, flipped, mixed, normalised")
+    table = Table(title="The first samples")
+    for column in ("class", "partner's class", "lam", "box (y, x, h, w)"):
+        table.add_column(column, justify="right" if column == "lam" else "left")
+    for s in shown:
+        table.add_row(classes[s.label], classes[s.partner_label], f"{s.lam:.4f}", str(s.box))
+    console.print(table)
+    console.print(f"wrote [bold]{args.out}[/]: {len(samples)} mixed images and their shares")
+    return 0
+
+
+def run_show(args: argparse.Namespace) -> int:
+    """Writes only the picture."""
+    device = _device(args)
+    with _data(args.data) as root:
+        classes, mix = _classes_and_mix(root, args)
+        samples = _samples(root, mix, device, args)
+    demo.grid(samples, classes, args.columns).save(args.out)
+    if args.json:
+        report = [
+            {"target": s.target.round(6).tolist(), "lam": round(s.lam, 6), "box": s.box}
+            for s in samples
+        ]
+        print(json.dumps({"classes": classes, "samples": report, "picture": args.out}))
+    else:
+        print(f"wrote {args.out}: {len(samples)} mixed images and their shares")
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="dali-cutmix", description="CutMix batches for a GPU, mixed inside a DALI pipeline."
+    )
+    parser.add_argument("--version", action="version", version=dcm.__version__)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    about = {
+        "demo": (run_demo, "run the training loader on real photographs and show the result"),
+        "show": (run_show, "write a picture of mixed images with their label shares"),
+    }
+    for name, (run, text) in about.items():
+        command = commands.add_parser(name, help=text, description=text)
+        command.set_defaults(run=run)
+        add = command.add_argument
+        add("--data", metavar="ROOT", help="ImageFolder (default: the shipped photographs)")
+        add("--out", metavar="FILE", default="mixed.png", help="picture (default: %(default)s)")
+        add("--device", choices=("gpu", "cpu"), help="default: gpu where there is one, else cpu")
+        add("--batch-size", metavar="N", type=int, default=32, help="default: %(default)s")
+        add("--size", metavar="PIXELS", type=int, default=224, help="side (default: %(default)s)")
+        add("--seed", metavar="N", type=int, default=0, help="default: %(default)s")
+        add("--images", metavar="N", type=int, default=12, help="shown (default: %(default)s)")
+        add("--columns", metavar="N", type=int, default=4, help="default: %(default)s")
+        add("--json", action="store_true", help="report as JSON on stdout")
+        if name == "demo":
+            add("--epochs", metavar="N", type=int, default=5, help="timed (default: %(default)s)")
+        _add_mix_options(command)
+    return parser
+
+
+def _add_mix_options(command: argparse.ArgumentParser) -> None:
+    group = command.add_argument_group("mixing, see MixConfig")
+    add = group.add_argument
+    add("--alpha", metavar="A", type=float, default=1.0, help="lam ~ Beta(A, A) (%(default)s)")
+    add("--prob", metavar="P", type=float, default=1.0, help="of mixing (default: %(default)s)")
+    add("--mode", default="elem", help="elem or batch (default: %(default)s)")
+    add("--partner", default="permutation", help="or derangement (default: %(default)s)")
+    add("--label-smoothing", metavar="EPS", type=float, default=0.0, help="default: %(default)s")
+    add("--no-correct-lam", action="store_true", help="label by the drawn lam")
+
+
+def _classes_and_mix(root: str, args: argparse.Namespace) -> tuple[list[str], dcm.MixConfig]:
+    _writable(args.out)
+    for name in ("images", "columns", "epochs"):
+        if getattr(args, name, 1) < 1:
+            raise ValueError(f"`--{name}` must be at least 1, got {getattr(args, name)}.")
+    classes = folders.class_names(root)
+    mix = dcm.MixConfig(
+        num_classes=len(classes),
+        cutmix_alpha=args.alpha,
+        prob=args.prob,
+        mode=args.mode,
+        partner=args.partner,
+        label_smoothing=args.label_smoothing,
+        correct_lam=not args.no_correct_lam,
+    )
+    return classes, mix
+
+
+def _samples(
+    root: str, mix: dcm.MixConfig, device: Literal["gpu", "cpu"], args: argparse.Namespace
+) -> list[demo.MixedSample]:
+    options = {"device": device, "size": args.size, "batch_size": args.batch_size}
+    return demo.mixed_samples(root, mix, args.images, seed=args.seed, **options)
+
+
+def _throughput(loader: dcm.Loader, epochs: int, console: Console) -> float:
+    """Returns images per second over whole epochs, after one of warm-up."""
+    images_seen, seconds = 0, 0.0
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    with Progress(*columns, TimeRemainingColumn(), console=console) as progress:
+        task = progress.add_task("batches", total=(epochs + 1) * len(loader))
+        for epoch in range(epochs + 1):
+            start = time.perf_counter()
+            for images, _ in loader:
+                progress.advance(task)
+                images_seen += len(images) if epoch else 0
+            if images.is_cuda:
+                torch.cuda.synchronize()
+            seconds += time.perf_counter() - start if epoch else 0
+    return images_seen / seconds
+
+
+def _device(args: argparse.Namespace) -> Literal["gpu", "cpu"]:
+    device: Literal["gpu", "cpu"] = args.device or ("gpu" if torch.cuda.is_available() else "cpu")
+    device_id(device)  # raises if it is not there
+    return device
+
+
+def _device_name(device: str) -> str:
+    if device == "gpu":
+        return f"gpu ({torch.cuda.get_device_name()})"
+    return f"cpu ({len(os.sched_getaffinity(0))} cores)"
+
+
+@contextmanager
+def _data(root: str | None) -> Iterator[str]:
+    with nullcontext(root) if root is not None else demo.photo_folder() as folder:
+        yield folder
+
+
+def _writable(path: str) -> None:
+    """Fails now rather than after the run if the picture cannot be written."""
+    folder, extension = os.path.dirname(path) or ".", os.path.splitext(path)[1].lower()
+    if extension not in Image.registered_extensions():
+        raise ValueError(f"`--out` must end in .png, .jpg or another picture format, got {path!r}.")
+    if not os.path.isdir(folder):
+        raise FileNotFoundError(f"`--out` must be in an existing folder, got {path!r}.")
+    if not os.access(folder, os.W_OK):
+        raise PermissionError(f"`--out` must be in a writable folder, got {path!r}.")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

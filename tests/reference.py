@@ -1,0 +1,59 @@
+"""The specification: CutMix in plain NumPy, pixel by pixel, written from the paper.
+
+Yun et al. 2019, "CutMix: Regularization Strategy to Train Strong Classifiers with Localizable
+Features", and the box of the authors' code. Nothing here is fast, and nothing imports the package.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+
+Box = tuple[int, int, int, int]
+
+
+def paper_box(lam: float, centre: tuple[int, int], size: tuple[int, int]) -> Box:
+    """(y, x, h, w), clipped; (H, W, 0, 0) where nothing is cut."""
+    cut = math.sqrt(1 - lam)
+    starts, sides = [], []
+    for position, length in zip(centre, size, strict=True):
+        side = int(length * cut)
+        start = min(max(position - side // 2, 0), length)
+        end = min(max(position + side // 2, 0), length)
+        starts.append(start)
+        sides.append(end - start)
+    if sides[0] * sides[1] == 0:
+        return size[0], size[1], 0, 0
+    return starts[0], starts[1], sides[0], sides[1]
+
+
+def pasted(image: NDArray[np.uint8], partner: NDArray[np.uint8], box: Box) -> NDArray[np.uint8]:
+    out = np.empty_like(image)
+    y0, x0, h, w = box
+    for y in range(image.shape[0]):
+        for x in range(image.shape[1]):
+            inside = y0 <= y < y0 + h and x0 <= x < x0 + w
+            out[y, x] = partner[y, x] if inside else image[y, x]
+    return out
+
+
+def original_pixels(box: Box, size: tuple[int, int]) -> int:
+    """Number of pixels of the original that show, by counting."""
+    y0, x0, h, w = box
+    return sum(
+        not (y0 <= y < y0 + h and x0 <= x < x0 + w) for y in range(size[0]) for x in range(size[1])
+    )
+
+
+def one_hot(label: int, num_classes: int, smoothing: float = 0.0) -> NDArray[np.float64]:
+    row = np.full(num_classes, smoothing / num_classes)
+    row[label] += 1 - smoothing
+    return row
+
+
+def mixed_row(
+    row_a: NDArray[np.floating], row_b: NDArray[np.floating], lam: float
+) -> NDArray[np.float64]:
+    return lam * row_a.astype(np.float64) + (1 - lam) * row_b.astype(np.float64)

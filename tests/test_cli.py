@@ -1,0 +1,158 @@
+"""The command: what it prints, the picture it writes, and how it fails."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import dali_cutmix as dcm
+from dali_cutmix import cli, demo
+
+CELL, MARGIN, CAPTION = 96, 8, 44
+SMALL = ["--device", "cpu", "--size", str(CELL), "--batch-size", "16", "--images", "6"]
+SMALL += ["--columns", "3"]
+
+
+def picture(path: Path) -> Any:
+    return np.asarray(Image.open(path)).astype(int)
+
+
+def cells(sheet: Any) -> list[Any]:
+    """The six images of the grid, without captions."""
+    step_y, step_x = CELL + CAPTION + MARGIN, CELL + MARGIN
+    corners = [(MARGIN + r * step_y, MARGIN + c * step_x) for r in range(2) for c in range(3)]
+    return [sheet[y : y + CELL, x : x + CELL] for y, x in corners]
+
+
+def test_the_demo_shows_real_mixed_photographs(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "mixed.png"
+    assert cli.main(["demo", *SMALL, "--out", str(out), "--epochs", "1"]) == 0
+    text = capsys.readouterr().out
+    lines = text.splitlines()
+    assert lines[0].startswith("device: cpu (")
+    assert "5 classes, 12 batches of 16 an epoch" in text
+    assert "images/s" in text
+    assert "partner's class" in text
+    assert f"{out.name}" in text.replace("\n", "")
+    assert picture(out).shape == (2 * (CELL + CAPTION + MARGIN) + MARGIN, 3 * 104 + MARGIN, 3)
+
+
+def test_the_picture_is_cut_where_the_report_says(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # The same stream without mixing shows the originals: they differ inside the boxes only.
+    sheets = {}
+    for prob in ("0", "1"):
+        out = tmp_path / f"{prob}.png"
+        assert cli.main(["show", *SMALL, "--prob", prob, "--out", str(out), "--json"]) == 0
+        report = json.loads(capsys.readouterr().out)
+        sheets[prob] = cells(picture(out))
+    assert report["classes"] == ["astronaut", "cat", "coffee", "galaxies", "rocket"]
+    found = 0
+    for sample, original, mixed in zip(report["samples"], sheets["0"], sheets["1"], strict=True):
+        y, x, h, w = sample["box"]
+        assert sample["lam"] == pytest.approx(1 - h * w / CELL**2, abs=1e-6)
+        assert sum(sample["target"]) == pytest.approx(1, abs=1e-5)
+        changed = (original != mixed).any(axis=2)
+        outside = changed.copy()
+        outside[y : y + h, x : x + w] = False
+        assert not outside.any()
+        if h * w:
+            assert changed[y : y + h, x : x + w].mean() > 0.5
+            found += 1
+    assert found >= 3
+
+
+def test_the_captions_are_the_targets() -> None:
+    target = np.array([0.25, 0.0, 0.75], np.float32)
+    assert demo.share_lines(target, ["cat", "dog", "fox"]) == ["0.75 fox", "0.25 cat"]
+    assert demo.share_lines(np.array([0, 1], np.float32), ["cat", "dog"]) == ["1.00 dog"]
+
+
+def test_the_demo_on_data_of_ones_own(
+    photos: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "own.png"
+    arguments = ["demo", *SMALL, "--data", photos, "--out", str(out), "--epochs", "1", "--json"]
+    assert cli.main(arguments) == 0
+    captured = capsys.readouterr()
+    report = json.loads(captured.out)
+    assert report["device"] == "cpu"
+    assert report["images_per_second"] > 0
+    assert len(report["samples"]) == 6
+    assert set(report["samples"][0]) == {"class", "partner_class", "lam", "box"}
+    assert photos in captured.err.replace("\n", "")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--data", "/no/where"], "`root` must be an existing folder, got '/no/where'"),
+        (["--alpha", "-1"], "`cutmix_alpha` must be finite and at least 0, got -1.0"),
+        (["--mode", "all"], '`mode` must be one of "elem", "batch"'),
+        (["--out", "/no/where/mixed.png"], "`--out` must be in an existing folder"),
+        (["--out", "mixed.exe"], "`--out` must end in .png, .jpg or another picture format"),
+        (["--images", "0"], "`--images` must be at least 1, got 0"),
+        (["--columns", "0"], "`--columns` must be at least 1, got 0"),
+        (["--batch-size", "1"], "`batch_size` must be at least 2 for mixing, got 1"),
+        (["--batch-size", "500"], "`batch_size` must be at most the 200 images"),
+        (["--size", "0"], "`size` must be at least 1, got 0"),
+    ],
+)
+@pytest.mark.parametrize("command", ["demo", "show"])
+def test_wrong_use_is_one_line_and_writes_nothing(
+    command: str,
+    arguments: list[str],
+    message: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert cli.main([command, *SMALL, *arguments]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("dali-cutmix: ")
+    assert message in error
+    assert error.count("\n") == 1
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_gpu_that_is_not_there_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["demo", "--device", "gpu"]) == 1
+    assert '`device` must be "cpu" on this machine, got "gpu"' in capsys.readouterr().err
+
+
+def test_ctrl_c_is_no_traceback(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(demo, "mixed_samples", interrupted)
+    assert cli.main(["show", *SMALL]) == 130
+    assert capsys.readouterr().err == "interrupted\n"
+
+
+def test_the_installed_command_runs_from_another_folder(tmp_path: Path) -> None:
+    command = Path(sys.executable).with_name("dali-cutmix")
+    if not command.exists():
+        pytest.skip("the package is not installed in this environment")
+    done = subprocess.run(
+        [command, "--version"], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == dcm.__version__
+    done = subprocess.run([command], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "usage: dali-cutmix" in done.stderr

@@ -1,0 +1,88 @@
+"""The examples of the docstrings and the README run as they stand."""
+
+from __future__ import annotations
+
+import dataclasses
+import doctest
+import importlib
+import pkgutil
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import dali_cutmix
+
+ROOT = Path(__file__).parent.parent
+MODULES = sorted(
+    f"dali_cutmix.{module.name}" for module in pkgutil.iter_modules(dali_cutmix.__path__)
+)
+
+
+def examples() -> list[Any]:
+    finder = doctest.DocTestFinder(exclude_empty=True)
+    found = [
+        test
+        for name in MODULES
+        for test in finder.find(importlib.import_module(name), name)
+        if test.examples
+    ]
+    return [pytest.param(test, id=test.name) for test in found]
+
+
+@pytest.mark.parametrize("test", examples())
+def test_docstring_examples(test: doctest.DocTest, photos: str) -> None:
+    test.globs = {**test.globs, "photo_folder": photos}
+    runner = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS)
+    assert runner.run(test, clear_globs=False).failed == 0
+
+
+def test_public_functions_have_examples() -> None:
+    named = {param.id for param in examples()}
+    for function in ("mixing.mix", "mixing.cutmix", "loader.train_loader", "loader.val_loader"):
+        assert f"dali_cutmix.{function}" in named
+
+
+def readme_code() -> list[str]:
+    return re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+
+
+@pytest.mark.parametrize("block", range(len(readme_code())))
+def test_readme_code_runs(block: int, photos: str) -> None:
+    code = readme_code()[block]
+    for name in ("/data/imagenet/train", "/data/imagenet/val"):
+        code = code.replace(name, photos)
+    code = code.replace("1000", "5").replace("256", "32")
+    device = "cuda"
+    if not torch.cuda.is_available():
+        code = code.replace('device="gpu"', 'device="cpu"').replace(
+            'device="mixed"', 'device="cpu"'
+        )
+        code = code.replace("device_id=0", "device_id=None")
+        device = "cpu"
+    model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.LazyLinear(5, device=device))
+    names = {"torch": torch, "model": model}
+    exec(compile(code, f"README.md, block {block}", "exec"), names)
+    if block == 0:
+        assert names["loss"].item() > 0
+    else:
+        assert names["targets"].as_cpu().as_array().shape == (32, 5)
+
+
+def test_the_readme_names_every_option() -> None:
+    table = (ROOT / "README.md").read_text()
+    for field in dataclasses.fields(dali_cutmix.MixConfig):
+        assert f"| `{field.name}` |" in table
+
+
+def test_the_example_runs(photos: str) -> None:
+    script = ROOT / "examples" / "embed_in_your_pipeline.py"
+    arguments = ["--data", photos, "--num-classes", "5", "--batch-size", "32"]
+    done = subprocess.run(
+        [sys.executable, script, *arguments], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.count("images (32, 3, 160, 160), targets (32, 5) on cpu") == 2

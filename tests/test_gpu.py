@@ -1,0 +1,140 @@
+"""What only a GPU can show. The reference tests of test_mixing.py run on GPU images as well."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from nvidia.dali import fn, pipeline_def
+
+import dali_cutmix as dcm
+from dali_cutmix.pipelines import imagenet
+from tests import graphs
+
+pytestmark = pytest.mark.gpu
+
+CONFIGS = [
+    dcm.MixConfig(num_classes=37),
+    dcm.MixConfig(num_classes=37, mode="batch", partner="derangement"),
+    dcm.MixConfig(num_classes=37, prob=0.5, label_smoothing=0.1, correct_lam=False),
+    dcm.MixConfig(num_classes=37, targets="pair", cutmix_alpha=0.2),
+]
+
+
+@pytest.mark.parametrize("keep_order", [True, False])
+@pytest.mark.parametrize("cfg", CONFIGS, ids=range(len(CONFIGS)))
+def test_the_whole_mix_graph_equals_the_cpu_at_one_seed(
+    cfg: dcm.MixConfig, keep_order: bool
+) -> None:
+    images = graphs.distinct_images(np.random.default_rng(0), 37, (45, 64))
+    labels = np.arange(37, dtype=np.int32)[:, None]
+    outs = {
+        device: graphs.run(
+            graphs.mix_pipeline(images, labels, cfg, device=device, keep_order=keep_order), 5
+        )
+        for device in ("cpu", "gpu")
+    }
+    for cpu, gpu in zip(outs["cpu"], outs["gpu"], strict=True):
+        for a, b in zip(cpu[:-1], gpu[:-1], strict=True):
+            assert np.array_equal(a, b)
+        assert np.abs(cpu[-1] - gpu[-1]).max() < 1e-6
+
+
+def test_unmixed_batches_are_the_originals_bit_for_bit() -> None:
+    # prob=0: every box is empty.
+    images = graphs.distinct_images(np.random.default_rng(1), 64, (31, 50))
+    cfg = dcm.MixConfig(num_classes=64, prob=0.0)
+    ((out, lam, *_),) = graphs.run(graphs.mix_pipeline(images, np.arange(64), cfg, device="gpu"))
+    assert np.array_equal(out, images)
+    assert (lam == 1).all()
+
+
+def test_nvjpeg_decodes_like_the_cpu(photos: str) -> None:
+    # The two decoders differ in the inverse DCT and in chroma upsampling.
+    files = sorted(str(p) for p in Path(photos).rglob("*.jpg"))
+
+    @pipeline_def(batch_size=16, num_threads=2, device_id=0)
+    def pipe() -> Any:
+        encoded, _ = fn.readers.file(files=files)
+        gpu = fn.decoders.image(encoded, device="mixed")
+        cpu = fn.decoders.image(encoded)
+        return fn.crop(gpu, crop=(200, 200)), fn.crop(cpu, crop=(200, 200))
+
+    for gpu, cpu in graphs.run(pipe(), 5):
+        difference = np.abs(gpu.astype(int) - cpu.astype(int))
+        assert difference.mean() < 2
+        assert np.percentile(difference, 99) <= 16
+
+
+@pytest.mark.parametrize("mix", [None, dcm.MixConfig(num_classes=5)], ids=["plain", "mixed"])
+def test_the_training_pipeline_agrees_with_the_cpu(photos: str, mix: Any) -> None:
+    # The same files, crops, flips, boxes and partners; pixels within the decoders' difference.
+    options: dict[str, Any] = {"batch_size": 16, "num_threads": 2, "seed": 1, "size": (64, 96)}
+    options["with_params"] = mix is not None
+    cpu = graphs.run(imagenet.train(photos, mix, device="cpu", device_id=None, **options), 3)
+    gpu = graphs.run(imagenet.train(photos, mix, device="gpu", device_id=0, **options), 3)
+    for (cpu_images, *cpu_rest), (gpu_images, *gpu_rest) in zip(cpu, gpu, strict=True):
+        for a, b in zip(cpu_rest, gpu_rest, strict=True):
+            assert np.abs(a.astype(float) - b).max() < 1e-6
+        assert np.abs(cpu_images - gpu_images).mean() < 0.05  # of a standard deviation of 1
+
+
+@pytest.mark.parametrize("layout", ["NCHW", "NHWC"])
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_loaders_yield_cuda_tensors(photos: str, dtype: Any, layout: Any) -> None:
+    options: dict[str, Any] = {"batch_size": 16, "size": 64, "dtype": dtype, "layout": layout}
+    with dcm.train_loader(photos, mix=dcm.MixConfig(), **options) as loader:
+        for _ in range(2):
+            for images, targets in loader:
+                assert images.is_cuda
+                assert targets.is_cuda
+                assert images.shape == (16, 3, 64, 64)
+                assert images.dtype == getattr(torch, dtype)
+                if layout == "NHWC":
+                    assert images.is_contiguous(memory_format=torch.channels_last)
+                assert torch.allclose(targets.sum(1), torch.ones(16).cuda(), atol=1e-6)
+    with dcm.val_loader(photos, resize=72, **options) as loader:
+        labels = torch.cat([labels for _, labels in loader])
+        assert labels.is_cuda
+        assert labels.tolist() == sorted(labels.tolist())
+        assert len(labels) == 80
+
+
+def test_pair_targets_arrive_on_the_gpu(photos: str) -> None:
+    mix = dcm.MixConfig(targets="pair")
+    with dcm.train_loader(photos, batch_size=16, size=64, mix=mix) as loader:
+        _, targets = next(loader)
+        assert all(t.is_cuda and t.shape == (16,) for t in targets)
+
+
+def test_resume_on_the_gpu_is_bit_for_bit(photos: str) -> None:
+    def make() -> dcm.Loader:
+        return dcm.train_loader(photos, batch_size=16, size=64, mix=dcm.MixConfig(), seed=3)
+
+    with make() as loader:
+        for _ in range(2):
+            next(loader)
+        state = loader.state_dict()
+        rest = [(images.clone(), targets.clone()) for images, targets in loader]
+    with make() as resumed:
+        resumed.load_state_dict(state)
+        again = list(resumed)
+    assert len(rest) == len(again) == 3
+    for (images, targets), (same_images, same_targets) in zip(rest, again, strict=True):
+        assert torch.equal(images, same_images)
+        assert torch.equal(targets, same_targets)
+
+
+@pytest.mark.parametrize("content", ["truncated", "text"])
+def test_a_damaged_file_is_named(photos: str, content: str, tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    whole = next((Path(photos) / "cat").iterdir()).read_bytes()
+    for i in range(16):
+        (tmp_path / "a" / f"{i}.jpg").write_bytes(whole)
+    bad = whole[:2000] if content == "truncated" else b"no image" * 99
+    (tmp_path / "a" / "7.jpg").write_bytes(bad)
+    with pytest.raises(ValueError, match=r"image file\(s\) cannot be read: .*a/7.jpg"):
+        next(dcm.train_loader(tmp_path, batch_size=16, size=64, device="gpu"))

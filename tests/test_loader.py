@@ -1,0 +1,467 @@
+"""Loaders: what they yield, for how long, in which order, and how they resume and refuse."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from nvidia.dali import fn, pipeline_def
+from PIL import Image
+
+import dali_cutmix as dcm
+from dali_cutmix.pipelines import imagenet
+from tests import graphs
+
+SMALL: dict[str, Any] = {"batch_size": 16, "size": (24, 32), "device": "cpu", "num_threads": 2}
+MIX = dcm.MixConfig()
+
+
+def train(root: str, mix: dcm.MixConfig | None = MIX, **options: Any) -> dcm.Loader:
+    return dcm.train_loader(root, mix=mix, **{**SMALL, **options})
+
+
+def val(root: str, **options: Any) -> dcm.Loader:
+    return dcm.val_loader(root, **{**SMALL, "resize": 40, **options})
+
+
+def digests(loader: dcm.Loader) -> list[int]:
+    """One number for each batch of the rest of the epoch."""
+    return [
+        hash((images.numpy().tobytes(), targets.numpy().tobytes())) for images, targets in loader
+    ]
+
+
+@pytest.fixture(scope="module")
+def numbered(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """25 classes of one image: the label is the identity of the image."""
+    root = tmp_path_factory.mktemp("numbered")
+    rng = np.random.default_rng(0)
+    for i in range(25):
+        (root / f"{i:02d}").mkdir()
+        pixels = rng.integers(0, 256, (40, 50, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(root / f"{i:02d}" / "image.jpg", quality=95)
+    return str(root)
+
+
+# What is yielded
+
+
+def test_training_batches(photos: str) -> None:
+    with train(photos) as loader:
+        assert len(loader) == 80 // 16
+        assert loader.classes == ("astronaut", "cat", "coffee", "galaxies", "rocket")
+        for epoch in range(3):
+            assert loader.epoch == epoch
+            batches = list(loader)
+            assert len(batches) == len(loader)
+            for images, targets in batches:
+                assert images.shape == (16, 3, 24, 32)
+                assert images.dtype == torch.float32
+                assert targets.shape == (16, 5)
+                assert torch.allclose(targets.sum(1), torch.ones(16), atol=1e-6)
+                assert images.abs().max() < 3
+                assert images.std() > 0.3
+
+
+def test_pair_targets(photos: str) -> None:
+    for images, targets in train(photos, dcm.MixConfig(targets="pair")):
+        label_a, label_b, lam = targets
+        assert label_a.shape == label_b.shape == lam.shape == (len(images),)
+        assert label_a.dtype == label_b.dtype == torch.int64
+        assert lam.dtype == torch.float32
+        loss = torch.nn.functional.cross_entropy(torch.zeros(len(images), 5), label_a)
+        assert loss.item() == pytest.approx(np.log(5))
+
+
+def test_without_mix_the_labels_are_integers(photos: str) -> None:
+    for images, labels in train(photos, None, batch_size=1):
+        assert images.shape == (1, 3, 24, 32)
+        assert labels.dtype == torch.int64
+        assert labels.shape == (1,)
+
+
+def test_nhwc_is_channels_last_without_a_copy(photos: str) -> None:
+    images, _ = next(train(photos, layout="NHWC", dtype="float16"))
+    assert images.shape == (16, 3, 24, 32)
+    assert images.dtype == torch.float16
+    assert images.is_contiguous(memory_format=torch.channels_last)
+    assert images._base is not None  # a view of what DALI made
+    planar, _ = next(train(photos, layout="NCHW", dtype="float16"))
+    assert torch.equal(planar, images)
+
+
+def test_validation_is_complete_in_order_and_trimmed(numbered: str) -> None:
+    loader = val(numbered, batch_size=10)
+    for _ in range(2):
+        batches = list(loader)
+        assert [len(images) for images, _ in batches] == [10, 10, 5]
+        assert len(loader) == 3
+        labels = torch.cat([labels for _, labels in batches])
+        assert labels.dtype == torch.int64
+        assert labels.tolist() == list(range(25))
+
+
+def test_validation_is_resize_and_centre_crop(photos: str) -> None:
+    # Against Pillow on a real photograph: bilinear, antialiased; mean difference below 1 of 255.
+    images, _ = next(val(photos, size=(64, 64), resize=72))
+    path = sorted((Path(photos) / "astronaut").iterdir())[0]
+    with Image.open(path) as photo:
+        scale = 72 / min(photo.size)
+        sides = [round(side * scale) for side in photo.size]
+        small = photo.resize((sides[0], sides[1]), Image.Resampling.BILINEAR)
+        left, top = (sides[0] - 64) // 2, (sides[1] - 64) // 2
+        expected = np.asarray(small.crop((left, top, left + 64, top + 64)), float)
+    mean, std = np.array(imagenet.IMAGENET_MEAN), np.array(imagenet.IMAGENET_STD)
+    pixels = 255 * (images[0].permute(1, 2, 0).numpy() * std + mean)
+    assert np.abs(pixels - expected).mean() < 1
+
+
+def test_a_loop_after_a_break_goes_on(numbered: str) -> None:
+    loader = train(numbered, None, batch_size=5)
+    seen = []
+    for _, labels in loader:
+        seen += labels.tolist()
+        if len(seen) == 10:
+            break
+    seen += [label for _, labels in loader for label in labels.tolist()]
+    assert sorted(seen) == list(range(25))
+    assert loader.epoch == 1
+
+
+# Seeds, shards, epochs
+
+
+def test_the_seed_decides_the_stream(photos: str) -> None:
+    one, again, other = (digests(train(photos, seed=seed)) for seed in (1, 1, 2))
+    assert one == again
+    assert not set(one) & set(other)
+
+
+def test_another_output_does_not_change_the_draws(photos: str) -> None:
+    options = {"batch_size": 16, "num_threads": 2, "device_id": None, "seed": 1, "size": (24, 32)}
+    mix = dcm.MixConfig(num_classes=5)
+    few = graphs.run(imagenet.train(photos, mix, **options), 3)
+    more = graphs.run(imagenet.train(photos, mix, with_params=True, **options), 3)
+    for (images, targets), (same_images, same_targets, *_) in zip(few, more, strict=True):
+        assert np.array_equal(images, same_images)
+        assert np.array_equal(targets, same_targets)
+
+
+def test_shards_are_disjoint_and_complete_in_every_epoch(numbered: str) -> None:
+    shards = [train(numbered, None, batch_size=4, shard_id=i, num_shards=2) for i in range(2)]
+    assert [len(shard) for shard in shards] == [3, 3]  # equal, though one has 13 images
+    for _ in range(4):
+        seen = [[label for _, labels in shard for label in labels.tolist()] for shard in shards]
+        assert [len(labels) for labels in seen] == [12, 12]
+        assert len(set(seen[0] + seen[1])) == 24  # the 25th is in a dropped batch
+    parts = [val(numbered, batch_size=4, shard_id=i, num_shards=3) for i in range(3)]
+    for _ in range(2):
+        labels = [label for part in parts for _, labels in part for label in labels.tolist()]
+        assert sorted(labels) == list(range(25))
+
+
+def test_a_shard_without_a_last_batch_yields_no_empty_one(numbered: str) -> None:
+    # 25 images in 2 shards of 12 and 13 with batches of 4: the first has no fourth batch.
+    for shard_id, sizes in ((0, [4, 4, 4]), (1, [4, 4, 4, 1])):
+        part = val(numbered, batch_size=4, shard_id=shard_id, num_shards=2)
+        for _ in range(2):
+            assert [len(labels) for _, labels in part] == sizes
+            assert len(part) == len(sizes)
+
+
+def test_shards_draw_differently(photos: str) -> None:
+    lams = []
+    for shard_id in range(2):
+        pipeline = imagenet.train(
+            photos, dcm.MixConfig(num_classes=5), batch_size=16, num_threads=1, device_id=None,
+            seed=1, shard_id=shard_id, num_shards=2, with_params=True,
+        )  # fmt: skip
+        ((_, _, lam, *_),) = graphs.run(pipeline)
+        lams.append(lam)
+    assert not set(lams[0].tolist()) & set(lams[1].tolist()) - {1.0}
+
+
+def test_epochs_differ_in_order_and_pairing(numbered: str) -> None:
+    loader = train(numbered, None, batch_size=25)
+    orders = [next(loader)[1].tolist() for _ in range(5) if list(loader) is not None]
+    assert all(sorted(order) == list(range(25)) for order in orders)
+    assert len({tuple(order) for order in orders}) == 5
+    # No neighbourhood survives: of 24 neighbours about 2 stay, whatever the order of the folder.
+    for a, b in itertools.pairwise(orders):
+        pairs = {frozenset(p) for p in itertools.pairwise(a)}
+        assert len(pairs & {frozenset(p) for p in itertools.pairwise(b)}) < 9
+
+    mixed = train(numbered, dcm.MixConfig(targets="pair", partner="derangement"), batch_size=25)
+    pairings = []
+    for _ in range(3):
+        ((_, (label_a, label_b, _)),) = list(mixed)
+        pairings.append(set(zip(label_a.tolist(), label_b.tolist(), strict=True)))
+    assert len(pairings[0] & pairings[1]) < 9
+    assert len(pairings[1] & pairings[2]) < 9
+
+
+def test_shards_come_from_torchrun_or_torch_distributed(
+    numbered: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    assert len(next(iter(val(numbered, batch_size=25)))[1]) == 25
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("WORLD_SIZE", "5")
+    assert next(val(numbered))[1].tolist() == [5, 6, 7, 8, 9]
+    torch.distributed.init_process_group(
+        "gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1
+    )
+    try:
+        assert len(next(val(numbered, batch_size=25))[1]) == 25
+    finally:
+        torch.distributed.destroy_process_group()
+
+
+# Resume
+
+RESUME = """
+import hashlib, json, sys
+import dali_cutmix as dcm
+options, state_file, epochs = json.load(sys.stdin)
+loader = dcm.train_loader(mix=dcm.MixConfig(), **options)
+if state_file:
+    with open(state_file) as file:
+        loader.load_state_dict(json.load(file))
+while loader.epoch < epochs:
+    for images, targets in loader:
+        digest = hashlib.sha256(images.numpy().tobytes() + targets.numpy().tobytes())
+        print(loader.epoch, digest.hexdigest())
+"""
+
+
+def stream_in_new_process(
+    root: str, state: dict[str, Any] | None, tmp_path: Path, epochs: int
+) -> list[str]:
+    path = ""
+    if state is not None:
+        path = str(tmp_path / "state.json")
+        Path(path).write_text(json.dumps(state))
+    options = {"root": root, "seed": 4, **SMALL}
+    done = subprocess.run(
+        [sys.executable, "-c", RESUME],
+        input=json.dumps([options, path, epochs]),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return done.stdout.splitlines()
+
+
+@pytest.mark.parametrize("k", [0, 1, 3, 5, 7])
+def test_a_new_process_goes_on_bit_for_bit(photos: str, k: int, tmp_path: Path) -> None:
+    # 5 batches an epoch: k = 5 is the end of the first epoch, 7 is in the second.
+    whole = stream_in_new_process(photos, None, tmp_path, epochs=3)
+    assert len(whole) == len(set(whole)) == 15
+    loader = train(photos, seed=4)
+    left = k
+    while left:
+        for _ in loader:
+            left -= 1
+            if not left:
+                break
+    state = loader.state_dict()
+    assert len(json.dumps(state)) < 10_000
+    assert stream_in_new_process(photos, state, tmp_path, epochs=3) == whole[k:]
+
+
+@pytest.mark.parametrize(
+    ("make", "options"),
+    [
+        (train, {"batch_size": 20}),  # divides the 80 images
+        (train, {"batch_size": 16}),
+        (val, {"batch_size": 20}),
+        (val, {"batch_size": 16}),
+        (train, {"batch_size": 26, "shard_id": 1, "num_shards": 3}),  # other shards are longer
+        (val, {"batch_size": 13, "shard_id": 0, "num_shards": 3}),  # ends in mere padding
+    ],
+)
+def test_a_state_of_any_moment_restores_epoch_and_rest(
+    photos: str, make: Any, options: dict[str, Any]
+) -> None:
+    reference = make(photos, **options)
+    stream = [(epoch, d) for epoch in range(3) for d in digests(reference)]
+    loader, states = make(photos, **options), []
+    states.append((0, loader.state_dict()))
+    count = 0
+    for _ in range(2):
+        for _ in loader:
+            count += 1
+            states.append((count, loader.state_dict()))
+        states.append((count, loader.state_dict()))
+    for count, state in states:
+        resumed = make(photos, **options)
+        next(resumed)  # a loader that has run is set back, too
+        resumed.load_state_dict(state)
+        assert resumed.epoch == state["epoch"]
+        rest = []
+        while resumed.epoch < 3:
+            epoch = resumed.epoch
+            rest += [(epoch, d) for d in digests(resumed)]
+        assert rest == stream[count:]
+
+
+def test_a_state_of_another_stream_is_refused(photos: str) -> None:
+    state = train(photos, seed=1).state_dict()
+    with pytest.raises(ValueError, match="seed: 2 here, 1 in the state"):
+        train(photos, seed=2).load_state_dict(state)
+    with pytest.raises(ValueError, match=r"mix: .*prob=0.5.* here, .*prob=1.0.* in the state"):
+        train(photos, dcm.MixConfig(prob=0.5), seed=1).load_state_dict(state)
+    with pytest.raises(ValueError, match="must be of version 1, got version 99"):
+        train(photos, seed=1).load_state_dict({**state, "version": 99})
+    # What does not change the stream may differ.
+    train(photos, seed=1, num_threads=1, prefetch_queue_depth=3).load_state_dict(state)
+
+
+def test_a_closed_loader_says_so(photos: str) -> None:
+    with train(photos) as loader:
+        next(loader)
+    with pytest.raises(RuntimeError, match="the loader is closed"):
+        next(loader)
+    with pytest.raises(RuntimeError, match="the loader is closed"):
+        loader.state_dict()
+
+
+# What is refused
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"batch_size": 0}, ValueError, "`batch_size` must be at least 1, got 0"),
+        ({"batch_size": 2.0}, TypeError, "`batch_size` must be an int, got 2.0"),
+        ({"batch_size": 81}, ValueError, "`batch_size` must be at most the 80 images of a shard"),
+        ({"batch_size": 1}, ValueError, "`batch_size` must be at least 2 for mixing, got 1"),
+        ({"size": 0}, ValueError, "`size` must be at least 1, got 0"),
+        ({"size": (1, 2, 3)}, ValueError, r"`size` must be an int or \(H, W\)"),
+        ({"seed": -1}, ValueError, "`seed` must be at least 0, got -1"),
+        ({"num_threads": 0}, ValueError, "`num_threads` must be at least 1, got 0"),
+        ({"prefetch_queue_depth": 0}, ValueError, "`prefetch_queue_depth` must be at least 1"),
+        ({"device": "tpu"}, ValueError, '`device` must be one of "gpu", "cpu", got \'tpu\''),
+        ({"dtype": "bfloat16"}, ValueError, '`dtype` must be one of "float32", "float16"'),
+        ({"layout": "CHW"}, ValueError, '`layout` must be one of "NCHW", "NHWC", got'),
+        ({"interpolation": "area"}, ValueError, '`interpolation` must be one of "bilinear"'),
+        ({"area": (0.0, 1.0)}, ValueError, r"`area` must be \(low, high\) with 0 < low <= high"),
+        ({"area": (0.5, 1.5)}, ValueError, r"`area` must be within \(0, 1\], got"),
+        ({"ratio": (2.0, 1.0)}, ValueError, r"`ratio` must be \(low, high\) with 0 < low"),
+        ({"hflip": 1.5}, ValueError, r"`hflip` must be in \[0, 1\], got 1.5"),
+        ({"std": (1.0, 0.0, 1.0)}, ValueError, "`mean` and `std` must be 3 numbers, std above 0"),
+        ({"hw_decoder_load": 2}, ValueError, r"`hw_decoder_load` must be in \[0, 1\], got 2"),
+        ({"shard_id": 0}, ValueError, "`shard_id` and `num_shards` must be given together"),
+        ({"shard_id": 2, "num_shards": 2}, ValueError, r"`shard_id` must be in \[0, num_shards\)"),
+        ({"mix": 0.5}, TypeError, "`mix` must be a MixConfig or None, got 0.5"),
+        (
+            {"mix": dcm.MixConfig(num_classes=4)},
+            ValueError,
+            "`num_classes` must be at least the 5 class folders of `root`, got 4",
+        ),
+        (
+            {"mix": dcm.MixConfig(labels="float")},
+            ValueError,
+            '`labels` must be "int" for a folder of classes',
+        ),
+    ],
+)
+def test_wrong_arguments_are_refused(
+    photos: str, options: dict[str, Any], error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        train(photos, **options)
+
+
+def test_a_crop_larger_than_the_resize_is_refused(photos: str) -> None:
+    with pytest.raises(ValueError, match="`resize` must be at least `size`, got resize=40"):
+        val(photos, size=64)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_gpu_that_is_not_there_is_refused(photos: str) -> None:
+    for make in (train, val):
+        with pytest.raises(ValueError, match='`device` must be "cpu" on this machine, got "gpu"'):
+            make(photos, device="gpu")
+
+
+@pytest.mark.parametrize("make", [train, val])
+def test_wrong_roots_are_refused(make: Any, tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="`root` must be an existing folder, got '/no/whe"):
+        make("/no/where")
+    with pytest.raises(FileNotFoundError, match="`root` must hold one folder of images a class"):
+        make(tmp_path)
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "notes.txt").write_text("no image")
+    with pytest.raises(FileNotFoundError, match="1 of 1 empty: 'a'"):
+        make(tmp_path)
+    with pytest.raises(NotADirectoryError, match="`root` must be a folder, got the file"):
+        make(tmp_path / "a" / "notes.txt")
+
+
+@pytest.fixture
+def damaged(photos: str, tmp_path: Path) -> Iterator[Path]:
+    shutil.copytree(photos, tmp_path / "data")
+    return tmp_path / "data"
+
+
+@pytest.mark.parametrize("make", [train, val])
+@pytest.mark.parametrize("damage", ["truncated", "empty", "text", "cut in the header", "gone"])
+def test_a_file_that_cannot_be_decoded_is_named(make: Any, damage: str, damaged: Path) -> None:
+    victim = damaged / "coffee" / "003.jpg"
+    whole = victim.read_bytes()
+    content = {"truncated": whole[:2000], "empty": b"", "text": b"no image" * 99, "gone": None}
+    content["cut in the header"] = whole[:100]
+    os.remove(victim)
+    if damage == "gone":
+        os.symlink(damaged / "nothing.jpg", victim)
+    else:
+        victim.write_bytes(content[damage] or b"")
+    message = r"1 image file\(s\) cannot be read: .*coffee/003.jpg.* replace or remove"
+    with pytest.raises(ValueError, match=message):
+        make(str(damaged), batch_size=80)
+
+
+def user_pipeline(num_classes: int, *, resize: bool = True, pad: bool = True) -> Any:
+    @pipeline_def
+    def pipe(files: list[str], labels: list[int]) -> Any:
+        encoded, index = fn.readers.file(files=files, labels=labels, pad_last_batch=pad)
+        images = fn.decoders.image(encoded)
+        if resize:
+            images = fn.resize(images, size=(24, 32))
+        mixed = dcm.mix(images, index, dcm.MixConfig(num_classes=num_classes))
+        return mixed.images, mixed.targets
+
+    return pipe
+
+
+def test_a_pipeline_of_ones_own(photos: str) -> None:
+    files = sorted(str(p) for p in Path(photos).rglob("*.jpg"))
+    options = {"files": files, "batch_size": 16, "num_threads": 2, "device_id": None, "seed": 1}
+    loader = dcm.Loader(user_pipeline(80), labels=list(range(80)), **options)
+    batches = list(loader)
+    assert len(batches) == len(loader) == 5
+    assert batches[0][0].dtype == torch.uint8
+    # The label 80 is out of range, in the second batch only.
+    wrong = [*range(20), 80, *range(21, 80)]
+    loader = dcm.Loader(user_pipeline(80), labels=wrong, **options)
+    next(loader)
+    with pytest.raises(ValueError, match=r"`labels` must be int32 or int64 scalars in \[0, num_cl"):
+        next(loader)
+    with pytest.raises(ValueError, match="`images` must be uint8, HWC and of one size"):
+        dcm.Loader(user_pipeline(80, resize=False), labels=list(range(80)), **options)
+    with pytest.raises(ValueError, match="must read with pad_last_batch=True"):
+        dcm.Loader(user_pipeline(80, pad=False), labels=list(range(80)), **options)
+    with pytest.raises(ValueError, match='`last_batch` must be "drop" for a pipeline that mixes'):
+        dcm.Loader(user_pipeline(80), last_batch="partial", labels=list(range(80)), **options)
+    with pytest.raises(ValueError, match='`last_batch` must be one of "drop", "partial"'):
+        dcm.Loader(user_pipeline(80), last_batch="fill", labels=wrong, **options)  # type: ignore[arg-type]

@@ -1,0 +1,154 @@
+"""The ImageNet pipelines: what is in the graph, on both devices, and what comes out."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+import numpy as np
+import pytest
+from nvidia.dali import Pipeline
+
+import dali_cutmix as dcm
+from dali_cutmix.pipelines import imagenet
+from tests import graphs
+
+MIX = dcm.MixConfig(num_classes=5)
+MIXING = {"BatchPermutation", "MultiPaste", "PermuteBatch", "Beta", "OneHot"}
+
+
+def train(root: str, mix: dcm.MixConfig | None = MIX, **options: Any) -> Pipeline:
+    arguments = {"batch_size": 16, "num_threads": 2, "device_id": None, "seed": 1, **options}
+    return imagenet.train(root, mix, **{"size": (32, 48), **arguments})
+
+
+def val(root: str, **options: Any) -> Pipeline:
+    arguments = {"batch_size": 16, "num_threads": 2, "device_id": None, **options}
+    return imagenet.val(root, **{"size": (32, 48), "resize": 50, **arguments})
+
+
+def serialised_operators(pipeline: Pipeline) -> list[str]:
+    """The operators of a serialised pipeline: protobuf field 5 holds each, its field 1 the name."""
+    return [
+        value.decode()
+        for field, message in _fields(pipeline.serialize())
+        if field == 5
+        for inner, value in _fields(message)
+        if inner == 1
+    ]
+
+
+def _fields(message: bytes) -> list[tuple[int, bytes]]:
+    """The length-delimited fields of a protobuf message."""
+    at, fields = 0, []
+
+    def varint() -> int:
+        nonlocal at
+        value = shift = 0
+        while True:
+            byte = message[at]
+            at += 1
+            value |= (byte & 0x7F) << shift
+            if byte < 0x80:
+                return value
+            shift += 7
+
+    while at < len(message):
+        field, wire = divmod(varint(), 8)
+        if wire == 0:
+            varint()
+        elif wire in (1, 5):
+            at += 8 if wire == 1 else 4
+        else:
+            length = varint()
+            fields.append((field, message[at : at + length]))
+            at += length
+    return fields
+
+
+def test_the_training_graph_has_native_operators_only(photos: str) -> None:
+    for mix in (MIX, dcm.MixConfig(num_classes=5, mode="batch", targets="pair", prob=0.5)):
+        names = serialised_operators(train(photos, mix))
+        assert {"BatchPermutation", "MultiPaste", "CropMirrorNormalize", "random__Beta"} <= set(
+            names
+        )
+        foreign = [n for n in names if any(w in n for w in ("Python", "Numba", "ExternalSource"))]
+        assert not foreign, foreign
+
+
+def test_the_pixels_are_composited_in_one_pass(photos: str) -> None:
+    # One MultiPaste, and no gathered copy of the images: what is permuted are the two labels
+    # and the partners.
+    names = serialised_operators(train(photos))
+    assert names.count("MultiPaste") == 1
+    assert names.count("PermuteBatch") == 3
+
+
+def test_the_validation_graph_has_no_mixing(photos: str) -> None:
+    names = serialised_operators(val(photos))
+    assert "CropMirrorNormalize" in names
+    assert not MIXING & set(names)
+    assert "mix" not in inspect.getsource(imagenet.val.__wrapped__).replace("mixed", "")
+
+
+def test_without_mix_the_training_graph_has_no_mixing(photos: str) -> None:
+    assert not MIXING & set(serialised_operators(train(photos, None)))
+
+
+@pytest.mark.parametrize("targets", ["soft", "pair"])
+def test_one_definition_serves_the_gpu(photos: str, targets: Any) -> None:
+    # The graph is defined without a GPU; building it needs one.
+    pipeline = train(
+        photos, dcm.MixConfig(num_classes=5, targets=targets), device="gpu", device_id=0
+    )
+    nodes, devices = list(pipeline._graph_out), {}
+    assert {node.device for node in nodes} == {"gpu"}
+    while nodes:
+        node = nodes.pop()
+        if node.source is not None and node.source.id not in devices:
+            operator = node.source._op
+            devices[node.source.id] = (operator.schema_name, operator.device)
+            nodes += [i for i in node.source.inputs if hasattr(i, "source")]
+    found = set(devices.values())
+    assert ("decoders__Image", "mixed") in found
+    pixels = {"Slice", "Resize", "Flip", "Reinterpret", "MultiPaste", "CropMirrorNormalize"}
+    assert {(name, "gpu") for name in pixels} <= found
+
+
+@pytest.mark.parametrize(("dtype", "kind"), [("float32", np.float32), ("float16", np.float16)])
+@pytest.mark.parametrize(("layout", "shape"), [("NCHW", (3, 32, 48)), ("NHWC", (32, 48, 3))])
+def test_dtype_and_layout(photos: str, dtype: str, kind: type, layout: str, shape: Any) -> None:
+    for pipeline in (
+        train(photos, dtype=dtype, layout=layout),
+        val(photos, dtype=dtype, layout=layout),
+    ):
+        ((images, targets),) = graphs.run(pipeline)
+        assert images.dtype == kind
+        assert images.shape == (16, *shape)
+        assert targets.dtype == (np.float32 if targets.ndim == 2 else np.int64)
+
+
+def test_a_pasted_region_shows_what_the_parameters_say(photos: str) -> None:
+    # The same stream with prob=0 gives the images before mixing: same crops, flips and order.
+    options = {"with_params": True, "layout": "NHWC", "seed": 3}
+    mixed = graphs.run(train(photos, MIX, **options), 2)
+    plain = graphs.run(train(photos, dcm.MixConfig(num_classes=5, prob=0.0), **options), 2)
+    cut = 0
+    for (out, target, lam, box, own, other), (original, _, _, _, labels, _) in zip(
+        mixed, plain, strict=True
+    ):
+        assert np.array_equal(own, labels)
+        for i, (y, x, h, w) in enumerate(box):
+            inside = np.zeros((32, 48), bool)
+            inside[y : y + h, x : x + w] = True
+            assert np.array_equal(out[i][~inside], original[i][~inside])
+            assert lam[i] == np.float32((~inside).mean())
+            row = lam[i] * np.eye(5)[own[i]] + (1 - lam[i]) * np.eye(5)[other[i]]
+            assert np.abs(target[i] - row).max() < 1e-6
+            if inside.any():
+                cut += 1
+                givers = [
+                    j for j in range(16) if np.array_equal(out[i][inside], original[j][inside])
+                ]
+                assert any(labels[j] == other[i] for j in givers)
+    assert cut > 20

@@ -1,0 +1,167 @@
+"""The draws have the published distributions. Every test has a fixed seed: it passes or fails."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy import stats
+
+import dali_cutmix as dcm
+from tests import graphs
+from tests.graphs import Array
+
+P_MIN = 1e-3  # a right implementation fails one such test in a thousand seeds
+
+
+def draws(
+    cfg: dcm.MixConfig,
+    batch_size: int = 1000,
+    iterations: int = 50,
+    size: tuple[int, int] = (224, 192),
+    seed: int = 11,
+    **options: Any,
+) -> list[Array]:
+    """lam, partner, centre[, index], the batches one after the other."""
+    batches = graphs.run(graphs.sample_pipeline(cfg, batch_size, size, seed, **options), iterations)
+    return [np.concatenate(values) for values in zip(*batches, strict=True)]
+
+
+@pytest.mark.parametrize("alpha", [0.1, 0.2, 1.0, 5.0])
+def test_lam_follows_beta(alpha: float) -> None:
+    # Kolmogorov-Smirnov, n = 50,000, p > 1e-3.
+    lam = draws(dcm.MixConfig(num_classes=2, cutmix_alpha=alpha))[0]
+    assert lam.dtype == np.float64
+    assert len(lam) == 50_000
+    assert not np.isnan(lam).any()
+    assert lam.min() >= 0
+    assert lam.max() <= 1
+    law = stats.beta(alpha, alpha)
+    # A float64 below 1 is at most 1 - 2**-53: draws beyond are 1. Spread them over their share.
+    u = law.cdf(lam)
+    share_of_1 = law.cdf(2.0**-54)  # by symmetry that above 1 - 2**-54
+    u[lam == 1] = 1 - np.random.default_rng(0).uniform(0, share_of_1, (lam == 1).sum())
+    assert stats.kstest(u, "uniform").pvalue > P_MIN
+
+
+def test_centres_are_uniform_over_the_pixels() -> None:
+    # Chi-square per axis, n = 50,000, 13 and 8 cells, p > 1e-3; the first and last count in full.
+    centre = draws(dcm.MixConfig(num_classes=2), size=(13, 8))[2]
+    assert np.array_equal(centre, np.floor(centre))
+    for axis, side in enumerate((13, 8)):
+        counts = np.bincount(centre[:, axis].astype(int), minlength=side)
+        assert len(counts) == side
+        assert stats.chisquare(counts).pvalue > P_MIN
+
+
+@pytest.mark.parametrize("keep_order", [True, False])
+@pytest.mark.parametrize(("partner", "possible"), [("permutation", 24), ("derangement", 6)])
+def test_partners_are_uniform_permutations(partner: Any, possible: int, keep_order: bool) -> None:
+    # Chi-square over all permutations of 4, 6,000 batches, p > 1e-3. DALI's derangements are the
+    # cyclic permutations, 6 of 4, by which every other sample is as likely a partner.
+    cfg = dcm.MixConfig(num_classes=2, partner=partner)
+    out = draws(cfg, batch_size=4, iterations=6000, keep_order=keep_order)
+    partners = out[1].reshape(-1, 4)
+    if not keep_order:  # who gives to whom, by place before the shuffle
+        index = out[3].reshape(-1, 4)
+        assert stats.chisquare(_counts(index, 24)).pvalue > P_MIN
+        given = np.empty_like(partners)
+        np.put_along_axis(given, index, partners, axis=1)
+        partners = given
+    if partner == "derangement":
+        assert (partners != np.arange(4)).all()
+    counts = _counts(partners, possible)
+    assert stats.chisquare(counts).pvalue > P_MIN
+
+
+def _counts(permutations: Array, possible: int) -> Array:
+    found, counts = np.unique(permutations, axis=0, return_counts=True)
+    every = set(itertools.permutations(range(4)))
+    assert {tuple(row) for row in found.tolist()} <= every
+    assert len(found) == possible
+    return counts
+
+
+@pytest.mark.parametrize("batch_size", [2, 3, 17, 256])
+@pytest.mark.parametrize("keep_order", [True, False])
+def test_a_derangement_has_no_fixed_point(batch_size: int, keep_order: bool) -> None:
+    cfg = dcm.MixConfig(num_classes=2, partner="derangement")
+    pipe = graphs.sample_pipeline(cfg, batch_size, (8, 8), 3, keep_order=keep_order)
+    for out in graphs.run(pipe, 200):
+        own = np.arange(batch_size) if keep_order else out[3]
+        assert sorted(out[1]) == list(range(batch_size))
+        assert (out[1] != own).all()
+
+
+def test_a_permutation_has_fixed_points_now_and_then() -> None:
+    # The paper's rule: one self-pair a batch on average. 300 batches of 64: 300 +- 5 * sqrt(300).
+    out = draws(dcm.MixConfig(num_classes=2), batch_size=64, iterations=300)
+    fixed = (out[1].reshape(-1, 64) == np.arange(64)).sum()
+    assert abs(fixed - 300) < 5 * np.sqrt(300)
+
+
+def test_no_two_draws_correlate() -> None:
+    # |r| < 5 / sqrt(n) for every pair, n = 50,000: also with the sample before.
+    cfg = dcm.MixConfig(num_classes=2, prob=0.5)
+    lam, partner, centre, index = draws(cfg, keep_order=False)
+    mixed = lam < 1
+    columns = {
+        "mixed": mixed.astype(float),
+        "lam": np.where(mixed, lam, np.random.default_rng(0).random(len(lam))),
+        "partner": partner,
+        "index": index,
+        "y": centre[:, 0],
+        "x": centre[:, 1],
+    }
+    shifted = {f"{k} before": np.roll(v, 1) for k, v in columns.items()}
+    table = {**columns, **shifted}
+    r = np.corrcoef(np.stack([*table.values()]).astype(float))
+    names = list(table)
+    worst = max((abs(r[i, j]), names[i], names[j]) for i in range(len(r)) for j in range(i))
+    assert worst[0] < 5 / np.sqrt(len(lam)), worst
+
+
+@pytest.mark.parametrize("prob", [0.0, 0.3, 1.0])
+def test_prob_is_the_share_of_mixed_samples(prob: float) -> None:
+    # n = 50,000, 5 standard deviations.
+    lam = draws(dcm.MixConfig(num_classes=2, prob=prob))[0]
+    tolerance = 5 * np.sqrt(prob * (1 - prob) / len(lam))
+    assert abs((lam < 1).mean() - prob) <= tolerance
+
+
+def test_batch_mode_has_one_lam_and_one_centre_a_batch() -> None:
+    cfg = dcm.MixConfig(num_classes=2, mode="batch", prob=0.5)
+    out = graphs.run(graphs.sample_pipeline(cfg, 16, (32, 48), 5), 400)
+    lams = []
+    for lam, partner, centre in out:
+        assert (lam == lam[0]).all()
+        assert (centre == centre[0]).all()
+        assert sorted(partner) == list(range(16))
+        lams.append(lam[0])
+    # 400 batches, half of them mixed, 5 standard deviations; the mixed ones are uniform (KS).
+    mixed = np.array([lam for lam in lams if lam < 1])
+    assert abs(len(mixed) - 200) < 5 * 10
+    assert stats.kstest(mixed, "uniform").pvalue > P_MIN
+
+
+def test_elem_mode_has_one_lam_and_one_centre_a_sample() -> None:
+    lam, _, centre = draws(dcm.MixConfig(num_classes=2), batch_size=64, iterations=1)
+    assert len(np.unique(lam)) == 64
+    assert len(np.unique(centre, axis=0)) > 60
+
+
+def test_same_seed_same_draws_and_other_seed_other_draws() -> None:
+    cfg = dcm.MixConfig(num_classes=2)
+    one, again, other = (draws(cfg, iterations=3, seed=seed) for seed in (1, 1, 2))
+    for a, b, c in zip(one, again, other, strict=True):
+        assert np.array_equal(a, b)
+        assert not np.array_equal(a, c)
+
+
+def test_op_seeds_differ_by_path_and_seed() -> None:
+    paths: list[tuple[Any, ...]] = [(), ("a",), ("b",), ("a", 0), ("a", 1), (0, "a"), (0,), (1,)]
+    seeds = {dcm.sampling.op_seed(seed, *path) for seed in range(50) for path in paths}
+    assert len(seeds) == 50 * len(paths)
+    assert all(0 <= seed < 2**63 for seed in seeds)
