@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import itertools
 import json
 import os
@@ -136,6 +137,37 @@ def test_a_loop_after_a_break_goes_on(numbered: str) -> None:
     seen += [label for _, labels in loader for label in labels.tolist()]
     assert sorted(seen) == list(range(25))
     assert loader.epoch == 1
+
+
+CHANGED: dict[str, Any] = {
+    "area": (0.5, 1.0),
+    "ratio": (1.0, 1.0),
+    "interpolation": "bicubic",
+    "antialias": False,
+    "hflip": 0.0,
+    "mean": (0.5, 0.5, 0.5),
+    "std": (0.5, 0.5, 0.5),
+    "size": (32, 24),
+    "resize": 48,
+    "dtype": "float16",
+    "seed": 9,
+    "shard_id": 1,
+}
+
+
+@pytest.mark.parametrize("name", CHANGED)
+def test_every_argument_has_an_effect(photos: str, name: str) -> None:
+    options = {"shard_id": 0, "num_shards": 2}
+    for make in (train, val):
+        if name in inspect.signature(getattr(dcm, f"{make.__name__}_loader")).parameters:
+            plain = make(photos, **options)
+            changed = make(photos, **{**options, name: CHANGED[name]})
+            assert digests(plain)[:1] != digests(changed)[:1]
+
+
+@pytest.mark.parametrize("name", ["num_threads", "prefetch_queue_depth", "hw_decoder_load"])
+def test_what_is_for_speed_does_not_change_the_stream(photos: str, name: str) -> None:
+    assert digests(train(photos)) == digests(train(photos, **{name: 1}))
 
 
 # Seeds, shards, epochs

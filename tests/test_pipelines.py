@@ -8,8 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 from nvidia.dali import Pipeline
+from PIL import Image
 
 import dali_cutmix as dcm
+from dali_cutmix import folders
 from dali_cutmix.pipelines import imagenet
 from tests import graphs
 
@@ -28,18 +30,33 @@ def val(root: str, **options: Any) -> Pipeline:
 
 
 def serialised_operators(pipeline: Pipeline) -> list[str]:
-    """The operators of a serialised pipeline: protobuf field 5 holds each, its field 1 the name."""
-    return [
-        value.decode()
-        for field, message in _fields(pipeline.serialize())
-        if field == 5
-        for inner, value in _fields(message)
-        if inner == 1
-    ]
+    """The names of the operators of a serialised pipeline."""
+    return [name for name, _ in _serialised(pipeline)]
 
 
-def _fields(message: bytes) -> list[tuple[int, bytes]]:
-    """The length-delimited fields of a protobuf message."""
+def _serialised(pipeline: Pipeline) -> list[tuple[str, dict[str, list[int]]]]:
+    """Name and integer arguments of each operator.
+
+    Protobuf: the pipeline has the operators in field 5; an operator its name in field 1 and its
+    arguments in field 4; an argument its name in field 1 and its integers in field 4.
+    """
+    operators = []
+    for field, operator in _fields(pipeline.serialize()):
+        if field != 5:
+            continue
+        parts = _fields(operator)
+        arguments = {}
+        for inner, argument in parts:
+            if inner == 4:
+                values = _fields(argument)
+                name = next(v for k, v in values if k == 1)
+                arguments[name.decode()] = [v for k, v in values if k == 4]
+        operators.append((next(v for k, v in parts if k == 1).decode(), arguments))
+    return operators
+
+
+def _fields(message: bytes) -> list[tuple[int, Any]]:
+    """The fields of a protobuf message: numbers, or bytes."""
     at, fields = 0, []
 
     def varint() -> int:
@@ -56,7 +73,7 @@ def _fields(message: bytes) -> list[tuple[int, bytes]]:
     while at < len(message):
         field, wire = divmod(varint(), 8)
         if wire == 0:
-            varint()
+            fields.append((field, varint()))
         elif wire in (1, 5):
             at += 8 if wire == 1 else 4
         else:
@@ -74,6 +91,18 @@ def test_the_training_graph_has_native_operators_only(photos: str) -> None:
         )
         foreign = [n for n in names if any(w in n for w in ("Python", "Numba", "ExternalSource"))]
         assert not foreign, foreign
+
+
+def test_every_random_operator_has_a_seed_of_its_own(photos: str) -> None:
+    mix = dcm.MixConfig(num_classes=5, prob=0.5)
+    seeds = {}
+    for shard_id in range(2):
+        for name, arguments in _serialised(train(photos, mix, shard_id=shard_id, num_shards=2)):
+            if name.startswith("random__") or name in ("BatchPermutation", "RandomCropGenerator"):
+                seeds[f"{name} {len(seeds)}"] = arguments["seed"][0]
+    # crop, flip, lam, whether to mix, centre, partner, order; on either shard
+    assert len(seeds) == 2 * 7
+    assert len(set(seeds.values())) == len(seeds), seeds
 
 
 def test_the_pixels_are_composited_in_one_pass(photos: str) -> None:
@@ -126,6 +155,32 @@ def test_dtype_and_layout(photos: str, dtype: str, kind: type, layout: str, shap
         assert images.dtype == kind
         assert images.shape == (16, *shape)
         assert targets.dtype == (np.float32 if targets.ndim == 2 else np.int64)
+
+
+@pytest.mark.parametrize("mix", [None, dcm.MixConfig(num_classes=5, prob=0.0)])
+def test_hflip_mirrors_the_image(photos: str, mix: Any) -> None:
+    never, always, half = (graphs.run(train(photos, mix, hflip=p))[0][0] for p in (0.0, 1.0, 0.5))
+    assert np.array_equal(always, never[..., ::-1])
+    flipped = [np.array_equal(a, b[..., ::-1]) for a, b in zip(half, never, strict=True)]
+    plain = [np.array_equal(a, b) for a, b in zip(half, never, strict=True)]
+    assert all(a != b for a, b in zip(flipped, plain, strict=True))
+    assert 2 < sum(flipped) < 14
+
+
+def test_crops_have_the_asked_area_and_ratio(photos: str) -> None:
+    # A crop of the whole image is a plain resize: compare with Pillow's, bilinear, antialiased.
+    options = {"area": (1.0, 1.0), "ratio": (0.5, 2.0), "hflip": 0.0, "layout": "NHWC"}
+    ((images, labels),) = graphs.run(train(photos, None, **options))
+    resized = []
+    for path in folders.image_files(photos):
+        with Image.open(path) as photo:
+            small = photo.resize((48, 32), Image.Resampling.BILINEAR)
+        mean, std = np.array(imagenet.IMAGENET_MEAN), np.array(imagenet.IMAGENET_STD)
+        resized.append((np.asarray(small, float) / 255 - mean) / std)
+    sources = [np.abs(np.stack(resized) - image).mean(axis=(1, 2, 3)) for image in images]
+    # With this area and this freedom of ratio the window keeps within a few pixels of the image.
+    assert np.median([distance.min() for distance in sources]) < 0.1
+    assert [int(np.argmin(d)) // 16 for d in sources] == labels.tolist()
 
 
 def test_a_pasted_region_shows_what_the_parameters_say(photos: str) -> None:

@@ -102,25 +102,50 @@ def test_a_permutation_has_fixed_points_now_and_then() -> None:
     assert abs(fixed - 300) < 5 * np.sqrt(300)
 
 
-def test_no_two_draws_correlate() -> None:
-    # |r| < 5 / sqrt(n) for every pair, n = 50,000: also with the sample before.
+def test_no_two_draws_depend_on_each_other() -> None:
+    # Every pair of draws, also of neighbouring samples, n = 50,000: |r| < 5 / sqrt(n), and a
+    # chi-square test on 8 x 8 equally filled cells, which sees what a correlation does not,
+    # p > 1e-3 / number of pairs.
     cfg = dcm.MixConfig(num_classes=2, prob=0.5)
-    lam, partner, centre, index = draws(cfg, keep_order=False)
+    lam, partner, centre, original = draws(cfg, keep_order=False)
+    rng = np.random.default_rng(0)
     mixed = lam < 1
     columns = {
-        "mixed": mixed.astype(float),
-        "lam": np.where(mixed, lam, np.random.default_rng(0).random(len(lam))),
-        "partner": partner,
-        "index": index,
-        "y": centre[:, 0],
-        "x": centre[:, 1],
+        "mixed": mixed + rng.random(len(lam)),  # ties spread, so that cells can be filled evenly
+        "lam": np.where(mixed, lam, rng.random(len(lam))),
+        "partner": partner + rng.random(len(lam)),
+        "original": original + rng.random(len(lam)),
+        "y": centre[:, 0] + rng.random(len(lam)),
+        "x": centre[:, 1] + rng.random(len(lam)),
     }
-    shifted = {f"{k} before": np.roll(v, 1) for k, v in columns.items()}
-    table = {**columns, **shifted}
-    r = np.corrcoef(np.stack([*table.values()]).astype(float))
-    names = list(table)
-    worst = max((abs(r[i, j]), names[i], names[j]) for i in range(len(r)) for j in range(i))
-    assert worst[0] < 5 / np.sqrt(len(lam)), worst
+    assert_independent({**columns, **{f"{k} before": np.roll(v, 1) for k, v in columns.items()}})
+
+
+@pytest.mark.parametrize("mode", ["elem", "batch"])
+def test_lam_and_centre_are_independent_where_all_is_mixed(mode: Any) -> None:
+    cfg = dcm.MixConfig(num_classes=2, mode=mode)
+    if mode == "elem":
+        lam, _, centre = draws(cfg)
+    else:
+        batches = graphs.run(graphs.sample_pipeline(cfg, 2, (224, 192), 11), 5000)
+        lam, _, centre = (np.stack([b[i][0] for b in batches]) for i in range(3))
+    spread = np.random.default_rng(0).random(centre.shape)
+    y, x = (centre + spread).T
+    assert_independent({"lam": lam, "y": y, "x": x})
+
+
+def assert_independent(columns: dict[str, Array]) -> None:
+    names, n = list(columns), len(next(iter(columns.values())))
+    r = np.corrcoef(np.stack([columns[name] for name in names]))
+    octiles = {
+        k: (stats.rankdata(v, "ordinal") - 1).astype(int) * 8 // n for k, v in columns.items()
+    }
+    pairs = list(itertools.combinations(range(len(names)), 2))
+    for i, j in pairs:
+        assert abs(r[i, j]) < 5 / np.sqrt(n), (names[i], names[j])
+        cells = np.bincount(octiles[names[i]] * 8 + octiles[names[j]], minlength=64).reshape(8, 8)
+        p = stats.chi2_contingency(cells).pvalue
+        assert p > P_MIN / len(pairs), (names[i], names[j], p)
 
 
 @pytest.mark.parametrize("prob", [0.0, 0.3, 1.0])
