@@ -3,7 +3,7 @@
 from dali_cutmix._version import __version__
 from dali_cutmix.config import MixConfig
 from dali_cutmix.loader import Loader, train_loader, val_loader
-from dali_cutmix.mixing import Mixed, cutmix, mix
+from dali_cutmix.mixing import Mixed, cutmix, mix, mixup
 from dali_cutmix.sampling import MixParams
 
 __all__ = [
@@ -14,6 +14,7 @@ __all__ = [
     "__version__",
     "cutmix",
     "mix",
+    "mixup",
     "train_loader",
     "val_loader",
 ]

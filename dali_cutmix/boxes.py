@@ -6,24 +6,52 @@ from nvidia.dali import fn, types
 from nvidia.dali import math as dmath
 from nvidia.dali.data_node import DataNode
 
-__all__ = ["corrected_lam", "paper_box"]
+__all__ = ["around", "between", "corrected_lam", "inside"]
 
 
-def paper_box(lam: DataNode, centre: DataNode, size: DataNode) -> DataNode:
-    """Returns the box of the CutMix paper, clipped to the image: int32 (4,), ``(y, x, h, w)``.
+def around(lam: DataNode, position: DataNode, size: DataNode, *, odd: bool = False) -> DataNode:
+    """Returns the box around a centre, clipped to the image: int32 (4,), ``(y, x, h, w)``.
 
-    Per axis of S pixels: side = int(S * sqrt(1 - lam)), and the box is
-    [centre - side // 2, centre + side // 2) clipped to [0, S] (Yun et al. 2019, and the authors'
-    code). An empty box is returned as ``(H, W, 0, 0)``.
+    Per axis of S pixels: side = int(S * sqrt(1 - lam)), centre = floor(position * S), and the box
+    is [centre - side // 2, centre + side // 2) clipped to [0, S] (Yun et al. 2019 and the authors'
+    code; torchvision v2.CutMix); with `odd` it ends at centre + (side + 1) // 2 (timm 1.0.31).
+    An empty box is returned as ``(H, W, 0, 0)``.
 
     Args:
         lam: float64 (), share of the original.
-        centre: float64 (2,), integer-valued (y, x).
-        size: int (2,), (H, W).
+        position: float64 (2,) in [0, 1), (y, x).
+        size: int32 (2,), (H, W).
     """
+    centre = dmath.floor(position * size)
     # floor(floor(x) / 2) == floor(x / 2), which saves an operator.
     half = dmath.floor(dmath.sqrt(1.0 - lam) * size * 0.5)
-    return _clipped(centre - half, centre + half, size)
+    start = centre - half
+    return _clipped(start, start + _sides(lam, size) if odd else centre + half, size)
+
+
+def inside(lam: DataNode, position: DataNode, size: DataNode) -> DataNode:
+    """Returns a box of side int(S * sqrt(1 - lam)) that needs no clipping, as `around` does.
+
+    It starts at floor(position * (S - side + 1)): uniform among the places inside the image.
+    """
+    return _placed(_sides(lam, size), position, size)
+
+
+def between(
+    lam: DataNode,
+    sides: DataNode,
+    position: DataNode,
+    size: DataNode,
+    minmax: tuple[float, float],
+) -> DataNode:
+    """Returns a box inside the image with sides in [int(lo * S), int(hi * S)), as `around` does.
+
+    side = int(lo * S) + floor(sides * (int(hi * S) - int(lo * S))) in each axis, as timm 1.0.31
+    draws it for cutmix_minmax; empty where lam is 1.
+    """
+    low = dmath.floor(size * minmax[0])
+    drawn = low + dmath.floor(sides * (dmath.floor(size * minmax[1]) - low))
+    return _placed(drawn * (lam < 1.0), position, size)
 
 
 def corrected_lam(box: DataNode, size: DataNode) -> DataNode:
@@ -31,6 +59,15 @@ def corrected_lam(box: DataNode, size: DataNode) -> DataNode:
     # In float64 the product of the two ratios is exact enough for any image size.
     side_share = box[2:] / fn.cast(size, dtype=types.FLOAT64)
     return 1.0 - side_share[0] * side_share[1]
+
+
+def _sides(lam: DataNode, size: DataNode) -> DataNode:
+    return dmath.floor(dmath.sqrt(1.0 - lam) * size)
+
+
+def _placed(sides: DataNode, position: DataNode, size: DataNode) -> DataNode:
+    start = dmath.floor(position * (size - sides + 1.0))
+    return _clipped(start, start + sides, size)
 
 
 def _clipped(start: DataNode, end: DataNode, size: DataNode) -> DataNode:

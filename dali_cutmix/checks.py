@@ -44,7 +44,14 @@ _WORDS = {
         "class_row",
     ): '`labels` must be float32 rows of `num_classes` with `labels="float"`.',
 }
-_WORDS["compositing", "paste"] = _WORDS["checks", "uint8_hwc"]
+_WORDS |= {
+    ("compositing", name): _WORDS["checks", "uint8_hwc"]
+    for name in ("blend", "gather", "paste", "paste_within")
+}
+_WORDS["sampling", "by_place"] = (
+    "Every batch must be full where samples are paired by their place "
+    '(`partner="flip"`, `"roll"`, `mode="pair"`).'
+)
 _WORDS["targets", "_float_row"] = _WORDS["checks", "class_row"]
 
 _FRAME = re.compile(r'File ".*?(\w+)\.py", line \d+, in (\w+)')

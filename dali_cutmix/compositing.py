@@ -1,41 +1,60 @@
-"""Pixels: paste a region of the partner into the image."""
+"""Pixels: paste a region of the partner into the image, or blend the two."""
 
 from __future__ import annotations
 
-import numpy as np
 from nvidia.dali import fn, types
 from nvidia.dali.data_node import DataNode
 
-from dali_cutmix.checks import uint8_hwc
-
-__all__ = ["paste"]
+__all__ = ["blend", "gather", "paste", "paste_within"]
 
 
-def paste(
-    images: DataNode,
-    partner: DataNode,
-    box: DataNode,
-    size: DataNode,
-    original: DataNode | None = None,
-) -> DataNode:
-    """Returns the images with the box of the partner image in them, byte for byte.
+def paste(images: DataNode, others: DataNode, box: DataNode, size: DataNode) -> DataNode:
+    """Returns the images with the box of the other images in them, byte for byte.
 
     Args:
-        images: uint8 HWC, one size for the batch, CPU or GPU.
-        partner: int32 (), index in the batch of the image that gives the patch.
-        box: int32 (4,), ``(y, x, h, w)`` inside the image; may be empty, then anchored at (H, W).
+        images, others: uint8 HWC, one size for the batch, on the same device.
+        box: int32 (4,), ``(y, x, h, w)`` inside the image; an empty one must be ``(H, W, 0, 0)``.
         size: int32 (2,), (H, W).
-        original: int32 (), index in the batch of the background; None stands for the sample
-            itself. With it every pixel is moved once. Without, the partner images are gathered
-            first, which moves them twice: no DALI operator tells a sample its own index.
-
-    The same call serves other uint8 data that goes with the images, such as masks.
     """
-    images = uint8_hwc(images)
-    anchors = fn.stack(types.Constant(np.zeros(2, np.int32)), box[:2])
-    shapes = fn.stack(size, box[2:])
-    regions = {"in_anchors": anchors, "out_anchors": anchors, "shapes": shapes}
-    # Region 0 is the whole background; region 1, the patch, is pasted over it.
-    if original is None:
-        return fn.multi_paste(images, fn.permute_batch(images, indices=partner), **regions)
-    return fn.multi_paste(images, in_ids=fn.stack(original, partner), **regions)
+    return fn.multi_paste(images, others, **_regions(box, size))
+
+
+def paste_within(
+    images: DataNode, original: DataNode, partner: DataNode, box: DataNode, size: DataNode
+) -> DataNode:
+    """Returns image `original` of the batch with the box of image `partner` in it.
+
+    Every pixel is moved once, which `paste` with gathered images does not reach.
+
+    Args:
+        original, partner: int32 (), indices in the batch.
+    """
+    return fn.multi_paste(images, in_ids=fn.stack(original, partner), **_regions(box, size))
+
+
+def gather(images: DataNode, index: DataNode) -> DataNode:
+    """Returns image `index` of the batch, a copy.
+
+    fn.permute_batch would do as well, but does not refuse CHW images and several sizes.
+
+    Args:
+        images: uint8 HWC, one size for the batch.
+        index: int32 (), index in the batch.
+    """
+    return fn.multi_paste(images, in_ids=fn.reshape(index, shape=[1]))
+
+
+def blend(images: DataNode, others: DataNode, lam: DataNode) -> DataNode:
+    """Returns lam * image + (1 - lam) * other, rounded to the nearest, halves up: uint8 HWC.
+
+    Args:
+        lam: float32 (), on the device of the images.
+    """
+    return fn.cast(lam * images + (1.0 - lam) * others, dtype=types.UINT8)
+
+
+def _regions(box: DataNode, size: DataNode) -> dict[str, DataNode]:
+    # Region 0 is the whole background; region 1, the patch, is pasted over it. (size * 0 and not
+    # a constant: a constant has the whole batch also where `box` is of a part of it.)
+    anchors = fn.stack(size * 0, box[:2])
+    return {"in_anchors": anchors, "out_anchors": anchors, "shapes": fn.stack(size, box[2:])}

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
+import os
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
-Mode = Literal["elem", "batch"]
-BoxRule = Literal["paper"]
-Partner = Literal["permutation", "derangement"]
+import yaml
+
+Mode = Literal["elem", "batch", "pair"]
+BoxRule = Literal["paper", "timm", "torchvision", "inside"]
+Partner = Literal["permutation", "derangement", "flip", "roll"]
 Targets = Literal["soft", "pair"]
 Labels = Literal["int", "float"]
 
@@ -22,19 +25,31 @@ class MixConfig:
     Args:
         num_classes: number of classes K. May be left out only where a loader infers it from the
             folder.
-        cutmix_alpha: lam ~ Beta(alpha, alpha), alpha > 0. The paper uses 1 (uniform).
-        prob: probability in [0, 1] that a sample (``mode="elem"``) or the batch
-            (``mode="batch"``) is mixed at all.
-        mode: ``"elem"``: every sample has its own lam and box; ``"batch"``: one lam and one box
-            for the whole batch, as in the paper.
+        cutmix_alpha: CutMix's lam ~ Beta(alpha, alpha); 0 turns CutMix off. The paper uses 1.
+        mixup_alpha: likewise MixUp's (Zhang et al. 2018); 0, the default, turns MixUp off.
+        prob: probability in [0, 1] that a sample (``mode="elem"``), a pair or the batch is mixed
+            at all.
+        switch_prob: with both methods on, the probability of CutMix rather than MixUp, where
+            something is mixed.
+        mode: ``"elem"``: every sample has its own lam, box and method; ``"batch"``: one for the
+            whole batch, as in the papers; ``"pair"``: one for sample i and its mirror image
+            N - 1 - i, which swap patches (needs ``partner="flip"``).
+        minmax: (lo, hi) with 0 <= lo < hi <= 1: CutMix's box has sides drawn from
+            [int(lo * S), int(hi * S)) in each axis of S pixels and lies inside the image; lam is
+            that of the box (timm's cutmix_minmax). Takes the place of `cutmix_alpha` and `box`.
         correct_lam: take lam from the clipped box, so that the label equals the pixels. ``False``
             keeps the drawn lam in the label.
         label_smoothing: epsilon in [0, 1]: off = epsilon / K, on = 1 - epsilon + epsilon / K,
             applied to both labels before they are mixed and to samples that are not mixed.
-        box: rule by which lam and a centre become a box; ``"paper"`` is Yun et al. 2019.
+        box: rule by which lam and a place become a box. side = int(S * sqrt(1 - lam)), and
+            ``"paper"``: [c - side // 2, c + side // 2) around a uniform centre, clipped (Yun et
+            al. 2019); ``"torchvision"``: the same; ``"timm"``: [c - side // 2,
+            c + (side + 1) // 2), clipped (timm 1.0.31); ``"inside"``: uniform among the places
+            where nothing needs clipping.
         partner: ``"permutation"``: a uniformly random one, in which a sample may meet itself (the
-            paper); ``"derangement"``: a uniformly random cyclic one, in which none does and every
-            other sample is equally likely.
+            papers); ``"derangement"``: a uniformly random cyclic one, in which none does and every
+            other sample is equally likely; ``"flip"``: the batch reversed (timm); ``"roll"``: the
+            sample before (torchvision).
         targets: ``"soft"``: one float32 row of K; ``"pair"``: ``(label_a, label_b, lam)``.
         labels: what the labels given to the graph are: ``"int"`` scalars (int32 or int64) in
             [0, K), or ``"float"`` rows of K (one-hot, soft or multi-label; mixed as given).
@@ -49,8 +64,11 @@ class MixConfig:
 
     num_classes: int | None = None
     cutmix_alpha: float = 1.0
+    mixup_alpha: float = 0.0
     prob: float = 1.0
+    switch_prob: float = 0.5
     mode: Mode = "elem"
+    minmax: tuple[float, float] | None = None
     correct_lam: bool = True
     label_smoothing: float = 0.0
     box: BoxRule = "paper"
@@ -61,17 +79,17 @@ class MixConfig:
     def __post_init__(self) -> None:
         if self.num_classes is not None:
             _check_int("num_classes", self.num_classes, minimum=1)
-        _check_number("cutmix_alpha", self.cutmix_alpha)
-        if not (math.isfinite(self.cutmix_alpha) and self.cutmix_alpha >= 0):
+        for name in ("cutmix_alpha", "mixup_alpha"):
+            value = getattr(self, name)
+            _check_number(name, value)
+            if not (math.isfinite(value) and value >= 0):
+                raise ValueError(f"`{name}` must be finite and at least 0, got {value}.")
+        if self.cutmix_alpha == 0 and self.mixup_alpha == 0:
             raise ValueError(
-                f"`cutmix_alpha` must be finite and at least 0, got {self.cutmix_alpha}."
+                "`cutmix_alpha` or `mixup_alpha` must be above 0, got 0 for both: nothing would "
+                "be mixed. Pass `mix=None` to a loader, or leave mix() out, to train without."
             )
-        if self.cutmix_alpha == 0:
-            raise ValueError(
-                "`cutmix_alpha` must be above 0, got 0: nothing would be mixed. "
-                "Pass `mix=None` to a loader, or leave mix() out, to train without mixing."
-            )
-        for name in ("prob", "label_smoothing"):
+        for name in ("prob", "switch_prob", "label_smoothing"):
             value = getattr(self, name)
             _check_number(name, value)
             if not 0 <= value <= 1:
@@ -83,6 +101,13 @@ class MixConfig:
         _check_choice("partner", self.partner, get_args(Partner))
         _check_choice("targets", self.targets, get_args(Targets))
         _check_choice("labels", self.labels, get_args(Labels))
+        if self.minmax is not None:
+            self._check_minmax(self.minmax)
+        if self.mode == "pair" and self.partner != "flip":
+            raise ValueError(
+                f'`partner` must be "flip" with `mode="pair"`, got "{self.partner}": a pair is a '
+                "sample and its mirror image. Batches are shuffled, so the pairs are random."
+            )
         if self.targets == "pair" and self.labels == "float":
             raise ValueError(
                 '`targets` must be "soft" with `labels="float"`, got "pair": '
@@ -99,6 +124,93 @@ class MixConfig:
                 '`label_smoothing` must be 0 with `labels="float"`, got '
                 f"{self.label_smoothing}: rows are mixed as given, smooth them yourself."
             )
+
+    def _check_minmax(self, minmax: tuple[float, float]) -> None:
+        if not isinstance(minmax, (tuple, list)) or len(minmax) != 2:
+            raise TypeError(f"`minmax` must be (lo, hi), got {minmax!r}.")
+        for bound in minmax:
+            _check_number("minmax", bound)
+        if not 0 <= minmax[0] < minmax[1] <= 1:
+            raise ValueError(f"`minmax` must be (lo, hi) with 0 <= lo < hi <= 1, got {minmax!r}.")
+        object.__setattr__(self, "minmax", (float(minmax[0]), float(minmax[1])))
+        for name, only in (("cutmix_alpha", 1.0), ("box", "paper"), ("correct_lam", True)):
+            if getattr(self, name) != only:
+                raise ValueError(
+                    f"`{name}` must be left out with `minmax`, got {getattr(self, name)!r}: the "
+                    "box is drawn without it, and lam is that of the box."
+                )
+
+    @classmethod
+    def from_timm(cls, **options: Any) -> MixConfig:
+        """Returns the configuration that mixes as ``timm.data.Mixup(**options)`` does (1.0.31).
+
+        Takes timm's names, with timm's defaults: mixup_alpha (1.0), cutmix_alpha (0.0),
+        cutmix_minmax (None), prob (1.0), switch_prob (0.5), mode ("batch"), correct_lam (True),
+        num_classes. `label_smoothing` must be given: timm smooths by 0.1 where it is left out.
+        The result is an ordinary configuration, with ``partner="flip"`` and ``box="timm"``.
+
+        Raises:
+            TypeError: an unknown option, or no `label_smoothing`.
+            ValueError: as for `MixConfig`.
+
+        >>> MixConfig.from_timm(mixup_alpha=0.2, cutmix_alpha=1.0, label_smoothing=0.1).box
+        'timm'
+        """
+        unknown = sorted(options.keys() - _TIMM_DEFAULTS.keys() - {"label_smoothing"})
+        if unknown:
+            known = ", ".join([*_TIMM_DEFAULTS, "label_smoothing"])
+            raise TypeError(f"`{unknown[0]}` is no option of timm's Mixup known here: {known}.")
+        if "label_smoothing" not in options:
+            raise TypeError(
+                "`label_smoothing` must be given: timm smooths by 0.1 where it is left out."
+            )
+        given = {**_TIMM_DEFAULTS, **options}
+        minmax = given.pop("cutmix_minmax")
+        if minmax is None:
+            return cls(**given, partner="flip", box="timm")
+        given |= {"cutmix_alpha": 1.0, "correct_lam": True}  # as timm has it
+        return cls(**given, partner="flip", minmax=tuple(minmax))
+
+    @classmethod
+    def from_yaml(cls, path_or_text: str | os.PathLike[str]) -> MixConfig:
+        """Returns `from_timm` of the options under ``augmentation:`` in a YAML file or text.
+
+        A string with a line break or ``": "`` is text, any other is a path.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            TypeError, ValueError: no valid YAML, no ``augmentation:``, or as for `from_timm`.
+
+        >>> MixConfig.from_yaml("augmentation: {cutmix_alpha: 1.0, label_smoothing: 0}").mode
+        'batch'
+        """
+        text = os.fspath(path_or_text)
+        if not ("\n" in text or ": " in text):
+            with open(text, encoding="utf-8") as file:
+                text = file.read()
+        try:
+            document = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise ValueError(f"`path_or_text` must be valid YAML: {error}") from error
+        options = document.get("augmentation") if isinstance(document, dict) else None
+        if not isinstance(options, dict):
+            raise ValueError(
+                "`path_or_text` must have a mapping `augmentation:` of options, "
+                f"got {options!r} there."
+            )
+        return cls.from_timm(**{str(name): value for name, value in options.items()})
+
+
+_TIMM_DEFAULTS: dict[str, Any] = {
+    "mixup_alpha": 1.0,
+    "cutmix_alpha": 0.0,
+    "cutmix_minmax": None,
+    "prob": 1.0,
+    "switch_prob": 0.5,
+    "mode": "batch",
+    "correct_lam": True,
+    "num_classes": None,
+}
 
 
 def _check_int(name: str, value: object, minimum: int) -> None:

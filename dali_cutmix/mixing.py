@@ -13,7 +13,7 @@ from dali_cutmix import boxes, checks, compositing, sampling, targets
 from dali_cutmix.config import MixConfig
 from dali_cutmix.sampling import MixParams
 
-__all__ = ["Mixed", "cutmix", "mix"]
+__all__ = ["Mixed", "cutmix", "mix", "mixup"]
 
 _LITTLE_VARIETY = 16
 
@@ -31,7 +31,9 @@ def mix(
     labels: DataNode,
     cfg: MixConfig,
     *,
+    partners: tuple[DataNode, DataNode] | None = None,
     params: MixParams | None = None,
+    enabled: DataNode | None = None,
     seed: int | None = None,
     keep_order: bool = True,
 ) -> Mixed:
@@ -44,13 +46,18 @@ def mix(
         labels: on the CPU, as readers give them. ``cfg.labels="int"``: int32 or int64, () or (1,);
             ``"float"``: float32 (num_classes,).
         cfg: what to do. ``cfg.num_classes`` must be given.
+        partners: (images, labels) of a second batch, of the same kind and size: sample i is mixed
+            with its sample i, and ``cfg.partner`` is not used. For batches too small to pair
+            within, down to one sample.
         params: draws to use instead of drawing, see `MixParams`. Pass the ``params`` of another
             mix to repeat it on other data.
+        enabled: bool (), CPU, the same for the whole batch: where it is False nothing is mixed.
         seed: seed of the draws; by default the pipeline's. Give every shard its own, and every
             mix() where a pipeline has several.
-        keep_order: with ``False`` the samples also change places within the batch, which saves a
-            copy of the images. In a shuffled training batch the order means nothing, but other
-            outputs of the pipeline then no longer match: ``params.original`` says who went where.
+        keep_order: with ``False`` the samples may also change places within the batch, which
+            saves a copy of the images. In a shuffled training batch the order means nothing, but
+            other outputs of the pipeline then no longer match: ``params.original`` says who went
+            where.
 
     Returns:
         `Mixed`: ``images`` uint8 HWC on the device of `images`; ``targets`` float32
@@ -62,8 +69,9 @@ def mix(
             labels out of range are known only when it runs: a `Loader` raises ValueError for
             them, a bare pipeline DALI's RuntimeError, which quotes the failed check.
 
-    Follows Yun et al. 2019, "CutMix". Deviation: lam and box are per sample by default
-    (``mode="elem"``), and soft labels replace the mixed loss, which is the same for cross entropy.
+    Follows Yun et al. 2019, "CutMix", and Zhang et al. 2018, "mixup". Deviation: lam and box are
+    per sample by default (``mode="elem"``), and soft labels replace the mixed loss, which is the
+    same for cross entropy.
 
     >>> from nvidia.dali import fn, pipeline_def
     >>> @pipeline_def(batch_size=16, num_threads=1, device_id=None, seed=1)
@@ -76,16 +84,28 @@ def mix(
     >>> images.shape()[0], targets.shape()[0]
     ((32, 48, 3), (5,))
     """
-    num_classes = _checked(images, labels, cfg)
+    num_classes, batch_size = _checked(images, labels, cfg, partners)
+    images = checks.uint8_hwc(images)
+    others = None if partners is None else checks.uint8_hwc(partners[0])
     size = images.shape(dtype=types.INT32)[:2]
     if params is None:
-        params = sampling.sample(cfg, size, _mix_seed(seed), keep_order=keep_order)
+        params = sampling.sample(
+            cfg,
+            batch_size,
+            _mix_seed(seed),
+            keep_order=keep_order,
+            enabled=enabled,
+            own_partners=partners is None,
+        )
+    elif cfg.cutmix_alpha and cfg.mixup_alpha and params.blended is None:
+        raise ValueError("`params` must say who is `blended` where CutMix and MixUp are both on.")
     params = _resolved(params, cfg, size)
 
-    label_a, label_b = _labels_of_both(labels, params, cfg, num_classes)
-    lam = params.lam
-    if images.device == "gpu":
-        label_a, label_b, lam = label_a.gpu(), label_b.gpu(), lam.gpu()
+    label_a, label_b = _labels_of_both(labels, partners, params, cfg, num_classes)
+    on_gpu = images.device == "gpu"
+    lam = params.lam.gpu() if on_gpu else params.lam
+    if on_gpu:
+        label_a, label_b = label_a.gpu(), label_b.gpu()
     target: DataNode | tuple[DataNode, DataNode, DataNode]
     if cfg.targets == "pair":
         target = targets.pair_targets(label_a, label_b, lam)
@@ -98,8 +118,7 @@ def mix(
             label_smoothing=cfg.label_smoothing,
             labels=cfg.labels,
         )
-    mixed = compositing.paste(images, params.partner, params.box, size, params.original)
-    return Mixed(mixed, target, params)
+    return Mixed(_composited(images, others, lam, params, size, cfg), target, params)
 
 
 def cutmix(
@@ -127,40 +146,162 @@ def cutmix(
     return mix(images, labels, cfg, seed=seed)
 
 
+def mixup(
+    images: DataNode,
+    labels: DataNode,
+    *,
+    num_classes: int,
+    alpha: float = 0.2,
+    seed: int | None = None,
+    **options: Any,
+) -> Mixed:
+    """Returns the batch after MixUp: `mix` with MixUp alone and the other options of `MixConfig`.
+
+    Each image is lam * image + (1 - lam) * partner, rounded to the nearest, halves up.
+
+    >>> from nvidia.dali import fn, pipeline_def
+    >>> @pipeline_def(batch_size=16, num_threads=1, device_id=None, seed=1)
+    ... def pipe(root):
+    ...     encoded, labels = fn.readers.file(file_root=root)
+    ...     images = fn.resize(fn.decoders.image(encoded), size=(32, 48))
+    ...     return mixup(images, labels, num_classes=5, alpha=0.4).targets
+    >>> (targets,) = pipe(root=photo_folder).run()
+    >>> float(targets.as_array().sum().round(5))
+    16.0
+    """
+    cfg = MixConfig(num_classes=num_classes, cutmix_alpha=0.0, mixup_alpha=alpha, **options)
+    return mix(images, labels, cfg, seed=seed)
+
+
 def _resolved(params: MixParams, cfg: MixConfig, size: DataNode) -> MixParams:
     """Returns the parameters with the box, and lam as the label shall have it (float32)."""
+    lam, blended = params.lam, params.blended
     if params.box is not None:
-        return params._replace(lam=fn.cast(params.lam, dtype=types.FLOAT))
-    box = boxes.paper_box(params.lam, params.centre, size)
-    lam = boxes.corrected_lam(box, size) if cfg.correct_lam else params.lam
+        box = params.box
+    elif not cfg.cutmix_alpha:
+        box = fn.cat(size, size * 0)
+    else:
+        cut_lam = lam if blended is None else lam + blended * (1.0 - lam)
+        box = _box(cut_lam, params, cfg, size)
+        if cfg.correct_lam:
+            corrected = boxes.corrected_lam(box, size)
+            lam = corrected if blended is None else corrected - blended * (1.0 - lam)
     return params._replace(box=box, lam=fn.cast(lam, dtype=types.FLOAT))
 
 
-def _labels_of_both(
-    labels: DataNode, params: MixParams, cfg: MixConfig, num_classes: int
-) -> tuple[DataNode, DataNode]:
-    if cfg.labels == "int":
-        labels = checks.class_index(labels, num_classes)
+def _box(lam: DataNode, params: MixParams, cfg: MixConfig, size: DataNode) -> DataNode:
+    if cfg.minmax is not None:
+        return boxes.between(lam, params.sides, params.position, size, cfg.minmax)
+    if cfg.box == "inside":
+        return boxes.inside(lam, params.position, size)
+    return boxes.around(lam, params.position, size, odd=cfg.box == "timm")
+
+
+def _composited(
+    images: DataNode,
+    others: DataNode | None,
+    lam: DataNode,
+    params: MixParams,
+    size: DataNode,
+    cfg: MixConfig,
+) -> DataNode:
+    """Returns the mixed images. A sample that is blended has an empty box."""
+    blended = params.blended
+    if not cfg.mixup_alpha:
+        return _cut(images, others, params, size)
+    if blended is None:
+        return compositing.blend(_originals(images, params), _others(images, others, params), lam)
+
+    # Batches are split and merged by reference, without a copy.
+    def split(x: DataNode | None) -> tuple[DataNode | None, DataNode | None]:
+        return (None, None) if x is None else tuple(fn._conditional.split(x, predicate=blended))
+
+    if cfg.mode == "batch":  # all or none are blended: the other method has an empty batch
+        parts = [split(x) for x in (images, others, lam, size, *params)]
+        (images, others, lam, _, *b), (cut_images, cut_others, _, cut_size, *c) = zip(
+            *parts, strict=True
+        )
+        cut = _unblended(cut_images, cut_others, MixParams(*c), cut_size, cfg)
+        params = MixParams(*b)
+        originals, others = _originals(images, params), _others(images, others, params)
     else:
-        labels = checks.class_row(labels, num_classes)
+        all_cut = _unblended(images, others, params, size, cfg)
+        (originals, cut), (others, _), (lam, _) = (
+            split(x) for x in (all_cut, _others(images, others, params), lam)
+        )
+    both = compositing.blend(originals, others, lam), cut
+    return fn._conditional.merge(*both, predicate=blended)
+
+
+def _unblended(
+    images: DataNode, others: DataNode | None, params: MixParams, size: DataNode, cfg: MixConfig
+) -> DataNode:
+    if cfg.cutmix_alpha:
+        return _cut(images, others, params, size)
+    return _originals(images, params)
+
+
+def _cut(images: DataNode, others: DataNode | None, params: MixParams, size: DataNode) -> DataNode:
+    if params.original is not None:
+        return compositing.paste_within(images, params.original, params.partner, params.box, size)
+    return compositing.paste(images, _others(images, others, params), params.box, size)
+
+
+def _originals(images: DataNode, params: MixParams) -> DataNode:
+    if params.original is None:
+        return images
+    return compositing.gather(images, params.original)
+
+
+def _others(images: DataNode, others: DataNode | None, params: MixParams) -> DataNode:
+    return compositing.gather(images, params.partner) if others is None else others
+
+
+def _labels_of_both(
+    labels: DataNode,
+    partners: tuple[DataNode, DataNode] | None,
+    params: MixParams,
+    cfg: MixConfig,
+    num_classes: int,
+) -> tuple[DataNode, DataNode]:
+    check = checks.class_index if cfg.labels == "int" else checks.class_row
+    labels = check(labels, num_classes)
+    if partners is not None:
+        return labels, check(partners[1], num_classes)
     label_b = fn.permute_batch(labels, indices=params.partner)
     if params.original is None:
         return labels, label_b
     return fn.permute_batch(labels, indices=params.original), label_b
 
 
-def _checked(images: DataNode, labels: DataNode, cfg: MixConfig) -> int:
-    """Returns num_classes; raises for everything that is known while the graph is built."""
+def _checked(
+    images: DataNode,
+    labels: DataNode,
+    cfg: MixConfig,
+    partners: tuple[DataNode, DataNode] | None,
+) -> tuple[int, int]:
+    """Returns num_classes and batch_size; raises for what is known while the graph is built."""
     if not isinstance(cfg, MixConfig):
         raise TypeError(f"`cfg` must be a MixConfig, got {cfg!r}.")
-    for name, node in (("images", images), ("labels", labels)):
+    nodes = [("images", images), ("labels", labels)]
+    if partners is not None:
+        if not isinstance(partners, tuple) or len(partners) != 2:
+            raise TypeError(f"`partners` must be (images, labels), got {partners!r}.")
+        nodes += [("partners", node) for node in partners]
+        if cfg.mode == "pair":
+            raise ValueError('`mode` must be "elem" or "batch" with `partners`, got "pair".')
+    for name, node in nodes:
         if not isinstance(node, DataNode):
-            raise TypeError(
-                f"`{name}` must be a DataNode of a pipeline, got {type(node).__name__}."
-            )
-    if labels.device != "cpu":
+            kind = type(node).__name__
+            raise TypeError(f"`{name}` must be a DataNode of a pipeline, got {kind}.")
+    if any(node.device != "cpu" for name, node in nodes[1::2]):
         raise ValueError(
             '`labels` must be on the CPU, got device "gpu": pass them as the reader gives them.'
+        )
+    if partners is not None and partners[0].device != images.device:
+        raise ValueError(
+            f"`partners` must be on the device of `images`, got {partners[0].device} "
+            f"and {images.device}."
         )
     if cfg.num_classes is None:
         raise ValueError("`num_classes` must be given in MixConfig to mix in a pipeline, got None.")
@@ -168,15 +309,19 @@ def _checked(images: DataNode, labels: DataNode, cfg: MixConfig) -> int:
     if pipeline is None:
         raise RuntimeError("mix() must be called inside a @pipeline_def function.")
     batch_size = pipeline.max_batch_size
-    if batch_size < 2:
-        raise ValueError(f"`batch_size` must be at least 2 for mixing, got {batch_size}.")
-    if batch_size < _LITTLE_VARIETY:
-        warnings.warn(
-            f"Mixing in a batch of {batch_size}: pairing has little variety below "
-            f"{_LITTLE_VARIETY}.",
-            stacklevel=4,
-        )
-    return cfg.num_classes
+    if partners is None:
+        if batch_size < 2:
+            raise ValueError(
+                f"`batch_size` must be at least 2 for mixing, got {batch_size}: "
+                "pass `partners=` to mix with a second batch."
+            )
+        if batch_size < _LITTLE_VARIETY:
+            warnings.warn(
+                f"Mixing in a batch of {batch_size}: pairing has little variety below "
+                f"{_LITTLE_VARIETY}.",
+                stacklevel=4,
+            )
+    return cfg.num_classes, batch_size
 
 
 def _mix_seed(seed: int | None) -> int:

@@ -12,7 +12,6 @@ from typing import NamedTuple
 
 import numpy as np
 from nvidia.dali import fn, types
-from nvidia.dali import math as dmath
 from nvidia.dali.data_node import DataNode
 
 from dali_cutmix.config import MixConfig
@@ -28,56 +27,85 @@ class MixParams(NamedTuple):
     draw; where ``box`` is given, ``lam`` and ``box`` are taken as they are.
 
     Fields:
-        lam: float64 (), share of the ORIGINAL image in [0, 1]; float32 once final.
-        partner: int32 (), index in the batch of the image that gives the patch.
-        centre: float64 (2,), integer-valued (y, x), centre of the box before clipping.
-        box: int32 (4,), ``(y, x, h, w)`` in pixels, clipped to the image; ``h * w == 0`` means
-            that the original is kept as it is.
+        lam: float64 (), share of the ORIGINAL image in [0, 1]; float32 once final. A sample that
+            is not mixed has 1.
+        partner: int32 (), index in the batch of the image that gives the patch; None where the
+            partners are a second batch.
+        position: float64 (2,) in [0, 1): place of the box in (y, x). For the boxes around a centre
+            that is floor(position * S), for those inside the image the first pixel is
+            floor(position * (S - side + 1)).
+        sides: float64 (2,) in [0, 1): (h, w) between the bounds of ``minmax``; else None.
+        blended: bool (): MixUp, no box; None where the configuration has CutMix alone.
+        box: int32 (4,), ``(y, x, h, w)`` in pixels, clipped to the image. An empty one is
+            ``(H, W, 0, 0)`` and means that no pixel is pasted.
         original: int32 (), index in the batch of the original image; None stands for the sample's
             own place.
     """
 
     lam: DataNode
-    partner: DataNode
-    centre: DataNode | None = None
+    partner: DataNode | None = None
+    position: DataNode | None = None
+    sides: DataNode | None = None
+    blended: DataNode | None = None
     box: DataNode | None = None
     original: DataNode | None = None
 
 
-def sample(cfg: MixConfig, size: DataNode, seed: int, *, keep_order: bool = True) -> MixParams:
+def sample(
+    cfg: MixConfig,
+    batch_size: int,
+    seed: int,
+    *,
+    keep_order: bool = True,
+    enabled: DataNode | None = None,
+    own_partners: bool = True,
+) -> MixParams:
     """Returns the draws for one batch.
 
     Args:
         cfg: what to draw.
-        size: int (2,), (H, W) of the images, CPU.
+        batch_size: samples a batch, the same in every iteration for ``mode="pair"`` and the
+            partners ``"flip"`` and ``"roll"``.
         seed: seed of this mix; every draw derives its own from it.
         keep_order: with ``False`` the batch is shuffled too: ``original`` is a random permutation
             and partners are drawn among the shuffled samples.
+        enabled: bool (), the same for the whole batch: where it is False nothing is mixed.
+        own_partners: with ``False`` no partners are drawn.
     """
-    alpha = float(cfg.cutmix_alpha)
-    # In float64: in float32 a small alpha gives exact zeros and ones.
-    lam = fn.random.beta(
-        alpha=alpha, beta=alpha, dtype=types.FLOAT64, seed=op_seed(seed, "cutmix lam")
-    )
+    mixed = enabled
     if cfg.prob < 1:
-        mixed = fn.random.coin_flip(probability=cfg.prob, seed=op_seed(seed, "apply"))
+        drawn = _coin(cfg.prob, op_seed(seed, "apply"))
+        mixed = drawn if enabled is None else drawn & enabled
+    both = cfg.cutmix_alpha > 0 and cfg.mixup_alpha > 0
+    blend = _coin(1 - cfg.switch_prob, op_seed(seed, "switch")) if both else None
+    lam = _lam(cfg, seed, blend)
+    if mixed is not None:
         lam = 1.0 - mixed * (1.0 - lam)
-    position = fn.random.uniform(
-        range=[0.0, 1.0], shape=[2], dtype=types.FLOAT64, seed=op_seed(seed, "centre")
-    )
-    centre = dmath.floor(position * size)
-    if cfg.mode == "batch":
-        lam, centre = _of_first(lam), _of_first(centre)
+    blended = position = sides = None
+    if both:
+        blended = blend if mixed is None else blend & mixed
+    elif cfg.mixup_alpha > 0:
+        blended = mixed
+    if cfg.cutmix_alpha > 0:
+        position = _uniform_pair(op_seed(seed, "position"))
+    if cfg.minmax is not None:
+        sides = _uniform_pair(op_seed(seed, "sides"))
 
-    partner = fn.batch_permutation(
-        no_fixed_points=cfg.partner == "derangement", seed=op_seed(seed, "partner")
+    def shared(x: DataNode | None) -> DataNode | None:
+        """Makes a draw the same for those who share one."""
+        if x is None or cfg.mode == "elem":
+            return x
+        if cfg.mode == "batch":
+            return _of_first(x)
+        return by_place(x, [min(i, batch_size - 1 - i) for i in range(batch_size)])
+
+    partner = original = None
+    if own_partners:
+        original = None if keep_order else fn.batch_permutation(seed=op_seed(seed, "order"))
+        partner = _partner(cfg, batch_size, seed, original)
+    return MixParams(
+        shared(lam), partner, shared(position), shared(sides), shared(blended), original=original
     )
-    if keep_order:
-        return MixParams(lam, partner, centre)
-    original = fn.batch_permutation(seed=op_seed(seed, "order"))
-    # original o partner: who was paired by place is still paired, after the shuffle.
-    partner = fn.permute_batch(original, indices=partner)
-    return MixParams(lam, partner, centre, original=original)
 
 
 def op_seed(seed: int, *path: str | int) -> int:
@@ -93,6 +121,68 @@ def op_seed(seed: int, *path: str | int) -> int:
     return int(state[0] >> np.uint64(1))
 
 
+def by_place(x: DataNode, places: list[int]) -> DataNode:
+    """Returns sample ``places[i]`` of x as sample i; fails unless the batch has len(places)."""
+    return fn.permute_batch(x, indices=places)
+
+
+def _lam(cfg: MixConfig, seed: int, blend: DataNode | None) -> DataNode:
+    """Returns lam by the method that each sample has if it is mixed."""
+    mixup_lam = cut_lam = None
+    if cfg.mixup_alpha > 0:
+        mixup_lam = _beta(cfg.mixup_alpha, op_seed(seed, "mixup lam"))
+    if cfg.minmax is not None:  # sides are drawn instead; lam will be that of the box
+        cut_lam = fn.zeros(shape=[], dtype=types.FLOAT64)
+    elif cfg.cutmix_alpha > 0:
+        cut_lam = _beta(cfg.cutmix_alpha, op_seed(seed, "cutmix lam"))
+    if blend is None:
+        return cut_lam if mixup_lam is None else mixup_lam
+    return mixup_lam * blend + cut_lam * (blend ^ True)
+
+
+def _coin(probability: float, seed: int) -> DataNode:
+    return fn.random.coin_flip(probability=probability, dtype=types.BOOL, seed=seed)
+
+
+def _beta(alpha: float, seed: int) -> DataNode:
+    # In float64: in float32 a small alpha gives exact zeros and ones.
+    return fn.random.beta(alpha=alpha, beta=alpha, dtype=types.FLOAT64, seed=seed)
+
+
+def _uniform_pair(seed: int) -> DataNode:
+    return fn.random.uniform(range=[0.0, 1.0], shape=[2], dtype=types.FLOAT64, seed=seed)
+
+
 def _of_first(x: DataNode) -> DataNode:
     """Returns the first sample's value for every sample, whatever the batch size."""
     return fn.permute_batch(x, indices=fn.zeros(shape=[], dtype=types.INT32))
+
+
+def _partner(cfg: MixConfig, batch_size: int, seed: int, original: DataNode | None) -> DataNode:
+    if cfg.partner in ("flip", "roll"):
+        places = [-1 - i if cfg.partner == "flip" else i - 1 for i in range(batch_size)]
+        own = _own_place(batch_size, op_seed(seed, "place")) if original is None else original
+        return by_place(own, [place % batch_size for place in places])
+    partner = fn.batch_permutation(
+        no_fixed_points=cfg.partner == "derangement", seed=op_seed(seed, "partner")
+    )
+    if original is None:
+        return partner
+    # original o partner: who was paired by place is still paired, after the shuffle.
+    return fn.permute_batch(original, indices=partner)
+
+
+def _own_place(batch_size: int, seed: int) -> DataNode:
+    """Returns every sample's own place in the batch, int32 (), which no DALI operator tells.
+
+    The first sample is the only one whose entry of a permutation equals the first's. From this
+    0, 1, 1, 1, … the bits of 0, 1, 2, … are picked by place.
+    """
+    distinct = fn.batch_permutation(seed=seed)
+    not_first = fn.cast(distinct != _of_first(distinct), dtype=types.INT32)
+    bits = range((batch_size - 1).bit_length())
+    picked = [by_place(not_first, [i >> bit & 1 for i in range(batch_size)]) for bit in bits]
+    place = not_first * 0
+    for bit, value in zip(bits, picked, strict=True):
+        place = place + (value << bit)
+    return place

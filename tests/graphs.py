@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from nvidia.dali import Pipeline, fn, pipeline_def, types
+from nvidia.dali import Pipeline, fn, pipeline_def
 
 import dali_cutmix as dcm
 
@@ -37,9 +37,13 @@ def mix_pipeline(
     device: str = "cpu",
     seed: int | None = 1,
     layout: str | None = "HWC",
+    with_blended: bool = False,
     **options: Any,
 ) -> Pipeline:
-    """Outputs: images, lam, box, partner, [index,] *targets. `draws` are injected if given."""
+    """Outputs: images, lam, box, partner, [original,] *targets[, blended].
+
+    `draws` are injected if given.
+    """
     batch_size = len(images)
 
     @pipeline_def(
@@ -61,6 +65,10 @@ def mix_pipeline(
         used = [mixed.params.lam, mixed.params.box, mixed.params.partner]
         if mixed.params.original is not None:
             used.append(mixed.params.original)
+        if with_blended:
+            blended = mixed.params.blended
+            always = fn.constant(idata=[int(cfg.cutmix_alpha == 0)], shape=[])
+            targets += (always if blended is None else blended,)
         return (mixed.images, *used, *targets)
 
     with warnings.catch_warnings():
@@ -68,15 +76,12 @@ def mix_pipeline(
         return pipe()
 
 
-def sample_pipeline(
-    cfg: dcm.MixConfig, batch_size: int, size: tuple[int, int], seed: int, **options: Any
-) -> Pipeline:
-    """Outputs the draws alone: lam, partner, centre[, index]."""
+def sample_pipeline(cfg: dcm.MixConfig, batch_size: int, seed: int, **options: Any) -> Pipeline:
+    """Outputs the draws alone: the fields of MixParams that are drawn, in their order."""
 
     @pipeline_def(batch_size=batch_size, num_threads=2, device_id=None)
     def pipe() -> tuple[Any, ...]:
-        hw = types.Constant(np.array(size, np.int32))
-        params = dcm.sampling.sample(cfg, hw, seed, **options)
+        params = dcm.sampling.sample(cfg, batch_size, seed, **options)
         return tuple(node for node in params if node is not None)
 
     return pipe()

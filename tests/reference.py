@@ -1,7 +1,8 @@
-"""The specification: CutMix in plain NumPy, pixel by pixel, written from the paper.
+"""The specification: CutMix and MixUp in plain NumPy, written from the papers.
 
 Yun et al. 2019, "CutMix: Regularization Strategy to Train Strong Classifiers with Localizable
-Features", and the box of the authors' code. Nothing here is fast, and nothing imports the package.
+Features", with the box of the authors' code; Zhang et al. 2018, "mixup: Beyond Empirical Risk
+Minimization". Nothing here is fast, and nothing imports the package.
 """
 
 from __future__ import annotations
@@ -27,6 +28,57 @@ def paper_box(lam: float, centre: tuple[int, int], size: tuple[int, int]) -> Box
     if sides[0] * sides[1] == 0:
         return size[0], size[1], 0, 0
     return starts[0], starts[1], sides[0], sides[1]
+
+
+def timm_box(lam: float, centre: tuple[int, int], size: tuple[int, int]) -> Box:
+    """As `paper_box`, but an odd side keeps its last pixel (timm 1.0.31)."""
+    starts, sides = [], []
+    for position, length in zip(centre, size, strict=True):
+        side = int(length * math.sqrt(1 - lam))
+        start = min(max(position - side // 2, 0), length)
+        end = min(max(position + (side + 1) // 2, 0), length)
+        starts.append(start)
+        sides.append(end - start)
+    if sides[0] * sides[1] == 0:
+        return size[0], size[1], 0, 0
+    return starts[0], starts[1], sides[0], sides[1]
+
+
+def inside_box(lam: float, position: tuple[float, float], size: tuple[int, int]) -> Box:
+    """side = int(S * sqrt(1 - lam)), at the position among the S - side + 1 places inside."""
+    sides = [int(length * math.sqrt(1 - lam)) for length in size]
+    return placed_box(sides, position, size)
+
+
+def minmax_box(
+    draws: tuple[float, float],
+    position: tuple[float, float],
+    minmax: tuple[float, float],
+    size: tuple[int, int],
+) -> Box:
+    """side uniform in [int(lo * S), int(hi * S)), placed as `inside_box` (timm 1.0.31)."""
+    sides = []
+    for draw, length in zip(draws, size, strict=True):
+        low, high = int(length * minmax[0]), int(length * minmax[1])
+        sides.append(low + math.floor(draw * (high - low)))
+    return placed_box(sides, position, size)
+
+
+def placed_box(sides: list[int], position: tuple[float, float], size: tuple[int, int]) -> Box:
+    if sides[0] * sides[1] == 0:
+        return size[0], size[1], 0, 0
+    y, x = (
+        math.floor(u * (length - side + 1))
+        for u, length, side in zip(position, size, sides, strict=True)
+    )
+    return y, x, sides[0], sides[1]
+
+
+def blended(image: NDArray[np.uint8], partner: NDArray[np.uint8], lam: float) -> NDArray[np.uint8]:
+    """lam * image + (1 - lam) * partner in float32, rounded to the nearest, halves up."""
+    share = np.float32(lam)
+    mixture = share * image.astype(np.float32) + (np.float32(1) - share) * partner
+    return np.floor(mixture.astype(np.float64) + 0.5).astype(np.uint8)
 
 
 def pasted(image: NDArray[np.uint8], partner: NDArray[np.uint8], box: Box) -> NDArray[np.uint8]:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,14 +21,40 @@ from dali_cutmix import MixConfig
         ({"cutmix_alpha": math.inf}, ValueError, "`cutmix_alpha` must be finite"),
         ({"cutmix_alpha": "1"}, TypeError, "`cutmix_alpha` must be a number, got '1'"),
         ({"cutmix_alpha": 0}, ValueError, "nothing would be mixed"),
+        ({"mixup_alpha": -1}, ValueError, "`mixup_alpha` must be finite and at least 0, got -1"),
+        ({"switch_prob": 2}, ValueError, r"`switch_prob` must be in \[0, 1\], got 2"),
+        ({"minmax": 0.5}, TypeError, r"`minmax` must be \(lo, hi\), got 0.5"),
+        ({"minmax": (0.1, "1")}, TypeError, "`minmax` must be a number, got '1'"),
+        ({"minmax": (0.5, 0.5)}, ValueError, "`minmax` must be .* with 0 <= lo < hi <= 1"),
+        ({"minmax": (0.2, 1.1)}, ValueError, "`minmax` must be .* with 0 <= lo < hi <= 1"),
+        (
+            {"minmax": (0.2, 0.8), "cutmix_alpha": 0.5},
+            ValueError,
+            "`cutmix_alpha` must be left out with `minmax`, got 0.5",
+        ),
+        ({"minmax": (0.2, 0.8), "box": "timm"}, ValueError, "`box` must be left out with `minmax`"),
+        (
+            {"minmax": (0.2, 0.8), "correct_lam": False},
+            ValueError,
+            "`correct_lam` must be left out with `minmax`, got False",
+        ),
+        ({"mode": "pair"}, ValueError, '`partner` must be "flip" with `mode="pair"`, got "perm'),
         ({"prob": -0.01}, ValueError, r"`prob` must be in \[0, 1\], got -0.01"),
         ({"prob": 1.01}, ValueError, r"`prob` must be in \[0, 1\], got 1.01"),
         ({"prob": math.nan}, ValueError, r"`prob` must be in \[0, 1\], got nan"),
         ({"label_smoothing": 1.5}, ValueError, r"`label_smoothing` must be in \[0, 1\]"),
         ({"label_smoothing": None}, TypeError, "`label_smoothing` must be a number"),
         ({"correct_lam": 1}, TypeError, "`correct_lam` must be a bool, got 1"),
-        ({"mode": "sample"}, ValueError, '`mode` must be one of "elem", "batch", got \'sample\''),
-        ({"box": "square"}, ValueError, '`box` must be one of "paper", got'),
+        (
+            {"mode": "sample"},
+            ValueError,
+            '`mode` must be one of "elem", "batch", "pair", got \'sample\'',
+        ),
+        (
+            {"box": "square"},
+            ValueError,
+            '`box` must be one of "paper", "timm", "torchvision", "inside", got',
+        ),
         ({"partner": "random"}, ValueError, '`partner` must be one of "permutation", "derange'),
         ({"targets": "hard"}, ValueError, '`targets` must be one of "soft", "pair", got'),
         ({"labels": "str"}, ValueError, '`labels` must be one of "int", "float", got'),
@@ -53,3 +80,88 @@ def test_a_config_is_a_value() -> None:
     assert cfg == MixConfig(num_classes=10, cutmix_alpha=1.0, label_smoothing=0.0)
     with pytest.raises(dataclasses.FrozenInstanceError):
         cfg.prob = 0.5  # type: ignore[misc]
+
+
+def test_from_timm_takes_timms_names_and_defaults() -> None:
+    cfg = MixConfig.from_timm(label_smoothing=0.1, num_classes=10)
+    assert cfg == MixConfig(
+        num_classes=10,
+        mixup_alpha=1.0,
+        cutmix_alpha=0.0,
+        prob=1.0,
+        switch_prob=0.5,
+        mode="batch",
+        label_smoothing=0.1,
+        partner="flip",
+        box="timm",
+    )
+    cfg = MixConfig.from_timm(
+        mixup_alpha=0.0,
+        cutmix_alpha=0.3,
+        cutmix_minmax=[0.2, 0.8],
+        prob=0.5,
+        switch_prob=0.1,
+        mode="elem",
+        correct_lam=False,
+        label_smoothing=0,
+        num_classes=3,
+    )
+    # as timm has it, minmax turns CutMix on and always corrects lam
+    assert cfg == MixConfig(
+        num_classes=3,
+        prob=0.5,
+        switch_prob=0.1,
+        mode="elem",
+        minmax=(0.2, 0.8),
+        partner="flip",
+    )
+
+
+def test_from_timm_refuses_what_timm_does_not_know_and_asks_for_the_smoothing() -> None:
+    with pytest.raises(TypeError, match="`cutmix_alfa` is no option of timm's Mixup known here"):
+        MixConfig.from_timm(cutmix_alfa=1.0, label_smoothing=0.0)
+    with pytest.raises(TypeError, match=r"timm smooths by 0\.1 where"):
+        MixConfig.from_timm(cutmix_alpha=1.0)
+    with pytest.raises(ValueError, match="`mixup_alpha` must be finite"):
+        MixConfig.from_timm(mixup_alpha=-1, label_smoothing=0.0)
+
+
+YAML = """
+model: resnet50
+augmentation:
+  mixup_alpha: 0.2
+  cutmix_alpha: 1.0
+  prob: 0.7
+  mode: pair
+  label_smoothing: 0.1
+  num_classes: 7
+"""
+
+
+def test_from_yaml_reads_a_file_or_a_text(tmp_path: Path) -> None:
+    expected = MixConfig.from_timm(
+        mixup_alpha=0.2, cutmix_alpha=1.0, prob=0.7, mode="pair", label_smoothing=0.1, num_classes=7
+    )
+    path = tmp_path / "recipe.yaml"
+    path.write_text(YAML)
+    assert MixConfig.from_yaml(YAML) == expected
+    assert MixConfig.from_yaml(path) == expected
+    assert MixConfig.from_yaml(str(path)) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "error", "message"),
+    [
+        ("augmentation: {mixup: 1, label_smoothing: 0}", TypeError, "`mixup` is no option of timm"),
+        ("augmentation: {mixup_alpha: 1}", TypeError, "`label_smoothing` must be given"),
+        ("augmentation: {prob: high, label_smoothing: 0}", TypeError, "`prob` must be a number"),
+        ("training: {mixup_alpha: 1}", ValueError, "must have a mapping `augmentation:`"),
+        ("augmentation: [1, 2]\n", ValueError, "must have a mapping `augmentation:`"),
+        ("augmentation: {a: [}\n", ValueError, "must be valid YAML"),
+        ("augmentation: !!python/object/apply:os.getcwd []\n", ValueError, "must be valid YAML"),
+        ("/no/where.yaml", FileNotFoundError, "/no/where.yaml"),
+    ],
+)
+def test_from_yaml_refuses_with_the_name(text: str, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        MixConfig.from_yaml(text)

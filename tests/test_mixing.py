@@ -28,7 +28,7 @@ def random_draws(rng: np.random.Generator, count: int, size: tuple[int, int]) ->
     centre = np.where(border, corners, centre)
     return {
         "lam": lam,
-        "centre": centre.astype(np.float64),
+        "position": (centre + 0.5) / np.array(size),
         "partner": rng.integers(0, count, count, dtype=np.int32),
     }
 
@@ -50,7 +50,7 @@ def test_images_and_targets_equal_the_reference(size: tuple[int, int], device: s
         assert np.array_equal(partner, draws["partner"])
         assert target.dtype == np.float32
         for i, j in enumerate(partner):
-            centre = (int(draws["centre"][i, 0]), int(draws["centre"][i, 1]))
+            centre = tuple(np.floor(draws["position"][i] * size).astype(int).tolist())
             expected = reference.paper_box(draws["lam"][i], centre, size)
             assert tuple(box[i]) == expected
             assert np.array_equal(out[i], reference.pasted(images[i], images[j], expected))
@@ -159,7 +159,7 @@ def test_equal_classes_add_up_to_one_entry(device: str) -> None:
     images = graphs.distinct_images(np.random.default_rng(5), 4, (10, 12))
     draws = {
         "lam": np.full(4, 0.37),
-        "centre": np.full((4, 2), 5.0),
+        "position": np.full((4, 2), 0.5),
         "partner": np.array([1, 0, 3, 2], np.int32),
     }
     cfg = dcm.MixConfig(num_classes=3)
@@ -225,7 +225,7 @@ def test_correct_lam_off_keeps_the_drawn_lam_in_the_label() -> None:
     images = graphs.distinct_images(np.random.default_rng(9), 2, (10, 12))
     draws = {
         "lam": np.array([0.2, 0.7]),
-        "centre": np.zeros((2, 2)),
+        "position": np.zeros((2, 2)),
         "partner": np.array([1, 0], np.int32),
     }
     outs = {}

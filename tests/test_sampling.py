@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from nvidia.dali import fn, pipeline_def, types
 from scipy import stats
 
 import dali_cutmix as dcm
@@ -20,12 +21,11 @@ def draws(
     cfg: dcm.MixConfig,
     batch_size: int = 1000,
     iterations: int = 50,
-    size: tuple[int, int] = (224, 192),
     seed: int = 11,
     **options: Any,
 ) -> list[Array]:
-    """lam, partner, centre[, index], the batches one after the other."""
-    batches = graphs.run(graphs.sample_pipeline(cfg, batch_size, size, seed, **options), iterations)
+    """lam, partner, position[, original], the batches one after the other."""
+    batches = graphs.run(graphs.sample_pipeline(cfg, batch_size, seed, **options), iterations)
     return [np.concatenate(values) for values in zip(*batches, strict=True)]
 
 
@@ -46,14 +46,32 @@ def test_lam_follows_beta(alpha: float) -> None:
     assert stats.kstest(u, "uniform").pvalue > P_MIN
 
 
+def test_positions_are_uniform() -> None:
+    # Kolmogorov-Smirnov per axis, n = 50,000, p > 1e-3.
+    position = draws(dcm.MixConfig(num_classes=2))[2]
+    assert position.min() >= 0
+    assert position.max() < 1
+    for axis in range(2):
+        assert stats.kstest(position[:, axis], "uniform").pvalue > P_MIN
+
+
 def test_centres_are_uniform_over_the_pixels() -> None:
-    # Chi-square per axis, n = 50,000, 13 and 8 cells, p > 1e-3; the first and last count in full.
-    centre = draws(dcm.MixConfig(num_classes=2), size=(13, 8))[2]
-    assert np.array_equal(centre, np.floor(centre))
-    for axis, side in enumerate((13, 8)):
-        counts = np.bincount(centre[:, axis].astype(int), minlength=side)
-        assert len(counts) == side
-        assert stats.chisquare(counts).pvalue > P_MIN
+    # Chi-square per axis, n = 20,000, p > 1e-3; the first and the last pixel count in full.
+    # Read off one-pixel boxes: side 2 around a centre c covers [c - 1, c + 1), clipped at 0.
+    n, size = 20_000, (13, 8)
+
+    @pipeline_def(batch_size=n, num_threads=2, device_id=None)
+    def pipe() -> Any:
+        position = dcm.sampling.sample(dcm.MixConfig(num_classes=2), n, 3).position
+        hw = types.Constant(np.array(size, np.int32))
+        return dcm.boxes.around(fn.constant(fdata=[1 - 0.0625], shape=[]), position, hw)
+
+    ((box,),) = graphs.run(pipe())
+    for axis, side in enumerate(size):
+        end = box[:, axis] + box[:, axis + 2]
+        counts = np.bincount(end, minlength=side + 1)
+        assert stats.chisquare(counts[counts > 0]).pvalue > P_MIN
+        assert (counts > 0).sum() == side
 
 
 @pytest.mark.parametrize("keep_order", [True, False])
@@ -88,7 +106,7 @@ def _counts(permutations: Array, possible: int) -> Array:
 @pytest.mark.parametrize("keep_order", [True, False])
 def test_a_derangement_has_no_fixed_point(batch_size: int, keep_order: bool) -> None:
     cfg = dcm.MixConfig(num_classes=2, partner="derangement")
-    pipe = graphs.sample_pipeline(cfg, batch_size, (8, 8), 3, keep_order=keep_order)
+    pipe = graphs.sample_pipeline(cfg, batch_size, 3, keep_order=keep_order)
     for out in graphs.run(pipe, 200):
         own = np.arange(batch_size) if keep_order else out[3]
         assert sorted(out[1]) == list(range(batch_size))
@@ -127,7 +145,7 @@ def test_lam_and_centre_are_independent_where_all_is_mixed(mode: Any) -> None:
     if mode == "elem":
         lam, _, centre = draws(cfg)
     else:
-        batches = graphs.run(graphs.sample_pipeline(cfg, 2, (224, 192), 11), 5000)
+        batches = graphs.run(graphs.sample_pipeline(cfg, 2, 11), 5000)
         lam, _, centre = (np.stack([b[i][0] for b in batches]) for i in range(3))
     spread = np.random.default_rng(0).random(centre.shape)
     y, x = (centre + spread).T
@@ -158,7 +176,7 @@ def test_prob_is_the_share_of_mixed_samples(prob: float) -> None:
 
 def test_batch_mode_has_one_lam_and_one_centre_a_batch() -> None:
     cfg = dcm.MixConfig(num_classes=2, mode="batch", prob=0.5)
-    out = graphs.run(graphs.sample_pipeline(cfg, 16, (32, 48), 5), 400)
+    out = graphs.run(graphs.sample_pipeline(cfg, 16, 5), 400)
     lams = []
     for lam, partner, centre in out:
         assert (lam == lam[0]).all()

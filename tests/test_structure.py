@@ -14,7 +14,7 @@ ALLOWED: dict[str, set[str]] = {
     "boxes": set(),
     "checks": set(),
     "targets": set(),
-    "compositing": {"checks"},
+    "compositing": set(),
     "sampling": {"config"},
     "mixing": {"boxes", "checks", "compositing", "config", "sampling", "targets"},
 }

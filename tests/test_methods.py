@@ -1,0 +1,427 @@
+"""Box rules, MixUp, switching and pairing against the reference, over the whole option space."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from nvidia.dali import fn, pipeline_def, types
+
+import dali_cutmix as dcm
+from tests import graphs, reference
+from tests.graphs import Array
+
+DEVICES = ["cpu", pytest.param("gpu", marks=pytest.mark.gpu)]
+SIZES = [(7, 11), (33, 20), (8, 8), (12, 40)]
+
+
+def centres(position: Array, size: tuple[int, int]) -> tuple[int, int]:
+    y, x = np.floor(position * size).astype(int).tolist()
+    return y, x
+
+
+def expected_box(
+    cfg: dcm.MixConfig, lam: float, position: Array, sides: Array | None, size: tuple[int, int]
+) -> reference.Box:
+    if cfg.minmax is not None:
+        assert sides is not None
+        return reference.minmax_box(tuple(sides), tuple(position), cfg.minmax, size)
+    if cfg.box == "inside":
+        return reference.inside_box(lam, tuple(position), size)
+    rule = reference.timm_box if cfg.box == "timm" else reference.paper_box
+    return rule(lam, centres(position, size), size)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("size", SIZES, ids=str)
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"box": "timm"},
+        {"box": "torchvision"},
+        {"box": "inside"},
+        {"minmax": (0.2, 0.8)},
+        {"minmax": (0.0, 1.0)},
+    ],
+    ids=str,
+)
+def test_box_rules_equal_the_reference(
+    options: dict[str, Any], size: tuple[int, int], device: str
+) -> None:
+    # 4 sizes x 5 rules x 512 samples.
+    count, rng = 512, np.random.default_rng(list(size))
+    cfg = dcm.MixConfig(num_classes=10, **options)
+    images = graphs.distinct_images(rng, count, size)
+    labels = rng.integers(0, 10, count, dtype=np.int32)
+    draws = {
+        "lam": rng.choice([0.0, 1.0, 0.5, *rng.random(20)], count),
+        "partner": rng.integers(0, count, count, dtype=np.int32),
+        "position": rng.choice([0.0, 1 - 1e-12, *rng.random(20)], (count, 2)),
+    }
+    if cfg.minmax is not None:
+        draws["lam"] = np.zeros(count)
+        draws["sides"] = rng.random((count, 2))
+    pipe = graphs.mix_pipeline(images, labels, cfg, draws=draws, device=device)
+    ((out, lam, box, partner, target),) = graphs.run(pipe)
+    for i, j in enumerate(partner):
+        sides = draws["sides"][i] if cfg.minmax is not None else None
+        expected = expected_box(cfg, draws["lam"][i], draws["position"][i], sides, size)
+        assert tuple(box[i]) == expected
+        assert np.array_equal(out[i], reference.pasted(images[i], images[j], expected))
+        shown = reference.original_pixels(expected, size)
+        assert lam[i] == np.float32(shown / (size[0] * size[1]))
+        row = reference.mixed_row(np.eye(10)[labels[i]], np.eye(10)[labels[j]], lam[i])
+        assert np.abs(target[i] - row).max() < 1e-6
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("size", SIZES, ids=str)
+def test_mixup_equals_the_reference(size: tuple[int, int], device: str) -> None:
+    count, rng = 256, np.random.default_rng(list(size))
+    images = graphs.distinct_images(rng, count, size)
+    labels = rng.integers(0, 10, count, dtype=np.int32)
+    lam = rng.choice([0.0, 1.0, 0.5, 0.25, *rng.random(20)], count)  # 0.5 makes halves
+    draws = {"lam": lam, "partner": rng.integers(0, count, count, dtype=np.int32)}
+    cfg = dcm.MixConfig(num_classes=10, mixup_alpha=0.2, cutmix_alpha=0.0)
+    pipe = graphs.mix_pipeline(images, labels, cfg, draws=draws, device=device)
+    ((out, out_lam, box, partner, target),) = graphs.run(pipe)
+    assert np.array_equal(out_lam, lam.astype(np.float32))
+    assert box.tolist() == [[*size, 0, 0]] * count
+    for i, j in enumerate(partner):
+        expected = reference.blended(images[i], images[j], lam[i])
+        # a GPU may fuse multiply and add, which moves a tie by one unit
+        assert np.abs(out[i].astype(int) - expected).max() <= (device == "gpu")
+        row = reference.mixed_row(np.eye(10)[labels[i]], np.eye(10)[labels[j]], lam[i])
+        assert np.abs(target[i] - row).max() < 1e-6
+
+
+def check_batch(
+    cfg: dcm.MixConfig, images: Array, labels: Array, outputs: list[Array], keep_order: bool = True
+) -> dict[str, Array]:
+    """Checks pixels and targets of one batch against its parameters; returns who was what."""
+    out, lam, box, partner, *rest, blended = outputs
+    count, size = len(images), images.shape[1:3]
+    original = np.arange(count) if keep_order else rest.pop(0)
+    methods = []
+    for k, (i, j) in enumerate(zip(original, partner, strict=True)):
+        y, x, h, w = box[k].tolist()
+        expected = reference.pasted(images[i], images[j], (y, x, h, w))
+        if blended[k]:
+            assert (y, x, h, w) == (*size, 0, 0)
+            expected = reference.blended(images[i], images[j], lam[k])
+            methods.append("blended")
+        elif h * w:
+            methods.append("cut")
+        else:
+            assert (y, x, h, w) == (*size, 0, 0)
+            assert np.array_equal(expected, images[i])
+            methods.append("plain")
+        if cfg.correct_lam and not blended[k]:
+            share = reference.original_pixels((y, x, h, w), size) / (size[0] * size[1])
+            assert lam[k] == np.float32(share)
+        assert np.array_equal(out[k], expected), (k, methods[-1])
+        if cfg.targets == "pair":
+            label_a, label_b, share = rest
+            assert (label_a[k], label_b[k], share[k]) == (labels[i], labels[j], lam[k])
+        else:
+            if cfg.labels == "float":
+                rows = labels[i], labels[j]
+            else:
+                rows = tuple(
+                    reference.one_hot(int(labels[m]), cfg.num_classes, cfg.label_smoothing)
+                    for m in (i, j)
+                )
+                assert abs(rest[0][k].sum(dtype=np.float64) - 1) < 1e-6
+            assert np.abs(rest[0][k] - reference.mixed_row(*rows, lam[k])).max() < 1e-6
+    return {
+        "methods": np.array(methods),
+        "original": original,
+        "partner": partner,
+        "lam": lam,
+        "box": box,
+    }
+
+
+def check_sharing(cfg: dcm.MixConfig, found: dict[str, Array]) -> None:
+    """What `mode` and `partner` promise."""
+    count = len(found["lam"])
+    drawn = np.column_stack([found["lam"], found["box"]])
+    if cfg.mode == "batch":
+        assert (drawn == drawn[0]).all()
+        assert len(set(found["methods"])) == 1
+    elif cfg.mode == "pair":
+        assert (drawn == drawn[::-1]).all()
+    original, partner = found["original"], found["partner"]
+    assert sorted(original) == sorted(partner) == list(range(count))
+    if cfg.partner == "flip":
+        assert np.array_equal(partner, original[::-1])
+    elif cfg.partner == "roll":
+        assert np.array_equal(partner, np.roll(original, 1))
+    elif cfg.partner == "derangement":
+        assert (partner != original).all()
+
+
+configs = st.builds(
+    dcm.MixConfig,
+    num_classes=st.just(8),
+    cutmix_alpha=st.sampled_from([0.2, 1.0]),
+    mixup_alpha=st.sampled_from([0.0, 0.4]),
+    prob=st.sampled_from([0.0, 0.5, 1.0]),
+    switch_prob=st.sampled_from([0.0, 0.5, 1.0]),
+    mode=st.sampled_from(["elem", "batch"]),
+    correct_lam=st.booleans(),
+    label_smoothing=st.sampled_from([0.0, 0.1]),
+    box=st.sampled_from(["paper", "timm", "torchvision", "inside"]),
+    partner=st.sampled_from(["permutation", "derangement", "flip", "roll"]),
+)
+
+
+def option_space() -> st.SearchStrategy[dcm.MixConfig]:
+    def changed(**values: Any) -> Any:
+        return lambda cfg: dataclasses.replace(cfg, **values)
+
+    plain = configs
+    pairs = configs.map(changed(mode="pair", partner="flip"))
+    minmax = configs.map(
+        changed(minmax=(0.2, 0.9), cutmix_alpha=1.0, box="paper", correct_lam=True)
+    )
+    mixup = configs.map(changed(cutmix_alpha=0.0, mixup_alpha=0.4))
+    targets = configs.map(changed(targets="pair", label_smoothing=0.0))
+    rows = configs.map(changed(labels="float", label_smoothing=0.0))
+    return st.one_of(plain, pairs, minmax, mixup, targets, rows)
+
+
+@settings(max_examples=1000, deadline=None, derandomize=True, database=None)
+@given(
+    cfg=option_space(),
+    count=st.sampled_from([2, 3, 8, 9]),
+    size=st.sampled_from([(6, 9), (9, 6), (1, 5), (8, 8)]),
+    seed=st.integers(0, 2**31),
+    keep_order=st.booleans(),
+)
+def test_every_configuration_keeps_its_promises(
+    cfg: dcm.MixConfig, count: int, size: tuple[int, int], seed: int, keep_order: bool
+) -> None:
+    # 1,000 configurations: pixels outside the box are the sample's, inside the partner's; unmixed
+    # samples are bit-identical; rows sum to 1; lam is the counted share; pairs are as promised.
+    rng = np.random.default_rng(seed)
+    images = graphs.distinct_images(rng, count, size)
+    labels = rng.integers(0, 8, count)
+    if cfg.labels == "float":
+        labels = (rng.random((count, 8)) < 0.4).astype(np.float32)
+    pipe = graphs.mix_pipeline(
+        images, labels, cfg, seed=seed, keep_order=keep_order, with_blended=True
+    )
+    (outputs,) = graphs.run(pipe)
+    shuffled = len(outputs) - (3 if cfg.targets == "pair" else 1) == 6
+    assert shuffled != keep_order
+    found = check_batch(cfg, images, labels, outputs, keep_order=keep_order)
+    check_sharing(cfg, found)
+    methods = set(found["methods"])
+    if cfg.prob == 0:
+        assert "cut" not in methods
+        assert (found["lam"] == 1).all()
+    if not cfg.mixup_alpha or (cfg.cutmix_alpha and cfg.switch_prob == 1):
+        assert "blended" not in methods
+    if not cfg.cutmix_alpha or (cfg.mixup_alpha and cfg.switch_prob == 0):
+        assert "cut" not in methods
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("keep_order", [True, False])
+@pytest.mark.parametrize("mode", ["elem", "batch", "pair"])
+@pytest.mark.parametrize("options", [{}, {"minmax": (0.2, 0.9)}, {"cutmix_alpha": 0.0}], ids=str)
+def test_both_methods_on_the_gpu_equal_the_cpu(
+    mode: Any, options: dict[str, Any], keep_order: bool
+) -> None:
+    rng = np.random.default_rng(0)
+    images = graphs.distinct_images(rng, 33, (24, 31))
+    cfg = dcm.MixConfig(
+        num_classes=33, mixup_alpha=0.4, prob=0.8, mode=mode, partner="flip", **options
+    )
+    outs = [
+        graphs.run(
+            graphs.mix_pipeline(images, np.arange(33), cfg, device=d, keep_order=keep_order), 8
+        )
+        for d in ("cpu", "gpu")
+    ]
+    for (cpu_images, *cpu), (gpu_images, *gpu) in zip(*outs, strict=True):
+        assert np.abs(cpu_images.astype(int) - gpu_images).max() <= 1
+        for a, b in zip(cpu, gpu, strict=True):
+            assert np.abs(a.astype(float) - b).max() < 1e-6
+
+
+@pytest.mark.parametrize("mode", ["elem", "batch", "pair"])
+def test_switching_has_the_asked_probabilities(mode: Any) -> None:
+    # prob 0.6, of these CutMix 0.3: 5 standard deviations, 400 batches of 33.
+    cfg = dcm.MixConfig(
+        num_classes=2, mixup_alpha=1.0, prob=0.6, switch_prob=0.3, mode=mode, partner="flip"
+    )
+    batches = graphs.run(graphs.sample_pipeline(cfg, 33, 9), 400)
+    lam, blended = (np.stack([batch[i] for batch in batches]) for i in (0, 3))
+    kinds = {"blended": blended, "cut": ~blended & (lam < 1), "plain": lam == 1}
+    independent = {"elem": 33, "batch": 1, "pair": 17}[mode]
+    for kind, share in {"blended": 0.42, "cut": 0.18, "plain": 0.4}.items():
+        drawn = kinds[kind][:, :independent]
+        tolerance = 5 * np.sqrt(share * (1 - share) / drawn.size)
+        assert abs(drawn.mean() - share) < tolerance, kind
+
+
+def test_batch_mode_does_only_the_work_of_the_method_chosen() -> None:
+    # The batches that reach the two operators are whole or empty: seen where an operator that
+    # would fail on any sample stands behind the split.
+    images = graphs.distinct_images(np.random.default_rng(0), 16, (8, 9))
+
+    @pipeline_def(batch_size=16, num_threads=2, device_id=None, seed=1)
+    def pipe(switch_prob: float) -> Any:
+        cfg = dcm.MixConfig(
+            num_classes=2, mixup_alpha=1.0, switch_prob=switch_prob, mode="batch", box="inside"
+        )
+        counted = {}
+
+        def spy(name: str) -> Any:
+            function = getattr(dcm.compositing, name)
+
+            def wrapped(first: Any, *others: Any) -> Any:
+                # one int a sample that gets here, merged with zeros elsewhere
+                counted[name] = first
+                return function(first, *others)
+
+            return wrapped
+
+        with pytest.MonkeyPatch.context() as patch:
+            for name in ("blend", "paste"):
+                patch.setattr(dcm.compositing, name, spy(name))
+            mixed = dcm.mix(graphs.feed(images, "HWC"), graphs.feed(np.zeros(16, int)), cfg)
+        blended = mixed.params.blended
+        nothing, nothing_cut = fn._conditional.split(
+            fn.zeros(shape=[], dtype=types.INT32), predicate=blended
+        )
+        got_blend = fn._conditional.merge(
+            fn.cast(counted["blend"].shape()[0] > 0, dtype=types.INT32),
+            nothing_cut,
+            predicate=blended,
+        )
+        got_cut = fn._conditional.merge(
+            nothing, fn.cast(counted["paste"].shape()[0] > 0, dtype=types.INT32), predicate=blended
+        )
+        return mixed.images, got_blend, got_cut
+
+    for switch_prob, blends, cuts in ((0.0, 16, 0), (1.0, 0, 16)):
+        ((_, blend, cut),) = graphs.run(pipe(switch_prob))
+        assert (blend.sum(), cut.sum()) == (blends, cuts)
+
+
+# Partners from a second batch
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("count", [1, 5])
+@pytest.mark.parametrize("options", [{}, {"cutmix_alpha": 0.0, "mixup_alpha": 0.4}], ids=str)
+def test_partners_of_a_second_batch(options: dict[str, Any], count: int, device: str) -> None:
+    rng = np.random.default_rng(1)
+    images = graphs.distinct_images(rng, count, (10, 14))
+    others = 255 - images
+    labels, other_labels = np.arange(count), np.arange(count) + 5
+    cfg = dcm.MixConfig(num_classes=10, **options)
+    for seed in range(4):
+
+        @pipeline_def(
+            batch_size=count,
+            num_threads=1,
+            device_id=0 if device == "gpu" else None,
+            seed=seed,
+        )
+        def pipe() -> Any:
+            a, b = graphs.feed(images, "HWC"), graphs.feed(others, "HWC")
+            if device == "gpu":
+                a, b = a.gpu(), b.gpu()
+            partners = (b, graphs.feed(other_labels))
+            mixed = dcm.mix(a, graphs.feed(labels), cfg, partners=partners)
+            return mixed.images, mixed.params.lam, mixed.params.box, mixed.targets
+
+        ((out, lam, box, target),) = graphs.run(pipe())
+        for i in range(count):
+            if options:
+                expected = reference.blended(images[i], others[i], lam[i])
+                assert np.abs(out[i].astype(int) - expected).max() <= (device == "gpu")
+            else:
+                expected = reference.pasted(images[i], others[i], tuple(box[i].tolist()))
+                assert np.array_equal(out[i], expected)
+            row = reference.mixed_row(np.eye(10)[i], np.eye(10)[i + 5], lam[i])
+            assert np.abs(target[i] - row).max() < 1e-6
+
+
+def test_wrong_partners_are_refused() -> None:
+    @pipeline_def(batch_size=2, num_threads=1, device_id=None)
+    def pipe(partners: Any, cfg: dcm.MixConfig) -> Any:
+        images, labels = fn.zeros(shape=[8, 8, 3]), fn.zeros(shape=[1])
+        given = (images, labels) if partners == "own" else partners
+        return dcm.mix(images, labels, cfg, partners=given).images
+
+    plain, pair = (
+        dcm.MixConfig(num_classes=2),
+        dcm.MixConfig(num_classes=2, mode="pair", partner="flip"),
+    )
+    with pytest.raises(TypeError, match=r"`partners` must be \(images, labels\), got 3"):
+        pipe(3, plain)
+    with pytest.raises(TypeError, match="`partners` must be a DataNode of a pipeline, got int"):
+        pipe((1, 2), plain)
+    with pytest.raises(ValueError, match='`mode` must be "elem" or "batch" with `partners`'):
+        pipe("own", pair)
+
+
+# Enabled or not
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"mixup_alpha": 1.0}, {"cutmix_alpha": 0.0, "mixup_alpha": 1.0}], ids=str
+)
+def test_enabled_false_gives_the_originals_and_moves_no_draw(options: dict[str, Any]) -> None:
+    images = graphs.distinct_images(np.random.default_rng(2), 16, (10, 14))
+    cfg = dcm.MixConfig(num_classes=16, **options)
+
+    @pipeline_def(batch_size=16, num_threads=1, device_id=None, seed=1)
+    def pipe(flags: list[bool] | None) -> Any:
+        enabled = None
+        if flags is not None:
+            left = iter(flags)
+            enabled = fn.external_source(source=lambda: [np.array(next(left))] * 16, batch=True)
+        pixels, labels = graphs.feed(images, "HWC"), graphs.feed(np.arange(16))
+        mixed = dcm.mix(pixels, labels, cfg, enabled=enabled)
+        return mixed.images, mixed.targets
+
+    always = graphs.run(pipe(None), 4)
+    switched = graphs.run(pipe([True, False, False, True] + [True] * 8), 4)
+    for k, ((plain, row), (out, target)) in enumerate(zip(always, switched, strict=True)):
+        if k in (1, 2):
+            assert np.array_equal(out, images)
+            assert np.array_equal(target, np.eye(16, dtype=np.float32))
+        else:
+            assert np.array_equal(out, plain)
+            assert np.array_equal(target, row)
+
+
+# Batches that are not full
+
+
+def test_pairing_by_place_needs_full_batches() -> None:
+    images = graphs.distinct_images(np.random.default_rng(3), 16, (10, 14))
+
+    @pipeline_def(batch_size=20, num_threads=1, device_id=None, seed=1)
+    def pipe(partner: Any) -> Any:
+        cfg = dcm.MixConfig(num_classes=16, partner=partner)
+        return dcm.mix(graphs.feed(images, "HWC"), graphs.feed(np.arange(16)), cfg).images
+
+    for partner in ("permutation", "derangement"):
+        assert graphs.run(pipe(partner))[0][0].shape[0] == 16
+    for partner in ("flip", "roll"):
+        with pytest.raises(RuntimeError) as caught:
+            pipe(partner).run()
+        words = dcm.checks.explain(caught.value)
+        assert words is not None
+        assert words.startswith("Every batch must be full where samples are paired by their place")
