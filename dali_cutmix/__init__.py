@@ -1,5 +1,6 @@
 """CutMix for NVIDIA DALI: mix images and labels inside the pipeline's graph."""
 
+from dali_cutmix import losses
 from dali_cutmix._version import __version__
 from dali_cutmix.config import MixConfig
 from dali_cutmix.loader import Loader, train_loader, val_loader
@@ -13,6 +14,7 @@ __all__ = [
     "Mixed",
     "__version__",
     "cutmix",
+    "losses",
     "mix",
     "mixup",
     "train_loader",

@@ -13,7 +13,7 @@ import numpy as np
 from nvidia.dali import fn, types
 from nvidia.dali.data_node import DataNode
 
-__all__ = ["class_index", "class_row", "explain", "uint8_hwc"]
+__all__ = ["class_index", "class_row", "dali_reason", "explain", "uint8_hwc"]
 
 
 def uint8_hwc(images: DataNode) -> DataNode:
@@ -24,7 +24,7 @@ def uint8_hwc(images: DataNode) -> DataNode:
 def class_index(labels: DataNode, num_classes: int) -> DataNode:
     """Returns integer labels as int32 (1,); fails unless 0 <= label < num_classes."""
     # A bitwise operator takes no floats; the cast saturates, which keeps wrong labels wrong.
-    start = fn.cast(labels & -1, dtype=types.INT32)
+    start = fn.reshape(fn.cast(labels & -1, dtype=types.INT32), shape=[1])
     classes = types.Constant(np.arange(num_classes, dtype=np.int32))
     return fn.slice(classes, start=start, shape=[1], axes=[0])
 
@@ -52,7 +52,9 @@ _WORDS["sampling", "by_place"] = (
     "Every batch must be full where samples are paired by their place "
     '(`partner="flip"`, `"roll"`, `mode="pair"`).'
 )
-_WORDS["targets", "_float_row"] = _WORDS["checks", "class_row"]
+
+_PARAMS = "`params` must hold a partner in the batch and a box inside the image."
+_WORDS["mixing", "_labels_of_both"] = _PARAMS
 
 _FRAME = re.compile(r'File ".*?(\w+)\.py", line \d+, in (\w+)')
 
@@ -62,6 +64,14 @@ def explain(error: BaseException) -> str | None:
     text = str(error)
     for frame in reversed(_FRAME.findall(text)):
         if frame in _WORDS:
-            reason = text.partition("encountered:")[2].strip().splitlines()
-            return f"{_WORDS[frame]} DALI: {reason[0]}" if reason else _WORDS[frame]
+            words = _WORDS[frame]
+            if frame[0] == "compositing" and re.search("`in_idx`|pasted region must be", text):
+                words = _PARAMS
+            return f"{words} DALI: {dali_reason(text)}"
     return None
+
+
+def dali_reason(text: str) -> str:
+    """Returns the line of DALI's message that says what failed."""
+    reason = text.partition("encountered:")[2].strip().splitlines()
+    return reason[0] if reason else text.splitlines()[0]

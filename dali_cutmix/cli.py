@@ -14,6 +14,7 @@ from typing import Literal
 import torch
 from PIL import Image
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
@@ -39,18 +40,18 @@ def main(argv: list[str] | None = None) -> int:
 
 def run_demo(args: argparse.Namespace) -> int:
     """Trains nothing: runs the training loader for some epochs and shows what comes out of it."""
-    console = Console(stderr=args.json)
+    console = Console(stderr=args.json, highlight=False)
     device = _device(args)
-    console.print(f"[bold]device:[/] {_device_name(device)}", highlight=False)
+    console.print(f"device: {_device_name(device)}", markup=False)
     with _data(args.data) as root:
         classes, mix = _classes_and_mix(root, args)
         with dcm.train_loader(
             root, batch_size=args.batch_size, mix=mix, size=args.size, device=device, seed=args.seed
         ) as loader:
             console.print(
-                f"[bold]data:[/] {args.data or 'crops of the shipped photographs'}, "
+                f"data: {args.data or 'crops of the shipped photographs'}, "
                 f"{len(classes)} classes, {len(loader)} batches of {args.batch_size} an epoch",
-                highlight=False,
+                markup=False,
             )
             rate = _throughput(loader, args.epochs, console)
         samples = _samples(root, mix, device, args)
@@ -78,9 +79,10 @@ def run_demo(args: argparse.Namespace) -> int:
     for column in ("class", "partner's class", "lam", "box (y, x, h, w)"):
         table.add_column(column, justify="right" if column == "lam" else "left")
     for s in shown:
-        table.add_row(classes[s.label], classes[s.partner_label], f"{s.lam:.4f}", str(s.box))
+        names = escape(classes[s.label]), escape(classes[s.partner_label])
+        table.add_row(*names, f"{s.lam:.4f}", str(s.box))
     console.print(table)
-    console.print(f"wrote [bold]{args.out}[/]: {len(samples)} mixed images and their shares")
+    console.print(f"wrote {args.out}: {len(samples)} mixed images and their shares", markup=False)
     return 0
 
 
@@ -134,10 +136,20 @@ def _parser() -> argparse.ArgumentParser:
 def _add_mix_options(command: argparse.ArgumentParser) -> None:
     group = command.add_argument_group("mixing, see MixConfig")
     add = group.add_argument
-    add("--alpha", metavar="A", type=float, default=1.0, help="lam ~ Beta(A, A) (%(default)s)")
+    add(
+        "--cutmix-alpha",
+        metavar="A",
+        type=float,
+        default=1.0,
+        help="lam ~ Beta(A, A); 0: off (%(default)s)",
+    )
+    add("--mixup-alpha", metavar="A", type=float, default=0.0, help="likewise (%(default)s)")
     add("--prob", metavar="P", type=float, default=1.0, help="of mixing (default: %(default)s)")
-    add("--mode", default="elem", help="elem or batch (default: %(default)s)")
-    add("--partner", default="permutation", help="or derangement (default: %(default)s)")
+    add("--switch-prob", metavar="P", type=float, default=0.5, help="of CutMix (%(default)s)")
+    add("--mode", default="elem", help="elem, batch or pair (default: %(default)s)")
+    add("--minmax", metavar=("LO", "HI"), type=float, nargs=2, help="sides of the box, as shares")
+    add("--box", default="paper", help="paper, timm, torchvision or inside (default: %(default)s)")
+    add("--partner", default="permutation", help="or derangement, flip, roll (%(default)s)")
     add("--label-smoothing", metavar="EPS", type=float, default=0.0, help="default: %(default)s")
     add("--no-correct-lam", action="store_true", help="label by the drawn lam")
 
@@ -150,9 +162,13 @@ def _classes_and_mix(root: str, args: argparse.Namespace) -> tuple[list[str], dc
     classes = folders.class_names(root)
     mix = dcm.MixConfig(
         num_classes=len(classes),
-        cutmix_alpha=args.alpha,
+        cutmix_alpha=args.cutmix_alpha,
+        mixup_alpha=args.mixup_alpha,
         prob=args.prob,
+        switch_prob=args.switch_prob,
         mode=args.mode,
+        minmax=None if args.minmax is None else tuple(args.minmax),
+        box=args.box,
         partner=args.partner,
         label_smoothing=args.label_smoothing,
         correct_lam=not args.no_correct_lam,
@@ -205,8 +221,10 @@ def _data(root: str | None) -> Iterator[str]:
 def _writable(path: str) -> None:
     """Fails now rather than after the run if the picture cannot be written."""
     folder, extension = os.path.dirname(path) or ".", os.path.splitext(path)[1].lower()
-    if extension not in Image.registered_extensions():
+    if Image.registered_extensions().get(extension) not in {"PNG", "JPEG", "WEBP", "BMP", "TIFF"}:
         raise ValueError(f"`--out` must end in .png, .jpg or another picture format, got {path!r}.")
+    if os.path.isdir(path):
+        raise IsADirectoryError(f"`--out` must be a file, got the folder {path!r}.")
     if not os.path.isdir(folder):
         raise FileNotFoundError(f"`--out` must be in an existing folder, got {path!r}.")
     if not os.access(folder, os.W_OK):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import numbers
 import os
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -16,6 +18,8 @@ Targets = Literal["soft", "pair"]
 Labels = Literal["int", "float"]
 
 __all__ = ["MixConfig"]
+
+_ALPHA_RANGE = (1e-6, 1e6)  # beyond, float32 draws are constant
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,29 +82,26 @@ class MixConfig:
 
     def __post_init__(self) -> None:
         if self.num_classes is not None:
-            _check_int("num_classes", self.num_classes, minimum=1)
+            self._set("num_classes", checked_int("num_classes", self.num_classes, 1))
         for name in ("cutmix_alpha", "mixup_alpha"):
-            value = getattr(self, name)
-            _check_number(name, value)
-            if not (math.isfinite(value) and value >= 0):
-                raise ValueError(f"`{name}` must be finite and at least 0, got {value}.")
+            alpha = checked_number(name, getattr(self, name))
+            if alpha != 0 and not _ALPHA_RANGE[0] <= alpha <= _ALPHA_RANGE[1]:
+                raise ValueError(f"`{name}` must be 0 or in [1e-6, 1e6], got {alpha}.")
+            self._set(name, alpha)
         if self.cutmix_alpha == 0 and self.mixup_alpha == 0:
             raise ValueError(
                 "`cutmix_alpha` or `mixup_alpha` must be above 0, got 0 for both: nothing would "
                 "be mixed. Pass `mix=None` to a loader, or leave mix() out, to train without."
             )
         for name in ("prob", "switch_prob", "label_smoothing"):
-            value = getattr(self, name)
-            _check_number(name, value)
-            if not 0 <= value <= 1:
-                raise ValueError(f"`{name}` must be in [0, 1], got {value}.")
+            self._set(name, checked_share(name, getattr(self, name)))
         if not isinstance(self.correct_lam, bool):
             raise TypeError(f"`correct_lam` must be a bool, got {self.correct_lam!r}.")
-        _check_choice("mode", self.mode, get_args(Mode))
-        _check_choice("box", self.box, get_args(BoxRule))
-        _check_choice("partner", self.partner, get_args(Partner))
-        _check_choice("targets", self.targets, get_args(Targets))
-        _check_choice("labels", self.labels, get_args(Labels))
+        checked_choice("mode", self.mode, get_args(Mode))
+        checked_choice("box", self.box, get_args(BoxRule))
+        checked_choice("partner", self.partner, get_args(Partner))
+        checked_choice("targets", self.targets, get_args(Targets))
+        checked_choice("labels", self.labels, get_args(Labels))
         if self.minmax is not None:
             self._check_minmax(self.minmax)
         if self.mode == "pair" and self.partner != "flip":
@@ -125,14 +126,14 @@ class MixConfig:
                 f"{self.label_smoothing}: rows are mixed as given, smooth them yourself."
             )
 
+    def _set(self, name: str, value: object) -> None:
+        object.__setattr__(self, name, value)
+
     def _check_minmax(self, minmax: tuple[float, float]) -> None:
-        if not isinstance(minmax, (tuple, list)) or len(minmax) != 2:
-            raise TypeError(f"`minmax` must be (lo, hi), got {minmax!r}.")
-        for bound in minmax:
-            _check_number("minmax", bound)
-        if not 0 <= minmax[0] < minmax[1] <= 1:
+        low, high = checked_numbers("minmax", minmax, 2)
+        if not 0 <= low < high <= 1:
             raise ValueError(f"`minmax` must be (lo, hi) with 0 <= lo < hi <= 1, got {minmax!r}.")
-        object.__setattr__(self, "minmax", (float(minmax[0]), float(minmax[1])))
+        self._set("minmax", (low, high))
         for name, only in (("cutmix_alpha", 1.0), ("box", "paper"), ("correct_lam", True)):
             if getattr(self, name) != only:
                 raise ValueError(
@@ -213,19 +214,47 @@ _TIMM_DEFAULTS: dict[str, Any] = {
 }
 
 
-def _check_int(name: str, value: object, minimum: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int):
+def checked_int(name: str, value: Any, low: int, high: int = 2**31 - 1) -> int:
+    """Returns an integer (NumPy's too) as int; TypeError or ValueError if it is none in range."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral):
         raise TypeError(f"`{name}` must be an int, got {value!r}.")
-    if value < minimum:
-        raise ValueError(f"`{name}` must be at least {minimum}, got {value}.")
+    number = int(value)
+    if number < low:
+        raise ValueError(f"`{name}` must be at least {low}, got {value}.")
+    if number > high:
+        raise ValueError(f"`{name}` must be at most {high}, got {value}.")
+    return number
 
 
-def _check_number(name: str, value: object) -> None:
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
+def checked_number(name: str, value: Any) -> float:
+    """Returns a finite number (NumPy's too) as float."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
         raise TypeError(f"`{name}` must be a number, got {value!r}.")
+    try:
+        number = float(value)
+    except OverflowError:
+        number = math.inf
+    if not math.isfinite(number):
+        raise ValueError(f"`{name}` must be finite, got {value}.")
+    return number
 
 
-def _check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
-    if value not in choices:
+def checked_share(name: str, value: Any) -> float:
+    """Returns a number in [0, 1]."""
+    number = checked_number(name, value)
+    if not 0 <= number <= 1:
+        raise ValueError(f"`{name}` must be in [0, 1], got {value}.")
+    return number
+
+
+def checked_numbers(name: str, values: Any, count: int) -> tuple[float, ...]:
+    """Returns `count` finite numbers as a tuple."""
+    if isinstance(values, (str, bytes)) or not hasattr(values, "__len__") or len(values) != count:
+        raise TypeError(f"`{name}` must be {count} numbers, got {values!r}.")
+    return tuple(checked_number(name, value) for value in values)
+
+
+def checked_choice(name: str, value: Any, choices: Collection[str]) -> None:
+    if not isinstance(value, str) or value not in choices:
         listed = ", ".join(f'"{c}"' for c in choices)
         raise ValueError(f"`{name}` must be one of {listed}, got {value!r}.")

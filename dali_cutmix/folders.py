@@ -1,16 +1,24 @@
-"""ImageFolder data sets: one folder a class, classes in sorted order, as torchvision has them."""
+"""ImageFolder data sets: one folder a class, classes in sorted order.
+
+As torchvision's ImageFolder has them, but for folders inside a class folder: DALI does not enter
+them, torchvision does.
+"""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from fnmatch import fnmatch
 
 from PIL import Image
 
-from dali_cutmix.pipelines.imagenet import IMAGE_PATTERNS
+__all__ = ["IMAGE_PATTERNS", "class_names", "image_files", "unreadable_files"]
 
-__all__ = ["class_names", "image_files", "unreadable_files"]
+
+IMAGE_PATTERNS = tuple(
+    f"*.{ext}" for ext in "jpg jpeg png bmp tif tiff pnm ppm pgm pbm jp2 webp".split()
+)
+_FORMATS = {"JPEG", "MPO", "PNG", "BMP", "TIFF", "PPM", "JPEG2000", "WEBP"}
 
 
 def class_names(root: str | os.PathLike[str]) -> list[str]:
@@ -47,13 +55,18 @@ def image_files(root: str | os.PathLike[str]) -> Iterator[str]:
         yield from sorted(_images_in(os.path.join(root, name)))
 
 
-def unreadable_files(root: str | os.PathLike[str]) -> list[str]:
-    """Returns the images whose header Pillow cannot read. Opens every file of the data set."""
+def unreadable_files(paths: Iterable[str]) -> list[str]:
+    """Returns the files that are no image, of a format that DALI does not decode, or cut short.
+
+    Opens every file and reads its header; only some formats show damage behind it.
+    """
     bad = []
-    for path in image_files(root):
+    for path in paths:
         try:
-            with Image.open(path):
-                pass
+            with Image.open(path) as image:
+                image.verify()
+                if image.format not in _FORMATS:
+                    bad.append(path)
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
             bad.append(path)
     return bad

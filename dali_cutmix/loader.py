@@ -3,26 +3,37 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import os
 import re
-from collections.abc import Callable, Iterator, Sequence
+import warnings
+from collections.abc import Callable, Collection, Iterator, Sequence
 from types import TracebackType
 from typing import Any, Literal, NoReturn
 
+import numpy as np
 import torch
 from nvidia.dali import Pipeline
 from nvidia.dali.plugin.base_iterator import LastBatchPolicy
 from nvidia.dali.plugin.pytorch import DALIGenericIterator
 
 from dali_cutmix import checks
-from dali_cutmix.config import MixConfig
-from dali_cutmix.folders import class_names, unreadable_files
+from dali_cutmix.config import (
+    MixConfig,
+    checked_choice,
+    checked_int,
+    checked_numbers,
+    checked_share,
+)
+from dali_cutmix.folders import class_names, image_files, unreadable_files
 from dali_cutmix.pipelines import imagenet
 
 __all__ = ["Loader", "train_loader", "val_loader"]
 
 Batch = tuple[torch.Tensor, Any]
+_MAX_SIDE = 2**15
 _STATE_VERSION = 1
+_STATE_KEYS = {"version", "epoch", "position", "options", "data", "mixing", "checkpoint"}
 # Arguments that may differ between a run and the one that resumes it: the stream is the same.
 _NOT_IN_STATE = {"root", "num_threads", "device_id", "prefetch_queue_depth", "hw_decoder_load"}
 
@@ -39,9 +50,13 @@ class Loader:
             `load_state_dict`.
         last_batch: ``"drop"`` the last, incomplete batch (training), or yield it ``"partial"``
             (validation; not where the pipeline mixes, for partners would be padding). The reader
-            must have ``pad_last_batch=True``.
+            must have ``pad_last_batch=True``, and with ``"partial"`` and several shards
+            ``stick_to_shard=True``.
         channels_last: the images leave the pipeline as NHWC; they are yielded as NCHW tensors in
             torch.channels_last, without a copy.
+        switchable: makes `mixing` work. The pipeline then has an argument ``mixing``, a source for
+            ``fn.external_source(source=mixing, batch=True)``, whose node it gives to ``mix`` as
+            ``enabled``.
         **options: arguments of `pipeline`, among them batch_size, num_threads, device_id, seed.
 
     Attributes:
@@ -49,13 +64,15 @@ class Loader:
         epoch: number of the epoch that the next batch belongs to, from 0.
 
     Raises:
+        TypeError: `pipeline` is no ``@pipeline_def`` function.
         ValueError: the data are not what the pipeline can use, or a file cannot be decoded.
             Whatever the first batch shows is raised at construction.
     """
 
     classes: tuple[str, ...] | None = None
     epoch: int
-    _ahead: list[list[torch.Tensor] | None]
+    _position: int
+    _ahead: list[list[torch.Tensor]]
 
     def __init__(
         self,
@@ -63,27 +80,36 @@ class Loader:
         *,
         last_batch: Literal["drop", "partial"] = "drop",
         channels_last: bool = False,
+        switchable: bool = False,
         **options: Any,
     ) -> None:
-        if last_batch not in ("drop", "partial"):
-            raise ValueError(f'`last_batch` must be one of "drop", "partial", got {last_batch!r}.')
+        checked_choice("last_batch", last_batch, ("drop", "partial"))
+        if not callable(pipeline):
+            raise TypeError(f"`pipeline` must be a @pipeline_def function, got {pipeline!r}.")
+        if "batch_size" not in options:
+            raise TypeError("`batch_size` must be given, with the other arguments of `pipeline`.")
         self._pipeline_fn = pipeline
         self._last_batch = last_batch
         self._channels_last = channels_last
         self._options = options
+        self._switch = _Switch(options["batch_size"]) if switchable else None
         self._batches: DALIGenericIterator | None = None
         self._open(checkpoint=None, epoch=0, position=0)
+        # The first batch is made here, so that wrong data are an error at construction.
+        self._ahead = [self._pull()]
 
     def __iter__(self) -> Iterator[Batch]:
+        self._at_end = False
         return self
 
     def __next__(self) -> Batch:
-        outputs = self._ahead.pop() if self._ahead else self._pull()
-        if outputs is None:
-            self.epoch, self._position = self.epoch + 1, 0
+        if self._at_end:
+            self._at_end = False
             raise StopIteration
+        images, *targets = self._ahead.pop() if self._ahead else self._pull()
         self._position += 1
-        images, *targets = outputs
+        if self._position == self._length:
+            self.epoch, self._position, self._at_end = self.epoch + 1, 0, True
         if self._channels_last:
             images = images.permute(0, 3, 1, 2)
         return images, targets[0] if len(targets) == 1 else tuple(targets)
@@ -103,19 +129,35 @@ class Loader:
         self.close()
 
     def close(self) -> None:
-        """Stops the pipeline and frees its memory. The loader cannot be used afterwards."""
+        """Stops the pipeline and frees its memory; only `load_state_dict` opens it again."""
         self._batches = None
         self._ahead = []
+
+    def mixing(self, on: bool) -> None:
+        """Turns mixing off, or on again, without touching the order of the data or the draws.
+
+        It takes effect `prefetch_queue_depth` batches later (2 by default): those are under way.
+        (One more before the first batch, which is made with the loader.)
+
+        Raises:
+            ValueError: the loader was not made with ``switchable=True``.
+        """
+        if self._switch is None:
+            raise ValueError("`switchable` must be True where mixing is to be switched, got False.")
+        self._switch.on = bool(on)
 
     def state_dict(self) -> dict[str, Any]:
         """Returns where the loader stands, as plain values, a few kB, for torch.save or JSON."""
         batches = self._running()
-        checkpoint = self._checkpoint if self._ahead else batches.checkpoints()[0]
+        fresh = bool(self._ahead)  # the one batch that is there was made at construction
+        checkpoint = self._checkpoint if fresh else batches.checkpoints()[0]
         return {
             "version": _STATE_VERSION,
             "epoch": self.epoch,
             "position": self._position,
             "options": self._stream_options(),
+            "data": self._data(),
+            "mixing": None if self._switch is None else self._switch.state(fresh),
             "checkpoint": checkpoint.hex(),
         }
 
@@ -123,13 +165,18 @@ class Loader:
         """Continues from a `state_dict`: the batches that follow are the same, bit for bit.
 
         Raises:
-            ValueError: the state is of another version, or of a loader with other options.
+            TypeError: `state` is no state of a loader.
+            ValueError: the state is of another version, of a loader with other options or other
+                data, or damaged. The loader is then as it was.
         """
+        if not isinstance(state, dict) or not state.keys() >= _STATE_KEYS:
+            raise TypeError("`state` must be what state_dict() of a loader returned.")
         if state["version"] != _STATE_VERSION:
             raise ValueError(
-                f"state must be of version {_STATE_VERSION}, got version {state['version']}."
+                f"`state` must be of version {_STATE_VERSION}, got version {state['version']}."
             )
-        mine, theirs = self._stream_options(), state["options"]
+        mine = {**self._stream_options(), **self._data()}
+        theirs = {**state["options"], **state["data"]}
         different = [
             f"{name}: {mine.get(name, 'default')} here, {theirs.get(name, 'default')} in the state"
             for name in sorted({*mine, *theirs})
@@ -137,55 +184,71 @@ class Loader:
         ]
         if different:
             raise ValueError(
-                "state must come from a loader with the same options, got " + "; ".join(different)
+                "`state` must come from a loader with the same options and data, got "
+                + "; ".join(different)
             )
-        self.close()
-        self._open(bytes.fromhex(state["checkpoint"]), state["epoch"], state["position"])
+        before = dict(self.__dict__)
+        try:
+            if self._switch is not None:
+                self._switch = _Switch(self._options["batch_size"], **state["mixing"])
+            self._open(bytes.fromhex(state["checkpoint"]), state["epoch"], state["position"])
+        except Exception as error:
+            self.__dict__.update(before)
+            raise ValueError(f"`state` cannot be restored: {error}") from error
 
     def _open(self, checkpoint: bytes | None, epoch: int, position: int) -> None:
-        self.epoch, self._position = epoch, position
-        pipeline = self._pipeline_fn(
-            enable_checkpointing=True, checkpoint=checkpoint, **self._options
-        )
+        switch = {} if self._switch is None else {"mixing": self._switch}
         try:
-            pipeline.build()
-        except Exception as error:
+            with warnings.catch_warnings():  # the state of the switch is in ours
+                warnings.filterwarnings("ignore", message="Checkpointing enabled in a pipeline wi")
+                pipeline = self._pipeline_fn(
+                    enable_checkpointing=True, checkpoint=checkpoint, **switch, **self._options
+                )
+                pipeline.build()
+        except RuntimeError as error:
             self._raise_explained(error)
-        if self._last_batch == "partial" and b"BatchPermutation" in pipeline.serialize():
-            raise ValueError(
-                '`last_batch` must be "drop" for a pipeline that mixes, got "partial": '
-                "samples of the last batch would be mixed with padding."
-            )
-        reader, meta = _only_reader(pipeline)
-        self._length = _batches_an_epoch(meta, pipeline.max_batch_size, self._last_batch == "drop")
+        self._meta = _checked_reader(pipeline, self._last_batch)
+        self._length = _batches_an_epoch(self._meta, pipeline.max_batch_size, self._last_batch)
         self._batches = DALIGenericIterator(
             pipeline,
             [f"output {i}" for i in range(pipeline.num_outputs)],
-            reader_name=reader,
+            reader_name=self._meta["name"],
             last_batch_policy=LastBatchPolicy.PARTIAL,
             auto_reset=True,
             prepare_first_batch=False,
         )
-        # The first batch is made here, so that wrong data are an error at construction.
+        self.epoch, self._position, self._at_end = epoch, position, False
         self._checkpoint = self._batches.checkpoints()[0]
-        self._ahead = [self._pull()]
+        self._ahead = []
 
-    def _pull(self) -> list[torch.Tensor] | None:
-        """Returns the next outputs of the pipeline, or None once at the end of an epoch."""
+    def _pull(self) -> list[torch.Tensor]:
+        """Returns the next outputs of the pipeline."""
         try:
-            while True:
-                outputs: list[torch.Tensor] = list(next(self._running())[0].values())
-                # The reader pads every shard to the same number of batches: those beyond the
-                # length are padding, or the incomplete batch that is dropped. (DALI's own DROP
+            if self.epoch and not self._position:
+                # The reader pads every shard to the same number of batches: what is left of the
+                # last epoch is padding, or the incomplete batch that is dropped. (DALI's own DROP
                 # policy leaves such a batch to the next epoch where a shard is a multiple of the
                 # batch size and another one is longer.)
-                if self._position < self._length:
-                    return outputs
+                while self._next_outputs() is not None:
+                    pass
+            outputs = self._next_outputs()
+        except Exception as error:  # DALI raises many types
+            if self._batches is not None:
+                self.close()
+                self._raise_explained(error)
+            raise
+        assert outputs is not None  # an epoch has at least one batch
+        return outputs
+
+    def _next_outputs(self) -> list[torch.Tensor] | None:
+        """Returns what DALI gives next: outputs, or None once at the end of an epoch."""
+        try:
+            outputs = list(next(self._running())[0].values())
         except StopIteration:
             return None
-        except Exception as error:  # DALI raises many types
-            self.close()
-            self._raise_explained(error)
+        if self._switch is not None:
+            self._switch.consumed += 1
+        return outputs
 
     def _running(self) -> DALIGenericIterator:
         if self._batches is None:
@@ -193,16 +256,41 @@ class Loader:
         return self._batches
 
     def _stream_options(self) -> dict[str, str]:
-        return {k: repr(v) for k, v in self._options.items() if k not in _NOT_IN_STATE}
+        return {k: _printed(v) for k, v in self._options.items() if k not in _NOT_IN_STATE}
+
+    def _data(self) -> dict[str, str]:
+        return {"images": str(self._meta["epoch_size"]), "classes": _printed(self.classes)}
 
     def _raise_explained(self, error: Exception) -> NoReturn:
         """Raises what DALI raised in words of this package, naming the file where there is one."""
-        words = checks.explain(error)
-        if words is None and "root" in self._options:
-            words = _about_files(str(error), self._options["root"])
+        words = checks.explain(error) or _about_files(str(error), self._options)
         if words is None:
             raise error
         raise ValueError(words) from error
+
+
+class _Switch:
+    """The fed input of a switchable pipeline: for each batch, whether it is mixed.
+
+    DALI asks ahead of time, so the answers to batches under way belong to the loader's state.
+    """
+
+    def __init__(self, batch_size: int, on: bool = True, given: Sequence[bool] = ()) -> None:
+        self.on = on
+        self.consumed = 0
+        self._batch_size = batch_size
+        self._repeat = list(given)  # answers that were given before the state was saved
+        self._given: list[bool] = []  # answers given since; the first `consumed` are used up
+
+    def __call__(self) -> list[np.ndarray[Any, Any]]:
+        answered = len(self._given)
+        self._given.append(self._repeat[answered] if answered < len(self._repeat) else self.on)
+        return [np.array(self._given[-1])] * self._batch_size
+
+    def state(self, fresh: bool) -> dict[str, Any]:
+        used = 0 if fresh else self.consumed
+        given = self._given + self._repeat[len(self._given) :]
+        return {"on": self.on, "given": given[used:]}
 
 
 def train_loader(
@@ -228,6 +316,7 @@ def train_loader(
     prefetch_queue_depth: int = 2,
     hw_decoder_load: float = 0.65,
     with_params: bool = False,
+    switchable: bool = False,
 ) -> Loader:
     """Returns a loader of training batches from an ImageFolder: decode, crop, flip, mix, normalise.
 
@@ -258,6 +347,7 @@ def train_loader(
         with_params: for looking into a batch: after the targets, also yield what was mixed, on
             the CPU: lam float32 (N,), box int32 (N, 4), and the labels of the sample and its
             partner, int64 (N,).
+        switchable: makes ``loader.mixing(False)`` work, for schedules that end without mixing.
 
     Raises:
         FileNotFoundError: `root` does not exist or lacks images.
@@ -292,23 +382,23 @@ def train_loader(
         prefetch_queue_depth=prefetch_queue_depth,
         hw_decoder_load=hw_decoder_load,
     )
-    if with_params and mix is None:
-        raise ValueError("`with_params` must be False where `mix` is None: nothing is mixed.")
+    if mix is None and (with_params or switchable):
+        name = "with_params" if with_params else "switchable"
+        raise ValueError(f"`{name}` must be False where `mix` is None: nothing is mixed.")
     for name, bounds in (("area", area), ("ratio", ratio)):
-        if len(bounds) != 2 or not 0 < bounds[0] <= bounds[1]:
+        low, high = checked_numbers(name, bounds, 2)
+        if not 0 < low <= high:
             raise ValueError(f"`{name}` must be (low, high) with 0 < low <= high, got {bounds!r}.")
-    if area[1] > 1:
+        options[name] = (low, high)
+    if options["area"][1] > 1:
         raise ValueError(f"`area` must be within (0, 1], got {area!r}.")
-    if not 0 <= hflip <= 1:
-        raise ValueError(f"`hflip` must be in [0, 1], got {hflip}.")
     loader = Loader(
         imagenet.train,
         channels_last=layout == "NHWC",
+        switchable=bool(switchable),
         mix=mix,
-        area=tuple(area),
-        ratio=tuple(ratio),
-        hflip=hflip,
-        with_params=with_params,
+        hflip=checked_share("hflip", hflip),
+        with_params=bool(with_params),
         **options,
     )
     loader.classes = tuple(classes)
@@ -321,6 +411,7 @@ def val_loader(
     batch_size: int,
     size: int | tuple[int, int] = 224,
     resize: int = 256,
+    classes: Sequence[str] | None = None,
     device: Literal["gpu", "cpu"] = "gpu",
     shard_id: int | None = None,
     num_shards: int | None = None,
@@ -342,6 +433,8 @@ def val_loader(
     Args:
         size: side, or (H, W), of the centre crop.
         resize: length of the shorter side before the crop; at least `size`.
+        classes: the classes of training (``train.classes``). Labels number the folders, so a
+            folder with other classes has other labels; it is refused.
 
     The other arguments and the errors are those of `train_loader`.
 
@@ -349,7 +442,13 @@ def val_loader(
     ...     print(sum(len(labels) for images, labels in loader))
     80
     """
-    classes = class_names(root)
+    found = class_names(root)
+    if classes is not None and list(classes) != found:
+        other = sorted(set(classes) ^ set(found))
+        raise ValueError(
+            f"`classes` must be the {len(found)} class folders of `root`, got {len(classes)} "
+            f"that differ in {', '.join(map(repr, other[:5])) or 'order'}."
+        )
     options = _checked(
         root=root,
         batch_size=batch_size,
@@ -367,16 +466,16 @@ def val_loader(
         prefetch_queue_depth=prefetch_queue_depth,
         hw_decoder_load=hw_decoder_load,
     )
+    options["resize"] = checked_int("resize", resize, 1, _MAX_SIDE)
     if resize < max(options["size"]):
         raise ValueError(f"`resize` must be at least `size`, got resize={resize} and size={size}.")
     loader = Loader(
         imagenet.val,
         last_batch="partial",
         channels_last=layout == "NHWC",
-        resize=resize,
         **options,
     )
-    loader.classes = tuple(classes)
+    loader.classes = tuple(found)
     return loader
 
 
@@ -397,39 +496,32 @@ def _with_classes(mix: MixConfig, found: int) -> MixConfig:
 
 def _checked(**options: Any) -> dict[str, Any]:
     """Returns the options that both pipelines take, checked and filled in."""
-    options["root"] = os.fspath(options["root"])
-    if isinstance(options["size"], int):
-        options["size"] = (options["size"], options["size"])
+    options["root"] = os.fsdecode(options["root"])
+    size = options["size"]
+    pair = list(size) if isinstance(size, (tuple, list)) else [size, size]
+    if len(pair) != 2:
+        raise ValueError(f"`size` must be an int or (H, W), got {size!r}.")
+    options["size"] = tuple(checked_int("size", side, 1, _MAX_SIDE) for side in pair)
     if options["num_threads"] is None:
         options["num_threads"] = min(16, len(os.sched_getaffinity(0)))
+    for name in ("batch_size", "num_threads", "prefetch_queue_depth"):
+        options[name] = checked_int(name, options[name], 1)
+    if "seed" in options:
+        options["seed"] = checked_int("seed", options["seed"], 0, 2**63 - 1)
+    checked_choice("device", options["device"], ("gpu", "cpu"))
+    checked_choice("dtype", options["dtype"], imagenet.DTYPE)
+    checked_choice("layout", options["layout"], imagenet.LAYOUT)
+    checked_choice("interpolation", options["interpolation"], imagenet.INTERPOLATION)
+    if not isinstance(options["antialias"], bool):
+        raise TypeError(f"`antialias` must be a bool, got {options['antialias']!r}.")
+    for name in ("mean", "std"):
+        options[name] = checked_numbers(name, options[name], 3)
+    if min(options["std"]) <= 0:
+        raise ValueError(f"`std` must be above 0, got {options['std']}.")
+    options["hw_decoder_load"] = checked_share("hw_decoder_load", options["hw_decoder_load"])
     options["shard_id"], options["num_shards"] = _shard(options["shard_id"], options["num_shards"])
-
-    if len(options["size"]) != 2:
-        raise ValueError(f"`size` must be an int or (H, W), got {options['size']!r}.")
-    ints = {"batch_size": 1, "seed": 0, "num_threads": 1, "prefetch_queue_depth": 1}
-    checked = [(name, options[name], low) for name, low in ints.items() if name in options]
-    for name, value, low in checked + [("size", side, 1) for side in options["size"]]:
-        if isinstance(value, bool) or not isinstance(value, int):
-            raise TypeError(f"`{name}` must be an int, got {value!r}.")
-        if value < low:
-            raise ValueError(f"`{name}` must be at least {low}, got {value}.")
-    choices = {
-        "device": ("gpu", "cpu"),
-        "dtype": imagenet.DTYPE,
-        "layout": imagenet.LAYOUT,
-        "interpolation": imagenet.INTERPOLATION,
-    }
-    for name, allowed in choices.items():
-        if options[name] not in allowed:
-            listed = ", ".join(f'"{a}"' for a in allowed)
-            raise ValueError(f"`{name}` must be one of {listed}, got {options[name]!r}.")
-    mean, std = options["mean"], options["std"]
-    if len(mean) != 3 or len(std) != 3 or min(std) <= 0:
-        raise ValueError(f"`mean` and `std` must be 3 numbers, std above 0, got {mean}, {std}.")
-    if not 0 <= options["hw_decoder_load"] <= 1:
-        raise ValueError(f"`hw_decoder_load` must be in [0, 1], got {options['hw_decoder_load']}.")
     options["device_id"] = device_id(options["device"])
-    return {k: tuple(v) if isinstance(v, list) else v for k, v in options.items()}
+    return options
 
 
 def device_id(device: str) -> int | None:
@@ -454,33 +546,54 @@ def _shard(shard_id: int | None, num_shards: int | None) -> tuple[int, int]:
             "`shard_id` and `num_shards` must be given together, "
             f"got shard_id={shard_id} and num_shards={num_shards}."
         )
-    if shard_id is None or num_shards is None:
+    if shard_id is None:
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             return torch.distributed.get_rank(), torch.distributed.get_world_size()
-        return int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
-    if not (num_shards >= 1 and 0 <= shard_id < num_shards):
+        ranks = os.environ.get("RANK"), os.environ.get("WORLD_SIZE")
+        if ranks == (None, None):
+            return 0, 1
+        if not all(text is not None and text.isdecimal() for text in ranks):
+            raise ValueError(
+                "RANK and WORLD_SIZE of the environment must be numbers, both, got "
+                f"{ranks[0]!r} and {ranks[1]!r}: pass `shard_id` and `num_shards`."
+            )
+        shard_id, num_shards = (int(text or "") for text in ranks)
+    num_shards = checked_int("num_shards", num_shards, 1)
+    shard_id = checked_int("shard_id", shard_id, 0)
+    if shard_id >= num_shards:
         raise ValueError(
             f"`shard_id` must be in [0, num_shards), got {shard_id} of {num_shards} shards."
         )
     return shard_id, num_shards
 
 
-def _about_files(text: str, root: str) -> str | None:
+def _about_files(text: str, options: dict[str, Any]) -> str | None:
     """Returns words for a failed read or decode. DALI names the file of some failures only."""
+    if "num_shards" in text and "fn.readers." in text:
+        shards = options.get("num_shards")
+        return f"`num_shards` must be at most the number of images, got {shards}."
     if not re.search(r"fn\.(decoders|readers)\.|fn\.peek_image_shape", text):
         return None
     named = re.search(r"(?:Failed to decode sample #\d+ ?: |File mapping failed: )(.+)", text)
-    files = [named[1].strip()] if named else unreadable_files(root)
-    if not files:
-        return None
-    listed = ", ".join(files[:5]) + (", …" if len(files) > 5 else "")
+    try:
+        paths: Collection[str] = options.get("files") or list(image_files(options["root"]))
+        files = [named[1].strip()] if named else unreadable_files(paths)
+    except (KeyError, OSError):
+        files = []
+    what = "an image file"
+    if files:
+        what = f"{len(files)} image file(s)"
+    listed = ": " + ", ".join(files[:5]) + (", …" if len(files) > 5 else "") if files else ""
     return (
-        f"{len(files)} image file(s) cannot be read: {listed}. They are damaged or no images: "
-        "replace or remove them, then start again."
+        f"{what} cannot be read{listed}. Damaged, or of a format that DALI does not decode: "
+        f"replace or remove, then start again. DALI: {checks.dali_reason(text)}"
     )
 
 
-def _only_reader(pipeline: Pipeline) -> tuple[str, dict[str, Any]]:
+def _checked_reader(pipeline: Pipeline, last_batch: str) -> dict[str, Any]:
+    """Returns name and metadata of the pipeline's one reader; refuses what would lose samples."""
+    if pipeline.num_outputs < 2:
+        raise ValueError("`pipeline` must return images and targets, got one output.")
     readers = pipeline.reader_meta()
     if len(readers) != 1:
         raise ValueError(
@@ -492,14 +605,24 @@ def _only_reader(pipeline: Pipeline) -> tuple[str, dict[str, Any]]:
             f"`pipeline` must read with pad_last_batch=True, got reader {name!r} without: "
             "batches would run over the end of an epoch."
         )
-    return name, meta
+    if last_batch == "partial":
+        if b"BatchPermutation" in pipeline.serialize():
+            raise ValueError(
+                '`last_batch` must be "drop" for a pipeline that mixes, got "partial": '
+                "samples of the last batch would be mixed with padding."
+            )
+        if meta["number_of_shards"] > 1 and not meta["stick_to_shard"]:
+            raise ValueError(
+                '`pipeline` must read with stick_to_shard=True for `last_batch="partial"`, '
+                f"got reader {name!r} without: shards of different length would change places."
+            )
+    return {"name": name, **meta}
 
 
-def _batches_an_epoch(meta: dict[str, Any], batch_size: int, drop: bool) -> int:
+def _batches_an_epoch(meta: dict[str, Any], batch_size: int, last_batch: str) -> int:
     """Returns the number of batches; when dropping, it is the same on every shard."""
-    total: int = meta["epoch_size"]
-    shards, shard = meta["number_of_shards"], meta["shard_id"]
-    if not drop:
+    total, shards, shard = meta["epoch_size"], meta["number_of_shards"], meta["shard_id"]
+    if last_batch == "partial":
         own = total * (shard + 1) // shards - total * shard // shards
         return int(-(-own // batch_size))
     length = int(total // shards // batch_size)
@@ -509,3 +632,12 @@ def _batches_an_epoch(meta: dict[str, Any], batch_size: int, drop: bool) -> int:
             f"({total} images, {shards} shard(s)), got {batch_size}: no batch would be full."
         )
     return length
+
+
+def _printed(value: Any) -> str:
+    """Returns a value of an option as short text that is equal for equal values."""
+    text = repr(value.tolist() if isinstance(value, np.ndarray) else value)
+    text = re.sub(r" at 0x[0-9a-f]+", "", text)  # objects that print their address
+    if len(text) <= 300:
+        return text
+    return f"{text[:40]}… sha256 {hashlib.sha256(text.encode()).hexdigest()}"

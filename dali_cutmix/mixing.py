@@ -10,7 +10,7 @@ from nvidia.dali import Pipeline, fn, types
 from nvidia.dali.data_node import DataNode
 
 from dali_cutmix import boxes, checks, compositing, sampling, targets
-from dali_cutmix.config import MixConfig
+from dali_cutmix.config import MixConfig, checked_int
 from dali_cutmix.sampling import MixParams
 
 __all__ = ["Mixed", "cutmix", "mix", "mixup"]
@@ -62,7 +62,8 @@ def mix(
     Returns:
         `Mixed`: ``images`` uint8 HWC on the device of `images`; ``targets`` float32
         (num_classes,), or for ``cfg.targets="pair"`` (int64 (), int64 (), float32 ()), on the
-        device of `images`; ``params`` on the CPU, with lam and box as the pixels show them.
+        device of `images`; ``params`` on the CPU, with the box as the pixels show it and
+        lam as the label has it.
 
     Raises:
         TypeError, ValueError: for what is known when the graph is built. Wrong image types and
@@ -97,6 +98,10 @@ def mix(
             enabled=enabled,
             own_partners=partners is None,
         )
+    elif not isinstance(params, MixParams) or (
+        cfg.cutmix_alpha > 0 and params.box is None and params.position is None
+    ):
+        raise TypeError(f"`params` must be MixParams with a box or a position, got {params!r}.")
     elif cfg.cutmix_alpha and cfg.mixup_alpha and params.blended is None:
         raise ValueError("`params` must say who is `blended` where CutMix and MixUp are both on.")
     params = _resolved(params, cfg, size)
@@ -329,8 +334,4 @@ def _mix_seed(seed: int | None) -> int:
         seed = Pipeline.current().seed
     if seed is None:
         return int(np.random.SeedSequence().generate_state(1)[0])
-    if isinstance(seed, bool) or not isinstance(seed, int):
-        raise TypeError(f"`seed` must be an int, got {seed!r}.")
-    if seed < 0:
-        raise ValueError(f"`seed` must be at least 0, got {seed}.")
-    return sampling.op_seed(seed, "mix")
+    return sampling.op_seed(checked_int("seed", seed, 0, 2**63 - 1), "mix")

@@ -11,23 +11,31 @@ gives them, on the CPU. Everything else of the pipeline is yours.
 from __future__ import annotations
 
 import argparse
+import os
 
 from nvidia.dali import fn, pipeline_def, types
 
 import dali_cutmix as dcm
+from dali_cutmix.pipelines.imagenet import decode
 
 
 @pipeline_def
-def my_pipeline(root, num_classes, device="cpu"):
+def my_pipeline(root, num_classes, device):
+    rank, ranks = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     encoded, labels = fn.readers.file(
-        name="reader", file_root=root, shuffle_after_epoch=True, pad_last_batch=True
+        file_root=root,
+        shuffle_after_epoch=True,
+        pad_last_batch=True,
+        shard_id=rank,
+        num_shards=ranks,
     )
-    images = fn.decoders.image(encoded, device="mixed" if device == "gpu" else "cpu")
-    images = fn.random_resized_crop(images, size=(160, 160), seed=1)
-    images = fn.brightness_contrast(images, brightness=fn.random.uniform(range=[0.8, 1.2], seed=2))
+    images = decode(encoded, device)
+    images = fn.random_resized_crop(images, size=(160, 160), seed=10 * rank)
+    brightness = fn.random.uniform(range=[0.8, 1.2], seed=10 * rank + 1)
+    images = fn.brightness_contrast(images, brightness=brightness)
 
     cfg = dcm.MixConfig(num_classes=num_classes, cutmix_alpha=1.0, prob=0.5)
-    mixed = dcm.mix(images, labels, cfg)
+    mixed = dcm.mix(images, labels, cfg, seed=rank)  # every rank draws its own
 
     images = fn.crop_mirror_normalize(
         mixed.images, dtype=types.FLOAT, output_layout="CHW", mean=[128.0] * 3, std=[64.0] * 3

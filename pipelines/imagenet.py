@@ -9,23 +9,21 @@ after it runs on the GPU. Both read an ImageFolder: one folder a class, classes 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from nvidia.dali import Pipeline, fn, pipeline_def, types
 from nvidia.dali.data_node import DataNode
 
 from dali_cutmix.config import MixConfig
+from dali_cutmix.folders import IMAGE_PATTERNS
 from dali_cutmix.mixing import mix as mix_batch
 from dali_cutmix.sampling import op_seed
 
-__all__ = ["IMAGENET_MEAN", "IMAGENET_STD", "IMAGE_PATTERNS", "train", "val"]
+__all__ = ["IMAGENET_MEAN", "IMAGENET_STD", "decode", "train", "val"]
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
-IMAGE_PATTERNS = tuple(
-    f"*.{ext}" for ext in "jpg jpeg png bmp tif tiff pnm ppm pgm pbm jp2 webp".split()
-)
 INTERPOLATION = {"bilinear": types.INTERP_LINEAR, "bicubic": types.INTERP_CUBIC}
 DTYPE = {"float32": types.FLOAT, "float16": types.FLOAT16}
 LAYOUT = {"NCHW": "CHW", "NHWC": "HWC"}
@@ -51,11 +49,13 @@ def train(
     num_shards: int = 1,
     hw_decoder_load: float = 0.65,
     with_params: bool = False,
+    mixing: Callable[[], Any] | None = None,
 ) -> tuple[DataNode, ...]:
     """Returns normalised images and their targets; for the arguments see `train_loader`.
 
     Crop, flip and mix have seeds of their own, made from the pipeline's seed and the shard.
-    ``with_params`` adds what was mixed, a sample: lam, box, label and partner's label.
+    ``with_params`` adds what was mixed, a sample: lam, box, label and partner's label. `mixing`
+    is asked for every batch whether it is to be mixed, see `Loader`; without it nothing is fed.
     """
     seed = Pipeline.current().seed or 0
     encoded, labels = fn.readers.file(
@@ -78,7 +78,7 @@ def train(
     # Crop, then resize what was cropped, as torchvision does. fn.random_resized_crop lets the
     # filter see pixels outside the crop.
     if device == "gpu":
-        images = fn.decoders.image(encoded, device="mixed", hw_decoder_load=hw_decoder_load)
+        images = decode(encoded, device, hw_decoder_load)
         images = fn.slice(images, start=start, shape=shape, axes=[0, 1])
     else:
         images = fn.decoders.image_slice(encoded, start, shape, axes=[0, 1])
@@ -90,12 +90,17 @@ def train(
         return _normalise(images, mean, std, dtype, layout, mirror=mirror), _index(labels, device)
 
     images = fn.flip(images, horizontal=mirror)
-    mixed = mix_batch(images, labels, mix, seed=op_seed(seed, shard_id), keep_order=False)
+    enabled = None if mixing is None else fn.external_source(source=mixing, batch=True)
+    mixed = mix_batch(
+        images, labels, mix, enabled=enabled, seed=op_seed(seed, shard_id), keep_order=False
+    )
     targets = mixed.targets if isinstance(mixed.targets, tuple) else (mixed.targets,)
     outputs = (_normalise(mixed.images, mean, std, dtype, layout), *targets)
     if with_params:
         params = mixed.params
-        own = fn.permute_batch(labels, indices=params.original)
+        own = labels
+        if params.original is not None:
+            own = fn.permute_batch(labels, indices=params.original)
         other = fn.permute_batch(labels, indices=params.partner)
         outputs += (params.lam, params.box, _index(own, "cpu"), _index(other, "cpu"))
     return outputs
@@ -128,13 +133,7 @@ def val(
         stick_to_shard=True,
         pad_last_batch=True,
     )
-    if device == "gpu":
-        images = fn.decoders.image(encoded, device="mixed", hw_decoder_load=hw_decoder_load)
-    else:
-        # The whole image, but after its header was read: fn.decoders.image crashes the process
-        # (DALI 2.4.0, CPU) where a file is no image at all.
-        shape = fn.peek_image_shape(encoded)[:2]
-        images = fn.decoders.image_slice(encoded, shape * 0, shape, axes=[0, 1])
+    images = decode(encoded, device, hw_decoder_load)
     images = fn.resize(
         images,
         resize_shorter=resize,
@@ -142,6 +141,18 @@ def val(
         antialias=antialias,
     )
     return _normalise(images, mean, std, dtype, layout, crop=size), _index(labels, device)
+
+
+def decode(encoded: DataNode, device: str, hw_decoder_load: float = 0.65) -> DataNode:
+    """Returns whole RGB images, uint8 HWC: by nvJPEG for ``"gpu"``, by libjpeg-turbo for ``"cpu"``.
+
+    On the CPU the header is read first, because fn.decoders.image can crash the process where a
+    file is no image at all (DALI 2.4.0).
+    """
+    if device == "gpu":
+        return fn.decoders.image(encoded, device="mixed", hw_decoder_load=hw_decoder_load)
+    shape = fn.peek_image_shape(encoded)[:2]
+    return fn.decoders.image_slice(encoded, shape * 0, shape, axes=[0, 1])
 
 
 def _normalise(

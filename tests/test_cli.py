@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -95,13 +96,28 @@ def test_the_demo_on_data_of_ones_own(
     assert photos in captured.err.replace("\n", "")
 
 
+def test_class_names_are_printed_as_they_are(
+    photos: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("[red]", "a [b] c"):
+        shutil.copytree(Path(photos) / "cat", tmp_path / "data" / name)
+    arguments = ["--data", str(tmp_path / "data"), "--out", str(tmp_path / "out.png")]
+    assert cli.main(["demo", *SMALL, *arguments, "--epochs", "1"]) == 0
+    out = capsys.readouterr().out
+    assert "[red]" in out
+    assert "a [b] c" in out
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["--data", "/no/where"], "`root` must be an existing folder, got '/no/where'"),
-        (["--alpha", "-1"], "`cutmix_alpha` must be finite and at least 0, got -1.0"),
+        (["--cutmix-alpha", "-1"], "`cutmix_alpha` must be 0 or in [1e-6, 1e6], got -1.0"),
         (["--mode", "all"], '`mode` must be one of "elem", "batch"'),
         (["--out", "/no/where/mixed.png"], "`--out` must be in an existing folder"),
+        (["--out", "mixed.psd"], "`--out` must end in .png, .jpg or another picture format"),
+        (["--out", "folder.png"], "`--out` must be a file, got the folder 'folder.png'"),
+        (["--seed", "99999999999999999999"], "`seed` must be at most 9223372036854775807"),
         (["--out", "mixed.exe"], "`--out` must end in .png, .jpg or another picture format"),
         (["--images", "0"], "`--images` must be at least 1, got 0"),
         (["--columns", "0"], "`--columns` must be at least 1, got 0"),
@@ -120,12 +136,13 @@ def test_wrong_use_is_one_line_and_writes_nothing(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "folder.png").mkdir()
     assert cli.main([command, *SMALL, *arguments]) == 1
     error = capsys.readouterr().err
     assert error.startswith("dali-cutmix: ")
     assert message in error
     assert error.count("\n") == 1
-    assert os.listdir(tmp_path) == []
+    assert os.listdir(tmp_path) == ["folder.png"]
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")

@@ -5,6 +5,7 @@ import math
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from dali_cutmix import MixConfig
@@ -16,14 +17,20 @@ from dali_cutmix import MixConfig
         ({"num_classes": 0}, ValueError, "`num_classes` must be at least 1, got 0"),
         ({"num_classes": 2.0}, TypeError, "`num_classes` must be an int, got 2.0"),
         ({"num_classes": True}, TypeError, "`num_classes` must be an int, got True"),
-        ({"cutmix_alpha": -0.1}, ValueError, "`cutmix_alpha` must be finite and at least 0"),
+        (
+            {"cutmix_alpha": -0.1},
+            ValueError,
+            r"`cutmix_alpha` must be 0 or in \[1e-6, 1e6\], got -0.1",
+        ),
         ({"cutmix_alpha": math.nan}, ValueError, "`cutmix_alpha` must be finite"),
         ({"cutmix_alpha": math.inf}, ValueError, "`cutmix_alpha` must be finite"),
+        ({"cutmix_alpha": 1e-50}, ValueError, r"must be 0 or in \[1e-6, 1e6\], got 1e-50"),
+        ({"cutmix_alpha": 10**400}, ValueError, "`cutmix_alpha` must be finite"),
         ({"cutmix_alpha": "1"}, TypeError, "`cutmix_alpha` must be a number, got '1'"),
         ({"cutmix_alpha": 0}, ValueError, "nothing would be mixed"),
-        ({"mixup_alpha": -1}, ValueError, "`mixup_alpha` must be finite and at least 0, got -1"),
+        ({"mixup_alpha": -1}, ValueError, r"`mixup_alpha` must be 0 or in \[1e-6, 1e6\], got -1"),
         ({"switch_prob": 2}, ValueError, r"`switch_prob` must be in \[0, 1\], got 2"),
-        ({"minmax": 0.5}, TypeError, r"`minmax` must be \(lo, hi\), got 0.5"),
+        ({"minmax": 0.5}, TypeError, "`minmax` must be 2 numbers, got 0.5"),
         ({"minmax": (0.1, "1")}, TypeError, "`minmax` must be a number, got '1'"),
         ({"minmax": (0.5, 0.5)}, ValueError, "`minmax` must be .* with 0 <= lo < hi <= 1"),
         ({"minmax": (0.2, 1.1)}, ValueError, "`minmax` must be .* with 0 <= lo < hi <= 1"),
@@ -41,7 +48,7 @@ from dali_cutmix import MixConfig
         ({"mode": "pair"}, ValueError, '`partner` must be "flip" with `mode="pair"`, got "perm'),
         ({"prob": -0.01}, ValueError, r"`prob` must be in \[0, 1\], got -0.01"),
         ({"prob": 1.01}, ValueError, r"`prob` must be in \[0, 1\], got 1.01"),
-        ({"prob": math.nan}, ValueError, r"`prob` must be in \[0, 1\], got nan"),
+        ({"prob": math.nan}, ValueError, "`prob` must be finite, got nan"),
         ({"label_smoothing": 1.5}, ValueError, r"`label_smoothing` must be in \[0, 1\]"),
         ({"label_smoothing": None}, TypeError, "`label_smoothing` must be a number"),
         ({"correct_lam": 1}, TypeError, "`correct_lam` must be a bool, got 1"),
@@ -68,6 +75,13 @@ def test_wrong_options_are_refused_with_the_remedy(
 ) -> None:
     with pytest.raises(error, match=message):
         MixConfig(**{"num_classes": 10, **options})
+
+
+def test_numpy_numbers_are_numbers() -> None:
+    cfg = MixConfig(num_classes=np.int64(5), prob=np.float32(0.5), minmax=[np.float64(0.25), 1])
+    assert cfg == MixConfig(num_classes=5, prob=0.5, minmax=(0.25, 1.0))
+    assert type(cfg.num_classes) is int
+    assert type(cfg.prob) is float
 
 
 def test_unknown_options_are_refused() -> None:
@@ -122,7 +136,7 @@ def test_from_timm_refuses_what_timm_does_not_know_and_asks_for_the_smoothing() 
         MixConfig.from_timm(cutmix_alfa=1.0, label_smoothing=0.0)
     with pytest.raises(TypeError, match=r"timm smooths by 0\.1 where"):
         MixConfig.from_timm(cutmix_alpha=1.0)
-    with pytest.raises(ValueError, match="`mixup_alpha` must be finite"):
+    with pytest.raises(ValueError, match="`mixup_alpha` must be 0 or in"):
         MixConfig.from_timm(mixup_alpha=-1, label_smoothing=0.0)
 
 

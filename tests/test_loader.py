@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import inspect
+import io
 import itertools
 import json
 import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,7 @@ def val(root: str, **options: Any) -> dcm.Loader:
     return dcm.val_loader(root, **{**SMALL, "resize": 40, **options})
 
 
-def digests(loader: dcm.Loader) -> list[int]:
+def digests(loader: Iterable[Any]) -> list[int]:
     """One number for each batch of the rest of the epoch."""
     return [
         hash((images.numpy().tobytes(), targets.numpy().tobytes())) for images, targets in loader
@@ -168,6 +169,87 @@ def test_every_argument_has_an_effect(photos: str, name: str) -> None:
 @pytest.mark.parametrize("name", ["num_threads", "prefetch_queue_depth", "hw_decoder_load"])
 def test_what_is_for_speed_does_not_change_the_stream(photos: str, name: str) -> None:
     assert digests(train(photos)) == digests(train(photos, **{name: 1}))
+
+
+@pytest.mark.parametrize("make", [train, val])
+def test_an_epoch_can_be_taken_by_count(numbered: str, make: Any) -> None:
+    def loader() -> dcm.Loader:
+        return make(numbered, None, batch_size=5) if make is train else make(numbered, batch_size=5)
+
+    one = loader()
+    assert [len(list(itertools.islice(one, 5))) for _ in range(3)] == [5, 5, 5]
+    two, counts = loader(), []
+    for _ in range(3):
+        for i, _ in enumerate(two, 1):
+            if i == len(two):
+                break
+        counts.append(i)
+    assert counts == [5, 5, 5]
+    three, four = loader(), loader()
+    assert [len(list(zip(three, four, strict=False))) for _ in range(3)] == [5, 5, 5]
+    assert three.epoch == four.epoch == 3
+
+
+def test_the_same_batches_however_they_are_taken(numbered: str) -> None:
+    whole = train(numbered, None, batch_size=4)
+    expected = [label for _ in range(3) for _, labels in whole for label in labels.tolist()]
+    pieces, got = train(numbered, None, batch_size=4), []
+    while pieces.epoch < 3:
+        for _, labels in itertools.islice(pieces, 2):
+            got += labels.tolist()
+    assert got == expected
+
+
+# Mixing off and on
+
+
+@pytest.mark.parametrize("depth", [1, 2, 3])
+def test_mixing_is_switched_within_the_prefetch_depth(photos: str, depth: int) -> None:
+    options: dict[str, Any] = {"switchable": True, "with_params": True}
+    options["prefetch_queue_depth"] = depth
+    loader, plain = train(photos, **options), train(photos)
+    lams, k = [], 0
+    for _ in range(4):
+        for (images, targets), (same, row) in zip(loader, plain, strict=True):
+            if k == 4:
+                loader.mixing(False)
+            if k == 12:
+                loader.mixing(True)
+            mixed = bool((targets[1] < 1).any())
+            lams.append(mixed)
+            if mixed:  # neither the data order nor the draws have moved
+                assert torch.equal(images, same)
+                assert torch.equal(targets[0], row)
+            else:
+                assert torch.equal(targets[0], torch.eye(5)[targets[3]])
+            k += 1
+    off = [i for i, mixed in enumerate(lams) if not mixed]
+    assert off == list(range(4 + 1 + depth, 12 + 1 + depth))
+
+
+def test_a_switched_loader_resumes_bit_for_bit(photos: str) -> None:
+    def run(loader: dcm.Loader, start: int, stop: int, states: dict[int, Any]) -> list[int]:
+        out = []
+        for k in range(start, stop):
+            states[k] = json.loads(json.dumps(loader.state_dict()))
+            if k in (3, 8):
+                loader.mixing(k == 8)
+            out += digests(itertools.islice(loader, 1))
+        return out
+
+    states: dict[int, Any] = {}
+    whole = run(train(photos, switchable=True), 0, 14, states)
+    for k in (0, 3, 4, 5, 6, 8, 9, 10):
+        loader = train(photos, switchable=True)
+        loader.load_state_dict(states[k])
+        assert run(loader, k, 14, {}) == whole[k:], k
+
+
+def test_a_loader_that_is_not_switchable_says_so(photos: str) -> None:
+    with pytest.raises(ValueError, match="`switchable` must be True where mixing is to be swi"):
+        train(photos).mixing(False)
+    with pytest.raises(ValueError, match="`switchable` must be False where `mix` is None"):
+        train(photos, None, switchable=True)
 
 
 # Seeds, shards, epochs
@@ -358,6 +440,42 @@ def test_a_state_of_another_stream_is_refused(photos: str) -> None:
     train(photos, seed=1, num_threads=1, prefetch_queue_depth=3).load_state_dict(state)
 
 
+def test_a_state_of_other_data_is_refused(photos: str, tmp_path: Path) -> None:
+    state = train(photos).state_dict()
+    shutil.copytree(photos, tmp_path / "less")
+    (tmp_path / "less" / "cat" / "000.jpg").unlink()
+    with pytest.raises(ValueError, match="images: 79 here, 80 in the state"):
+        train(str(tmp_path / "less")).load_state_dict(state)
+    shutil.copytree(photos, tmp_path / "moved")
+    train(str(tmp_path / "moved")).load_state_dict(state)
+    (tmp_path / "moved" / "cat").rename(tmp_path / "moved" / "dog")
+    with pytest.raises(ValueError, match=r"classes: .*'dog'.* here, .*'cat'.* in the state"):
+        train(str(tmp_path / "moved")).load_state_dict(state)
+
+
+@pytest.mark.parametrize(
+    ("change", "error"),
+    [
+        (None, TypeError),
+        ({}, TypeError),
+        ({"checkpoint": "zz"}, ValueError),
+        ({"checkpoint": ""}, ValueError),
+        ({"checkpoint": "00ff"}, ValueError),
+        ({"checkpoint": 5}, ValueError),
+    ],
+)
+def test_a_damaged_state_leaves_the_loader_as_it_was(
+    photos: str, change: Any, error: type[Exception]
+) -> None:
+    loader, other = train(photos), train(photos)
+    next(loader)
+    next(other)
+    state = {**loader.state_dict(), **change} if change else change
+    with pytest.raises(error, match="`state`"):
+        loader.load_state_dict(state)
+    assert digests(loader) == digests(other)
+
+
 def test_a_closed_loader_says_so(photos: str) -> None:
     with train(photos) as loader:
         next(loader)
@@ -374,6 +492,16 @@ def test_a_closed_loader_says_so(photos: str) -> None:
     ("options", "error", "message"),
     [
         ({"batch_size": 0}, ValueError, "`batch_size` must be at least 1, got 0"),
+        ({"batch_size": 2**31}, ValueError, "`batch_size` must be at most 2147483647"),
+        ({"size": "16"}, TypeError, "`size` must be an int, got '16'"),
+        ({"size": 2**31}, ValueError, "`size` must be at most 32768"),
+        ({"area": 0.5}, TypeError, "`area` must be 2 numbers, got 0.5"),
+        ({"mean": (float("nan"), 0, 0)}, ValueError, "`mean` must be finite, got nan"),
+        ({"antialias": "no"}, TypeError, "`antialias` must be a bool, got 'no'"),
+        ({"hflip": "x"}, TypeError, "`hflip` must be a number, got 'x'"),
+        ({"seed": 2**63}, ValueError, "`seed` must be at most"),
+        ({"shard_id": 0.0, "num_shards": 1}, TypeError, "`shard_id` must be an int, got 0.0"),
+        ({"shard_id": 0, "num_shards": 99}, ValueError, "`num_shards` must be at most the number"),
         ({"batch_size": 2.0}, TypeError, "`batch_size` must be an int, got 2.0"),
         ({"batch_size": 81}, ValueError, "`batch_size` must be at most the 80 images of a shard"),
         ({"batch_size": 1}, ValueError, "`batch_size` must be at least 2 for mixing, got 1"),
@@ -390,7 +518,7 @@ def test_a_closed_loader_says_so(photos: str) -> None:
         ({"area": (0.5, 1.5)}, ValueError, r"`area` must be within \(0, 1\], got"),
         ({"ratio": (2.0, 1.0)}, ValueError, r"`ratio` must be \(low, high\) with 0 < low"),
         ({"hflip": 1.5}, ValueError, r"`hflip` must be in \[0, 1\], got 1.5"),
-        ({"std": (1.0, 0.0, 1.0)}, ValueError, "`mean` and `std` must be 3 numbers, std above 0"),
+        ({"std": (1.0, 0.0, 1.0)}, ValueError, "`std` must be above 0, got"),
         ({"hw_decoder_load": 2}, ValueError, r"`hw_decoder_load` must be in \[0, 1\], got 2"),
         ({"shard_id": 0}, ValueError, "`shard_id` and `num_shards` must be given together"),
         ({"shard_id": 2, "num_shards": 2}, ValueError, r"`shard_id` must be in \[0, num_shards\)"),
@@ -441,18 +569,30 @@ def test_wrong_roots_are_refused(make: Any, tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def damaged(photos: str, tmp_path: Path) -> Iterator[Path]:
+def damaged(photos: str, tmp_path: Path) -> Path:
     shutil.copytree(photos, tmp_path / "data")
     return tmp_path / "data"
 
 
 @pytest.mark.parametrize("make", [train, val])
-@pytest.mark.parametrize("damage", ["truncated", "empty", "text", "cut in the header", "gone"])
+@pytest.mark.parametrize(
+    "damage", ["truncated", "empty", "text", "cut in the header", "gone", "gif", "cut png"]
+)
 def test_a_file_that_cannot_be_decoded_is_named(make: Any, damage: str, damaged: Path) -> None:
     victim = damaged / "coffee" / "003.jpg"
     whole = victim.read_bytes()
-    content = {"truncated": whole[:2000], "empty": b"", "text": b"no image" * 99, "gone": None}
+    content: dict[str, Any] = {
+        "truncated": whole[:2000],
+        "empty": b"",
+        "text": b"no image" * 99,
+        "gone": None,
+    }
     content["cut in the header"] = whole[:100]
+    for kind in ("gif", "png"):
+        buffer = io.BytesIO()
+        Image.open(io.BytesIO(whole)).save(buffer, kind)
+        content[kind] = buffer.getvalue()
+    content["cut png"] = content["png"][: len(content["png"]) // 2]
     os.remove(victim)
     if damage == "gone":
         os.symlink(damaged / "nothing.jpg", victim)
@@ -463,11 +603,73 @@ def test_a_file_that_cannot_be_decoded_is_named(make: Any, damage: str, damaged:
         make(str(damaged), batch_size=80)
 
 
+def test_a_damaged_file_of_a_list_is_named(photos: str, tmp_path: Path) -> None:
+    files = sorted(str(p) for p in Path(photos).rglob("*.jpg"))
+    bad = tmp_path / "bad.jpg"
+    bad.write_bytes(b"no image" * 99)
+    options = {"batch_size": 80, "num_threads": 2, "device_id": None, "seed": 1}
+    with pytest.raises(ValueError, match=r"1 image file\(s\) cannot be read: .*bad.jpg"):
+        dcm.Loader(
+            user_pipeline(80), files=[*files[:-1], str(bad)], labels=list(range(80)), **options
+        )
+
+
+def test_the_classes_of_validation_are_those_of_training(photos: str, tmp_path: Path) -> None:
+    classes = train(photos).classes
+    val(photos, classes=classes)
+    shutil.copytree(photos, tmp_path / "val")
+    shutil.rmtree(tmp_path / "val" / "cat")
+    with pytest.raises(
+        ValueError, match=r"`classes` must be the 4 class folders .* differ in 'cat'"
+    ):
+        val(str(tmp_path / "val"), classes=classes)
+
+
+@pytest.mark.parametrize(("rank", "world"), [("3", None), ("", "2"), ("0", "abc"), (None, "2")])
+def test_a_broken_environment_is_named(
+    photos: str, rank: str | None, world: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in (("RANK", rank), ("WORLD_SIZE", world)):
+        if value is None:
+            monkeypatch.delenv(name, raising=False)
+        else:
+            monkeypatch.setenv(name, value)
+    with pytest.raises(ValueError, match="RANK and WORLD_SIZE of the environment must be numbers"):
+        train(photos)
+
+
+def test_a_loader_of_something_else_is_refused() -> None:
+    with pytest.raises(TypeError, match="`pipeline` must be a @pipeline_def function, got 3"):
+        dcm.Loader(3, batch_size=2)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="`batch_size` must be given"):
+        dcm.Loader(user_pipeline(3))
+
+    @pipeline_def
+    def lonely(files: list[str]) -> Any:
+        return fn.readers.file(files=files, pad_last_batch=True)[0]
+
+    with pytest.raises(ValueError, match="`pipeline` must return images and targets, got one"):
+        dcm.Loader(lonely, files=[__file__], batch_size=1, num_threads=1, device_id=None)
+
+
+def test_partial_batches_need_shards_that_stay(numbered: str) -> None:
+    @pipeline_def
+    def pipe(root: str) -> Any:
+        encoded, labels = fn.readers.file(
+            file_root=root, pad_last_batch=True, num_shards=2, shard_id=0
+        )
+        return fn.resize(fn.decoders.image(encoded), size=(8, 8)), labels
+
+    options: dict[str, Any] = {"batch_size": 4, "num_threads": 1, "device_id": None}
+    with pytest.raises(ValueError, match="`pipeline` must read with stick_to_shard=True"):
+        dcm.Loader(pipe, last_batch="partial", root=numbered, **options)
+
+
 def user_pipeline(num_classes: int, *, resize: bool = True, pad: bool = True) -> Any:
     @pipeline_def
     def pipe(files: list[str], labels: list[int]) -> Any:
         encoded, index = fn.readers.file(files=files, labels=labels, pad_last_batch=pad)
-        images = fn.decoders.image(encoded)
+        images = imagenet.decode(encoded, "cpu")
         if resize:
             images = fn.resize(images, size=(24, 32))
         mixed = dcm.mix(images, index, dcm.MixConfig(num_classes=num_classes))

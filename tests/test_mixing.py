@@ -307,8 +307,10 @@ def test_wrong_images_are_named(images: Any, layout: str) -> None:
         np.array([0, 2**40] * 8, np.int64),
         np.array([0, 2.5] * 8, np.float32),
         np.zeros((16, 5), np.float32),
+        np.zeros((16, 0), np.int32),
+        np.zeros((16, 2), np.int32),
     ],
-    ids=["too large", "negative", "beyond int32", "float", "float rows"],
+    ids=["too large", "negative", "beyond int32", "float", "float rows", "empty", "two"],
 )
 def test_wrong_integer_labels_are_named(labels: Array, targets: Any) -> None:
     images = np.zeros((16, 8, 9, 3), np.uint8)
@@ -331,6 +333,25 @@ def test_wrong_float_labels_are_named(labels: Array) -> None:
     assert words.startswith("`labels` must be float32 rows of `num_classes`")
 
 
+@pytest.mark.parametrize(
+    "draws",
+    [
+        {"partner": np.full(16, 16, np.int32), "box": np.zeros((16, 4), np.int32)},
+        {"partner": np.zeros(16, np.int32), "box": np.full((16, 4), 9, np.int32)},
+    ],
+    ids=["partner", "box"],
+)
+def test_wrong_params_are_named(draws: dict[str, Array]) -> None:
+    images = np.zeros((16, 8, 9, 3), np.uint8)
+    cfg, draws = dcm.MixConfig(num_classes=2), {"lam": np.ones(16), **draws}
+    pipe = graphs.mix_pipeline(images, np.zeros(16, np.int32), cfg, draws=draws)
+    with pytest.raises((RuntimeError, ValueError, TypeError)) as caught:
+        pipe.run()
+    words = dcm.checks.explain(caught.value)
+    assert words is not None
+    assert words.startswith("`params` must hold a partner in the batch and a box inside the image")
+
+
 def build(batch_size: int = 16, cfg: Any = None, **options: Any) -> None:
     @pipeline_def(batch_size=batch_size, num_threads=1, device_id=None, seed=1)
     def pipe() -> Any:
@@ -349,6 +370,7 @@ def build(batch_size: int = 16, cfg: Any = None, **options: Any) -> None:
         ({"cfg": {"num_classes": 2}}, TypeError, "`cfg` must be a MixConfig, got {'num_cl"),
         ({"images": np.zeros(3)}, TypeError, "`images` must be a DataNode of a pipeline, got nda"),
         ({"labels": 3}, TypeError, "`labels` must be a DataNode of a pipeline, got int"),
+        ({"params": "x"}, TypeError, "`params` must be MixParams with a box or a position"),
         ({"seed": -1}, ValueError, "`seed` must be at least 0, got -1"),
         ({"seed": 1.5}, TypeError, "`seed` must be an int, got 1.5"),
     ],

@@ -1,0 +1,140 @@
+"""Losses on pairs equal torch's (and timm's rules) on the dense rows, gradients too."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from dali_cutmix import losses
+
+DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
+
+
+def batch(n: int, k: int, device: str) -> tuple[torch.Tensor, Any]:
+    """Logits and pairs, with equal labels and shares of 0 and 1 among them."""
+    generator = torch.Generator().manual_seed(n * k)
+    logits = torch.randn(n, k, generator=generator)
+    label_a, label_b = (torch.randint(k, (n,), generator=generator) for _ in range(2))
+    lam = torch.rand(n, generator=generator)
+    label_b[: n // 4] = label_a[: n // 4]
+    lam[n // 8 : n // 4 + 2] = torch.tensor([0.0, 1.0]).repeat(n)[: n // 4 + 2 - n // 8]
+    return logits.to(device), tuple(x.to(device) for x in (label_a, label_b, lam))
+
+
+def rows(pair: Any, k: int, smoothing: float) -> torch.Tensor:
+    label_a, label_b, lam = pair
+    off = smoothing / k
+    one_hot = [F.one_hot(x, k) * (1 - smoothing) + off for x in (label_a, label_b)]
+    return lam[:, None] * one_hot[0] + (1 - lam[:, None]) * one_hot[1]
+
+
+def value_and_gradient(function: Any, logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    leaf = logits.clone().requires_grad_()
+    value = function(leaf)
+    value.backward()
+    assert leaf.grad is not None
+    return value.detach(), leaf.grad
+
+
+def assert_equal(mine: Any, dense: Any, logits: torch.Tensor) -> None:
+    (value, gradient), (expected, expected_gradient) = (
+        value_and_gradient(f, logits) for f in (mine, dense)
+    )
+    assert value.shape == ()
+    assert abs(value - expected) < 1e-6 * max(1, abs(expected))
+    assert (gradient - expected_gradient).abs().max() < 1e-6
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("smoothing", [0.0, 0.1, 1.0])
+@pytest.mark.parametrize(("n", "k"), [(64, 2), (32, 1000), (16, 21841)])
+def test_cross_entropy_of_pairs_equals_that_of_rows(
+    n: int, k: int, smoothing: float, device: str
+) -> None:
+    logits, pair = batch(n, k, device)
+    dense = rows(pair, k, smoothing)
+    assert_equal(
+        lambda x: losses.cross_entropy(x, pair, label_smoothing=smoothing),
+        lambda x: F.cross_entropy(x, dense),
+        logits,
+    )
+    assert_equal(
+        lambda x: losses.cross_entropy(x, dense), lambda x: F.cross_entropy(x, dense), logits
+    )
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("threshold", [None, 0.0, 0.2, 0.5])
+@pytest.mark.parametrize("smoothing", [0.0, 0.1, 0.5])
+@pytest.mark.parametrize(("n", "k"), [(64, 2), (32, 1000)])
+def test_binary_cross_entropy_of_pairs_equals_that_of_rows(
+    n: int, k: int, smoothing: float, threshold: float | None, device: str
+) -> None:
+    logits, pair = batch(n, k, device)
+    dense = rows(pair, k, smoothing)
+    target = dense if threshold is None else (dense > threshold).to(dense.dtype)
+
+    def expected(x: torch.Tensor) -> torch.Tensor:
+        return F.binary_cross_entropy_with_logits(x, target)
+
+    assert_equal(
+        lambda x: losses.binary_cross_entropy(
+            x, pair, label_smoothing=smoothing, target_threshold=threshold
+        ),
+        expected,
+        logits,
+    )
+    assert_equal(
+        lambda x: losses.binary_cross_entropy(x, dense, target_threshold=threshold),
+        expected,
+        logits,
+    )
+
+
+def test_accuracy_credits_by_share() -> None:
+    logits = torch.tensor([[3.0, 0, 0], [0, 3, 0], [0, 0, 3], [3, 0, 0]])
+    pair = (
+        torch.tensor([0, 0, 0, 0]),
+        torch.tensor([1, 1, 1, 0]),
+        torch.tensor([0.75, 0.75, 0.75, 0.75]),
+    )
+    # predicted: the original, the partner, neither, both the same class
+    expected = (0.75 + 0.25 + 0 + 1) / 4
+    assert losses.mixed_accuracy(logits, pair).item() == pytest.approx(expected)
+    assert losses.mixed_accuracy(logits, rows(pair, 3, 0.0)).item() == pytest.approx(expected)
+
+
+def test_accuracy_without_mixing_is_top_1() -> None:
+    logits, (label_a, _, _) = batch(64, 10, "cpu")
+    top_1 = (logits.argmax(1) == label_a).float().mean()
+    one_hot = F.one_hot(label_a, 10).float()
+    assert torch.equal(losses.mixed_accuracy(logits, one_hot), top_1)
+
+
+@pytest.mark.parametrize(
+    "function", [losses.cross_entropy, losses.binary_cross_entropy, losses.mixed_accuracy]
+)
+def test_wrong_targets_are_refused(function: Any) -> None:
+    logits = torch.zeros(4, 3)
+    labels = torch.zeros(4, dtype=torch.int64)
+    with pytest.raises(ValueError, match=r"`targets` must be float rows of shape \(4, 3\) or"):
+        function(logits, labels)
+    with pytest.raises(ValueError, match=r"`targets` must be float rows .* got torch.int64"):
+        function(logits, torch.zeros(4, 3, dtype=torch.int64))
+    with pytest.raises(TypeError, match=r"`targets` must be rows or \(label_a, label_b, lam\)"):
+        function(logits, (labels, labels))
+    with pytest.raises(ValueError, match=r"three tensors of shape \(4,\), got one of shape \(3,\)"):
+        function(logits, (labels, labels, torch.zeros(3)))
+
+
+def test_wrong_options_are_refused() -> None:
+    logits, pair = batch(4, 3, "cpu")
+    with pytest.raises(ValueError, match=r"`label_smoothing` must be in \[0, 1\], got 2"):
+        losses.cross_entropy(logits, pair, label_smoothing=2)
+    with pytest.raises(ValueError, match=r"`target_threshold` must be in \[0, 1\], got -1"):
+        losses.binary_cross_entropy(logits, pair, target_threshold=-1)
+    with pytest.raises(ValueError, match="`label_smoothing` must be 0 for rows of targets"):
+        losses.binary_cross_entropy(logits, rows(pair, 3, 0.0), label_smoothing=0.1)
