@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import doctest
 import importlib
+import json
 import pkgutil
 import re
 import subprocess
@@ -43,7 +44,7 @@ def test_docstring_examples(test: doctest.DocTest, photos: str) -> None:
 
 def test_public_functions_have_examples() -> None:
     named = {param.id for param in examples()}
-    for function in ("mixing.mix", "mixing.cutmix", "loader.train_loader", "loader.val_loader"):
+    for function in ("mixing.mix", "mixing.cutmix", "mixing.mixup", "loader.train_loader"):
         assert f"dali_cutmix.{function}" in named
 
 
@@ -65,12 +66,15 @@ def test_readme_code_runs(block: int, photos: str) -> None:
         code = code.replace("device_id=0", "device_id=None")
         device = "cpu"
     model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.LazyLinear(5, device=device))
-    names = {"torch": torch, "model": model}
+    names = {"torch": torch, "model": model, "dcm": dali_cutmix}
     exec(compile(code, f"README.md, block {block}", "exec"), names)
     if block == 0:
         assert names["loss"].item() > 0
-    else:
+        assert 0 <= names["accuracy"].item() <= 1
+    elif block == 1:
         assert names["targets"].as_cpu().as_array().shape == (32, 5)
+    else:
+        assert names["cfg"] == names["same"]
 
 
 def test_the_readme_names_every_option() -> None:
@@ -79,10 +83,29 @@ def test_the_readme_names_every_option() -> None:
         assert f"| `{field.name}` |" in table
 
 
-def test_the_example_runs(photos: str) -> None:
-    script = ROOT / "examples" / "embed_in_your_pipeline.py"
-    arguments = ["--data", photos, "--num-classes", "5", "--batch-size", "32"]
-    done = subprocess.run(
-        [sys.executable, script, *arguments], capture_output=True, text=True, check=True
-    )
-    assert done.stdout.count("images (32, 3, 160, 160), targets (32, 5) on cpu") == 2
+@pytest.mark.parametrize(
+    ("name", "arguments", "line", "times"),
+    [
+        (
+            "embed_in_your_pipeline",
+            ["--batch-size", "32"],
+            "images (32, 3, 160, 160), targets (32, 5) on cpu",
+            2,
+        ),
+        ("mix_with_a_second_reader", ["--batch-size", "1"], "1 image(s) of (3, 160, 160)", 4),
+    ],
+)
+def test_the_examples_run(
+    photos: str, name: str, arguments: list[str], line: str, times: int
+) -> None:
+    script = ROOT / "examples" / f"{name}.py"
+    command = [sys.executable, script, "--data", photos, "--num-classes", "5", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout.count(line) == times
+
+
+def test_the_benchmark_of_the_losses_runs(tmp_path: Path) -> None:
+    result = tmp_path / "losses.json"
+    command = [sys.executable, ROOT / "benchmarks" / "losses.py", "--repeats", "3"]
+    subprocess.run([*command, "--json", result], capture_output=True, check=True)
+    assert len(json.loads(result.read_text())["results"]) == 2

@@ -425,3 +425,68 @@ def test_pairing_by_place_needs_full_batches() -> None:
         words = dcm.checks.explain(caught.value)
         assert words is not None
         assert words.startswith("Every batch must be full where samples are paired by their place")
+
+
+BASE = dcm.MixConfig(num_classes=8, mixup_alpha=0.4, prob=0.8, label_smoothing=0.05)
+EFFECTIVE: dict[str, Any] = {
+    "num_classes": 9,
+    "cutmix_alpha": 0.3,
+    "mixup_alpha": 1.0,
+    "prob": 0.3,
+    "switch_prob": 0.2,
+    "mode": "batch",
+    "minmax": (0.2, 0.8),
+    "correct_lam": False,
+    "label_smoothing": 0.0,
+    "box": "timm",
+    "partner": "roll",
+}
+CUTMIX = dcm.MixConfig(num_classes=8)
+MIXUP = dcm.MixConfig(num_classes=8, mixup_alpha=0.4, cutmix_alpha=0.0)
+ALWAYS_CUT = dcm.MixConfig(num_classes=8, mixup_alpha=0.4, switch_prob=1.0)
+INEFFECTIVE: list[tuple[dcm.MixConfig, dict[str, Any]]] = [
+    (CUTMIX, {"switch_prob": 0.1}),
+    (CUTMIX, {"box": "torchvision"}),
+    (MIXUP, {"switch_prob": 0.1}),
+    (MIXUP, {"box": "timm"}),
+    (MIXUP, {"correct_lam": False}),
+    (ALWAYS_CUT, {"mixup_alpha": 1.0}),
+]
+
+
+def stream(cfg: dcm.MixConfig) -> list[bytes]:
+    images = graphs.distinct_images(np.random.default_rng(0), 16, (16, 23))
+    pipe = graphs.mix_pipeline(images, np.arange(16) % 8, cfg, seed=3)
+    return [array.tobytes() for batch in graphs.run(pipe, 4) for array in (batch[0], batch[-1])]
+
+
+@pytest.mark.parametrize("option", EFFECTIVE)
+def test_every_option_has_an_effect(option: str) -> None:
+    assert stream(BASE) != stream(dataclasses.replace(BASE, **{option: EFFECTIVE[option]}))
+
+
+def test_the_effective_options_are_all() -> None:
+    names = {field.name for field in dataclasses.fields(dcm.MixConfig)}
+    assert names - set(EFFECTIVE) == {"targets", "labels"}  # other shapes, tested elsewhere
+
+
+@pytest.mark.parametrize(("cfg", "change"), INEFFECTIVE, ids=str)
+def test_an_option_of_what_is_off_has_none(cfg: dcm.MixConfig, change: dict[str, Any]) -> None:
+    assert stream(cfg) == stream(dataclasses.replace(cfg, **change))
+
+
+@pytest.mark.parametrize("box", ["paper", "timm", "torchvision", "inside"])
+def test_odd_sides_tell_the_box_rules_apart(box: Any) -> None:
+    # side 5 of 10: paper [c - 2, c + 2), timm [c - 2, c + 3), inside anywhere with all 5.
+    draws = {
+        "lam": np.full(2, 0.75 - 1e-9),
+        "partner": np.array([1, 0], np.int32),
+        "position": np.full((2, 2), 0.55),
+    }
+    images = np.zeros((2, 10, 10, 3), np.uint8)
+    cfg = dcm.MixConfig(num_classes=2, box=box)
+    ((_, _, (found, _), *_),) = graphs.run(
+        graphs.mix_pipeline(images, np.arange(2), cfg, draws=draws)
+    )
+    expected = {"paper": [3, 3, 4, 4], "timm": [3, 3, 5, 5], "inside": [3, 3, 5, 5]}
+    assert found.tolist() == expected.get(box, [3, 3, 4, 4])
