@@ -375,6 +375,37 @@ def test_wrong_partners_are_refused() -> None:
         pipe("own", pair)
 
 
+def test_in_a_pipeline_with_conditionals() -> None:
+    images = graphs.distinct_images(np.random.default_rng(4), 16, (10, 14))
+    cfg = dcm.MixConfig(num_classes=16, mixup_alpha=0.4, prob=0.8)
+
+    def body() -> Any:
+        pixels = graphs.feed(images, "HWC")
+        mixed = dcm.mix(pixels, graphs.feed(np.arange(16)), cfg)
+        return mixed.images, mixed.targets
+
+    @pipeline_def(batch_size=16, num_threads=1, device_id=None, seed=1)
+    def plain() -> Any:
+        return body()
+
+    @pipeline_def(batch_size=16, num_threads=1, device_id=None, seed=1, enable_conditionals=True)
+    def conditional() -> Any:
+        out, targets = body()
+        if fn.random.coin_flip(dtype=types.BOOL, seed=2):
+            out = fn.flip(out)
+        return out, targets
+
+    for (a, row), (b, same) in zip(
+        *(graphs.run(p(), 3) for p in (plain, conditional)), strict=True
+    ):
+        assert np.array_equal(row, same)
+        flipped = [np.array_equal(x, y[:, ::-1]) for x, y in zip(a, b, strict=True)]
+        kept = [np.array_equal(x, y) for x, y in zip(a, b, strict=True)]
+        assert all(i != k for i, k in zip(flipped, kept, strict=True))
+        assert any(flipped)
+        assert any(kept)
+
+
 # Enabled or not
 
 

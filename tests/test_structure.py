@@ -43,6 +43,18 @@ def test_the_graph_does_not_need_torch(module: str) -> None:
     assert not any(name.split(".")[0] == "torch" for name in imports(module))
 
 
+def test_pipelines_and_what_stands_before_them() -> None:
+    # Only what is in front of the pipelines knows them.
+    front = {"folder_loaders", "demo", "cli"}
+    for path in PACKAGE.glob("*.py"):
+        knows = any(name.startswith("dali_cutmix.pipelines") for name in imports(path.stem))
+        assert not knows or path.stem in front, path
+    modules = {"config", "folders", "mixing", "sampling"}
+    tree = (PACKAGE / "pipelines" / "imagenet.py").read_text()
+    used = {line.split()[1] for line in tree.splitlines() if line.startswith("from dali_cutmix")}
+    assert used <= {f"dali_cutmix.{module}" for module in modules}
+
+
 def test_only_sampling_draws() -> None:
     for path in PACKAGE.glob("*.py"):
         if path.stem != "sampling":
