@@ -118,7 +118,7 @@ class MixConfig:
             raise ValueError(
                 '`label_smoothing` must be 0 with `targets="pair"`, got '
                 f"{self.label_smoothing}: smooth in the loss instead "
-                "(torch's cross_entropy has `label_smoothing`)."
+                "(dali_cutmix.losses.cross_entropy has `label_smoothing`)."
             )
         if self.labels == "float" and self.label_smoothing:
             raise ValueError(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 import warnings
+from collections import deque
 from collections.abc import Callable, Collection, Iterator, Sequence
 from types import TracebackType
 from typing import Any, Literal, NoReturn
@@ -237,7 +238,7 @@ class Loader:
         except StopIteration:
             return None
         if self._switch is not None:
-            self._switch.consumed += 1
+            self._switch.arrived()
         return outputs
 
     def _running(self) -> DALIGenericIterator:
@@ -246,7 +247,8 @@ class Loader:
         return self._batches
 
     def _stream_options(self) -> dict[str, str]:
-        return {k: _printed(v) for k, v in self._options.items() if k not in _NOT_IN_STATE}
+        options = {"switchable": self._switch is not None, **self._options}
+        return {k: _printed(v) for k, v in options.items() if k not in _NOT_IN_STATE}
 
     def _data(self) -> dict[str, str]:
         return {"images": str(self._meta["epoch_size"]), "classes": _printed(self.classes)}
@@ -267,20 +269,24 @@ class _Switch:
 
     def __init__(self, batch_size: int, on: bool = True, given: Sequence[bool] = ()) -> None:
         self.on = on
-        self.consumed = 0
         self._batch_size = batch_size
-        self._repeat = list(given)  # answers that were given before the state was saved
-        self._given: list[bool] = []  # answers given since; the first `consumed` are used up
+        self._again = deque(given)  # answers that were under way when the state was saved
+        self._under_way: deque[bool] = deque()
+        self._last = on
 
     def __call__(self) -> list[np.ndarray[Any, Any]]:
-        answered = len(self._given)
-        self._given.append(self._repeat[answered] if answered < len(self._repeat) else self.on)
-        return [np.array(self._given[-1])] * self._batch_size
+        answer = self._again.popleft() if self._again else self.on
+        self._under_way.append(answer)
+        return [np.array(answer)] * self._batch_size
+
+    def arrived(self) -> None:
+        """A batch has arrived."""
+        self._last = self._under_way.popleft()
 
     def state(self, fresh: bool) -> dict[str, Any]:
-        used = 0 if fresh else self.consumed
-        given = self._given + self._repeat[len(self._given) :]
-        return {"on": self.on, "given": given[used:]}
+        """Returns plain values; `fresh` for the state before the one batch that has arrived."""
+        given = [*([self._last] if fresh else []), *self._under_way, *self._again]
+        return {"on": self.on, "given": given}
 
 
 def _about_files(text: str, options: dict[str, Any]) -> str | None:

@@ -434,6 +434,8 @@ def test_a_state_of_another_stream_is_refused(photos: str) -> None:
         train(photos, seed=2).load_state_dict(state)
     with pytest.raises(ValueError, match=r"mix: .*prob=0.5.* here, .*prob=1.0.* in the state"):
         train(photos, dcm.MixConfig(prob=0.5), seed=1).load_state_dict(state)
+    with pytest.raises(ValueError, match="switchable: True here, False in the state"):
+        train(photos, seed=1, switchable=True).load_state_dict(state)
     with pytest.raises(ValueError, match="must be of version 1, got version 99"):
         train(photos, seed=1).load_state_dict({**state, "version": 99})
     # What does not change the stream may differ.
