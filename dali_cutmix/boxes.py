@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 from nvidia.dali import fn, types
 from nvidia.dali import math as dmath
 from nvidia.dali.data_node import DataNode
@@ -49,8 +50,9 @@ def between(
     side = int(lo * S) + floor(sides * (int(hi * S) - int(lo * S))) in each axis, as timm 1.0.31
     draws it for cutmix_minmax; empty where lam is 1.
     """
-    low = dmath.floor(size * minmax[0])
-    drawn = low + dmath.floor(sides * (dmath.floor(size * minmax[1]) - low))
+    length = fn.cast(size, dtype=types.FLOAT64)  # int32 times a number would be float32
+    low = dmath.floor(length * _float64(minmax[0]))
+    drawn = low + dmath.floor(sides * (dmath.floor(length * _float64(minmax[1])) - low))
     return _placed(drawn * (lam < 1.0), position, size)
 
 
@@ -59,6 +61,11 @@ def corrected_lam(box: DataNode, size: DataNode) -> DataNode:
     # In float64 the product of the two ratios is exact enough for any image size.
     side_share = box[2:] / fn.cast(size, dtype=types.FLOAT64)
     return 1.0 - side_share[0] * side_share[1]
+
+
+def _float64(value: float) -> DataNode:
+    """Returns a constant in float64: DALI takes a bare Python number for a float32."""
+    return types.Constant(np.float64(value), dtype=types.FLOAT64)
 
 
 def _sides(lam: DataNode, size: DataNode) -> DataNode:

@@ -11,9 +11,18 @@ import re
 
 import numpy as np
 from nvidia.dali import fn, types
+from nvidia.dali import math as dmath
 from nvidia.dali.data_node import DataNode
 
-__all__ = ["class_index", "class_row", "dali_reason", "explain", "uint8_hwc"]
+__all__ = [
+    "class_index",
+    "class_row",
+    "dali_reason",
+    "explain",
+    "same_shape",
+    "switch",
+    "uint8_hwc",
+]
 
 
 def uint8_hwc(images: DataNode) -> DataNode:
@@ -34,6 +43,20 @@ def class_row(labels: DataNode, num_classes: int) -> DataNode:
     return fn.reshape(labels, shape=[num_classes])
 
 
+def same_shape(others: DataNode, images: DataNode) -> DataNode:
+    """Returns the other images as they are; fails unless each has the shape of its image."""
+    shape = images.shape(dtype=types.INT32)
+    difference = fn.reductions.sum(dmath.abs(shape - others.shape(dtype=types.INT32)))
+    start = fn.reshape(fn.cast(difference, dtype=types.INT32), shape=[1])
+    zero = fn.slice(types.Constant(np.zeros(1, np.int32)), start=start, shape=[1], axes=[0])
+    return fn.reinterpret(others, shape=shape + zero)
+
+
+def switch(enabled: DataNode) -> DataNode:
+    """Returns a scalar as bool (); fails for anything that is no scalar."""
+    return fn.reshape(enabled, shape=[]) != 0
+
+
 _WORDS = {
     ("checks", "uint8_hwc"): "`images` must be uint8, HWC and of one size: "
     "resize before mixing, normalise and transpose after it.",
@@ -44,6 +67,8 @@ _WORDS = {
         "class_row",
     ): '`labels` must be float32 rows of `num_classes` with `labels="float"`.',
 }
+_WORDS["checks", "same_shape"] = "`partners` must have images of the shape of `images`."
+_WORDS["checks", "switch"] = "`enabled` must be a bool, or a number, for each sample."
 _WORDS |= {
     ("compositing", name): _WORDS["checks", "uint8_hwc"]
     for name in ("blend", "gather", "paste", "paste_within")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import numbers
 import os
+import re
 from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
@@ -146,8 +147,9 @@ class MixConfig:
         """Returns the configuration that mixes as ``timm.data.Mixup(**options)`` does (1.0.31).
 
         Takes timm's names, with timm's defaults: mixup_alpha (1.0), cutmix_alpha (0.0),
-        cutmix_minmax (None), prob (1.0), switch_prob (0.5), mode ("batch"), correct_lam (True),
-        num_classes. `label_smoothing` must be given: timm smooths by 0.1 where it is left out.
+        cutmix_minmax (None), prob (1.0), switch_prob (0.5), mode ("batch"), correct_lam (True).
+        Two differ: `label_smoothing` must be given, where timm smooths by 0.1, and `num_classes`
+        is None, where timm assumes 1000. Of multi_label only timm's default, False, is known.
         The result is an ordinary configuration, with ``partner="flip"`` and ``box="timm"``.
 
         Raises:
@@ -160,23 +162,30 @@ class MixConfig:
         unknown = sorted(options.keys() - _TIMM_DEFAULTS.keys() - {"label_smoothing"})
         if unknown:
             known = ", ".join([*_TIMM_DEFAULTS, "label_smoothing"])
-            raise TypeError(f"`{unknown[0]}` is no option of timm's Mixup known here: {known}.")
+            names = ", ".join(f"`{name}`" for name in unknown)
+            raise TypeError(f"{names}: no option of timm's Mixup that is known here, {known}.")
         if "label_smoothing" not in options:
             raise TypeError(
                 "`label_smoothing` must be given: timm smooths by 0.1 where it is left out."
             )
         given = {**_TIMM_DEFAULTS, **options}
+        if given.pop("multi_label"):
+            raise ValueError(
+                "`multi_label` must be False, got True: timm then smooths towards 0.5. "
+                'For rows mixed as given use MixConfig with `labels="float"`.'
+            )
         minmax = given.pop("cutmix_minmax")
         if minmax is None:
             return cls(**given, partner="flip", box="timm")
         given |= {"cutmix_alpha": 1.0, "correct_lam": True}  # as timm has it
-        return cls(**given, partner="flip", minmax=tuple(minmax))
+        return cls(**given, partner="flip", minmax=minmax)
 
     @classmethod
     def from_yaml(cls, path_or_text: str | os.PathLike[str]) -> MixConfig:
         """Returns `from_timm` of the options under ``augmentation:`` in a YAML file or text.
 
-        A string with a line break or ``": "`` is text, any other is a path.
+        A string with a line break, or a colon before a space or at its end, is text; any other is
+        a path.
 
         Raises:
             FileNotFoundError: there is no such file.
@@ -185,10 +194,13 @@ class MixConfig:
         >>> MixConfig.from_yaml("augmentation: {cutmix_alpha: 1.0, label_smoothing: 0}").mode
         'batch'
         """
-        text = os.fspath(path_or_text)
-        if not ("\n" in text or ": " in text):
-            with open(text, encoding="utf-8") as file:
+        if isinstance(path_or_text, str) and re.search(r"\n|:( |$)", path_or_text):
+            text = path_or_text
+        elif isinstance(path_or_text, (str, os.PathLike)):
+            with open(path_or_text, encoding="utf-8") as file:
                 text = file.read()
+        else:
+            raise TypeError(f"`path_or_text` must be a path or a text, got {path_or_text!r}.")
         try:
             document = yaml.safe_load(text)
         except yaml.YAMLError as error:
@@ -211,6 +223,7 @@ _TIMM_DEFAULTS: dict[str, Any] = {
     "mode": "batch",
     "correct_lam": True,
     "num_classes": None,
+    "multi_label": False,
 }
 
 

@@ -175,6 +175,10 @@ def val_loader(
     80
     """
     found = class_names(root)
+    if classes is not None and not (
+        isinstance(classes, (list, tuple)) and all(isinstance(name, str) for name in classes)
+    ):
+        raise TypeError(f"`classes` must be a list of class names, got {classes!r}.")
     if classes is not None and list(classes) != found:
         other = sorted(set(classes) ^ set(found))
         raise ValueError(

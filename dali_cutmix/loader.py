@@ -17,7 +17,7 @@ from nvidia.dali.plugin.base_iterator import LastBatchPolicy
 from nvidia.dali.plugin.pytorch import DALIGenericIterator
 
 from dali_cutmix import checks
-from dali_cutmix.config import checked_choice
+from dali_cutmix.config import checked_choice, checked_int
 from dali_cutmix.folders import image_files, unreadable_files
 
 __all__ = ["Loader"]
@@ -36,9 +36,10 @@ class Loader:
     the last one stopped. ``len(loader)`` is the number of batches of an epoch.
 
     Args:
-        pipeline: a ``@pipeline_def`` function with one reader and outputs ``images, targets`` or
+        pipeline: a ``@pipeline_def`` function with a reader and outputs ``images, targets`` or
             ``images, label_a, label_b, lam``. It is called with `options` here, and again by
             `load_state_dict`.
+        reader_name: name of the reader whose epochs count, where the pipeline has several.
         last_batch: ``"drop"`` the last, incomplete batch (training), or yield it ``"partial"``
             (validation; not where the pipeline mixes, for partners would be padding). The reader
             must have ``pad_last_batch=True``, and with ``"partial"`` and several shards
@@ -69,6 +70,7 @@ class Loader:
         self,
         pipeline: Callable[..., Pipeline],
         *,
+        reader_name: str | None = None,
         last_batch: Literal["drop", "partial"] = "drop",
         channels_last: bool = False,
         switchable: bool = False,
@@ -80,6 +82,7 @@ class Loader:
         if "batch_size" not in options:
             raise TypeError("`batch_size` must be given, with the other arguments of `pipeline`.")
         self._pipeline_fn = pipeline
+        self._reader_name = reader_name
         self._last_batch = last_batch
         self._channels_last = channels_last
         self._options = options
@@ -127,12 +130,13 @@ class Loader:
     def mixing(self, on: bool) -> None:
         """Turns mixing off, or on again, without touching the order of the data or the draws.
 
-        It takes effect `prefetch_queue_depth` batches later (2 by default): those are under way.
-        (One more before the first batch, which is made with the loader.)
+        It takes effect at most `prefetch_queue_depth` batches later (2 by default): those are
+        under way. (One more before the first batch, which is made with the loader.)
 
         Raises:
             ValueError: the loader was not made with ``switchable=True``.
         """
+        self._running()
         if self._switch is None:
             raise ValueError("`switchable` must be True where mixing is to be switched, got False.")
         self._switch.on = bool(on)
@@ -160,7 +164,12 @@ class Loader:
             ValueError: the state is of another version, of a loader with other options or other
                 data, or damaged. The loader is then as it was.
         """
-        if not isinstance(state, dict) or not state.keys() >= _STATE_KEYS:
+        if (
+            not isinstance(state, dict)
+            or not state.keys() >= _STATE_KEYS
+            or not isinstance(state["options"], dict)
+            or not isinstance(state["data"], dict)
+        ):
             raise TypeError("`state` must be what state_dict() of a loader returned.")
         if state["version"] != _STATE_VERSION:
             raise ValueError(
@@ -180,9 +189,11 @@ class Loader:
             )
         before = dict(self.__dict__)
         try:
+            epoch = checked_int("epoch", state["epoch"], 0)
+            position = checked_int("position", state["position"], 0, max(0, self._length - 1))
             if self._switch is not None:
                 self._switch = _Switch(self._options["batch_size"], **state["mixing"])
-            self._open(bytes.fromhex(state["checkpoint"]), state["epoch"], state["position"])
+            self._open(bytes.fromhex(state["checkpoint"]), epoch, position)
         except Exception as error:
             self.__dict__.update(before)
             raise ValueError(f"`state` cannot be restored: {error}") from error
@@ -198,7 +209,7 @@ class Loader:
                 pipeline.build()
         except RuntimeError as error:
             self._raise_explained(error)
-        self._meta = _checked_reader(pipeline, self._last_batch)
+        self._meta = _checked_reader(pipeline, self._reader_name, self._last_batch)
         self._length = _batches_an_epoch(self._meta, pipeline.max_batch_size, self._last_batch)
         self._batches = DALIGenericIterator(
             pipeline,
@@ -268,6 +279,8 @@ class _Switch:
     """
 
     def __init__(self, batch_size: int, on: bool = True, given: Sequence[bool] = ()) -> None:
+        if not all(isinstance(answer, bool) for answer in (on, *given)):
+            raise TypeError(f"`mixing` must hold bools, got {on!r} and {given!r}")
         self.on = on
         self._batch_size = batch_size
         self._again = deque(given)  # answers that were under way when the state was saved
@@ -312,16 +325,19 @@ def _about_files(text: str, options: dict[str, Any]) -> str | None:
     )
 
 
-def _checked_reader(pipeline: Pipeline, last_batch: str) -> dict[str, Any]:
-    """Returns name and metadata of the pipeline's one reader; refuses what would lose samples."""
+def _checked_reader(pipeline: Pipeline, reader_name: str | None, last_batch: str) -> dict[str, Any]:
+    """Returns name and metadata of the pipeline's reader; refuses what would lose samples."""
     if pipeline.num_outputs < 2:
         raise ValueError("`pipeline` must return images and targets, got one output.")
     readers = pipeline.reader_meta()
-    if len(readers) != 1:
+    if reader_name is None and len(readers) == 1:
+        (reader_name,) = readers
+    if reader_name not in readers:
         raise ValueError(
-            f"`pipeline` must have exactly one reader, got {len(readers)}: {sorted(readers)}."
+            f"`reader_name` must be one of the readers of `pipeline`, {sorted(readers)}, "
+            f"got {reader_name!r}."
         )
-    ((name, meta),) = readers.items()
+    name, meta = reader_name, readers[reader_name]
     if not meta["pad_last_batch"]:
         raise ValueError(
             f"`pipeline` must read with pad_last_batch=True, got reader {name!r} without: "

@@ -37,7 +37,7 @@ def cross_entropy(
         _check_rows(logits, targets)
         return F.cross_entropy(logits, targets, label_smoothing=label_smoothing)
     label_a, label_b, lam = _checked_pair(logits, targets)
-    log_p = F.log_softmax(logits, dim=1)
+    log_p = F.log_softmax(logits, dim=1, dtype=torch.float32)
     # One gather for both labels: each has a backward pass over (N, K).
     at_both = log_p.gather(1, torch.stack((label_a, label_b), dim=1))
     loss = -(torch.stack((lam, 1 - lam), dim=1) * at_both).sum() / len(logits)
@@ -83,6 +83,7 @@ def binary_cross_entropy(
         return F.binary_cross_entropy_with_logits(logits, targets)
 
     label_a, label_b, lam = _checked_pair(logits, targets)
+    logits = logits.float()  # sums over the classes would overflow in half precision
     off = label_smoothing / logits.shape[1]
     equal = label_a == label_b
     share_a = torch.where(equal, torch.ones_like(lam), lam)
@@ -106,8 +107,8 @@ def mixed_accuracy(logits: torch.Tensor, targets: torch.Tensor | Pair) -> torch.
     """Returns the mean share of the target that the predicted class has, (), in [0, 1].
 
     A sample counts as far as its prediction shows: predicting the class with a share of 0.7 earns
-    0.7. Without mixing it is the top-1 accuracy; with mixing its ceiling is the mean of the
-    largest shares.
+    0.7. Without mixing and smoothing it is the top-1 accuracy; else its ceiling is the mean of
+    the largest shares.
 
     >>> import torch
     >>> row = torch.tensor([[0.7, 0.3], [1.0, 0.0]])
@@ -127,7 +128,7 @@ def _at(rows: torch.Tensor, column: torch.Tensor) -> torch.Tensor:
 
 
 def _check_rows(logits: torch.Tensor, targets: torch.Tensor) -> None:
-    if targets.shape != logits.shape or not targets.is_floating_point():
+    if logits.dim() != 2 or targets.shape != logits.shape or not targets.is_floating_point():
         raise ValueError(
             f"`targets` must be float rows of shape {tuple(logits.shape)} or "
             f"(label_a, label_b, lam), got {targets.dtype} of shape {tuple(targets.shape)}."
@@ -135,14 +136,24 @@ def _check_rows(logits: torch.Tensor, targets: torch.Tensor) -> None:
 
 
 def _checked_pair(logits: torch.Tensor, targets: Pair) -> Pair:
-    if not isinstance(targets, (tuple, list)) or len(targets) != 3:
+    if (
+        not isinstance(targets, (tuple, list))
+        or len(targets) != 3
+        or not all(isinstance(part, torch.Tensor) for part in targets)
+    ):
         raise TypeError(
             f"`targets` must be rows or (label_a, label_b, lam), got {type(targets).__name__}."
         )
+    label_a, label_b, lam = targets
     for part in targets:
-        if part.shape != logits.shape[:1]:
+        if logits.dim() != 2 or part.shape != logits.shape[:1]:
             raise ValueError(
                 f"`targets` must be three tensors of shape {tuple(logits.shape[:1])}, "
                 f"got one of shape {tuple(part.shape)}."
             )
-    return targets[0], targets[1], targets[2]
+    if label_a.dtype != torch.int64 or label_b.dtype != torch.int64 or not lam.is_floating_point():
+        raise TypeError(
+            "`targets` must be (int64, int64, float), got "
+            f"({label_a.dtype}, {label_b.dtype}, {lam.dtype})."
+        )
+    return label_a, label_b, lam

@@ -50,14 +50,14 @@ def mix(
             with its sample i, and ``cfg.partner`` is not used. For batches too small to pair
             within, down to one sample.
         params: draws to use instead of drawing, see `MixParams`. Pass the ``params`` of another
-            mix to repeat it on other data.
+            mix to repeat it on other data: then of `cfg` only what makes the targets counts.
         enabled: bool (), CPU, the same for the whole batch: where it is False nothing is mixed.
         seed: seed of the draws; by default the pipeline's. Give every shard its own, and every
             mix() where a pipeline has several.
         keep_order: with ``False`` the samples may also change places within the batch, which
-            saves a copy of the images. In a shuffled training batch the order means nothing, but
-            other outputs of the pipeline then no longer match: ``params.original`` says who went
-            where.
+            saves CutMix a copy of the images. In a shuffled training batch the order means
+            nothing, but other outputs of the pipeline then no longer match: ``params.original``
+            says who went where.
 
     Returns:
         `Mixed`: ``images`` uint8 HWC on the device of `images`; ``targets`` float32
@@ -85,9 +85,11 @@ def mix(
     >>> images.shape()[0], targets.shape()[0]
     ((32, 48, 3), (5,))
     """
-    num_classes, batch_size = _checked(images, labels, cfg, partners)
+    num_classes, batch_size = _checked(images, labels, cfg, partners, enabled)
     images = checks.uint8_hwc(images)
-    others = None if partners is None else checks.uint8_hwc(partners[0])
+    others = None
+    if partners is not None:
+        others = checks.same_shape(checks.uint8_hwc(partners[0]), images)
     size = images.shape(dtype=types.INT32)[:2]
     if params is None:
         params = sampling.sample(
@@ -95,15 +97,15 @@ def mix(
             batch_size,
             _mix_seed(seed),
             keep_order=keep_order,
-            enabled=enabled,
+            enabled=None if enabled is None else checks.switch(enabled),
             own_partners=partners is None,
         )
-    elif not isinstance(params, MixParams) or (
-        cfg.cutmix_alpha > 0 and params.box is None and params.position is None
-    ):
-        raise TypeError(f"`params` must be MixParams with a box or a position, got {params!r}.")
-    elif cfg.cutmix_alpha and cfg.mixup_alpha and params.blended is None:
-        raise ValueError("`params` must say who is `blended` where CutMix and MixUp are both on.")
+        uniform = cfg.mode == "batch"
+    else:
+        _check_params(params, cfg, partners, enabled, seed, keep_order)
+        uniform = False
+    cuts = params.box is not None or cfg.cutmix_alpha > 0
+    always_blended = not cuts and params.blended is None
     params = _resolved(params, cfg, size)
 
     label_a, label_b = _labels_of_both(labels, partners, params, cfg, num_classes)
@@ -123,7 +125,12 @@ def mix(
             label_smoothing=cfg.label_smoothing,
             labels=cfg.labels,
         )
-    return Mixed(_composited(images, others, lam, params, size, cfg), target, params)
+    if always_blended:
+        originals = _originals(images, params)
+        mixed = compositing.blend(originals, _others(images, others, params), lam)
+    else:
+        mixed = _composited(images, others, lam, params, size, cuts=cuts, uniform=uniform)
+    return Mixed(mixed, target, params)
 
 
 def cutmix(
@@ -180,18 +187,18 @@ def mixup(
 
 def _resolved(params: MixParams, cfg: MixConfig, size: DataNode) -> MixParams:
     """Returns the parameters with the box, and lam as the label shall have it (float32)."""
-    lam, blended = params.lam, params.blended
-    if params.box is not None:
-        box = params.box
-    elif not cfg.cutmix_alpha:
+    lam, box, blended = params.lam, params.box, params.blended
+    if box is None and not cfg.cutmix_alpha:
         box = fn.cat(size, size * 0)
-    else:
+        if blended is None:
+            blended = fn.ones(shape=[], dtype=types.BOOL)
+    elif box is None:
         cut_lam = lam if blended is None else lam + blended * (1.0 - lam)
         box = _box(cut_lam, params, cfg, size)
         if cfg.correct_lam:
             corrected = boxes.corrected_lam(box, size)
             lam = corrected if blended is None else corrected - blended * (1.0 - lam)
-    return params._replace(box=box, lam=fn.cast(lam, dtype=types.FLOAT))
+    return params._replace(box=box, lam=fn.cast(lam, dtype=types.FLOAT), blended=blended)
 
 
 def _box(lam: DataNode, params: MixParams, cfg: MixConfig, size: DataNode) -> DataNode:
@@ -208,42 +215,41 @@ def _composited(
     lam: DataNode,
     params: MixParams,
     size: DataNode,
-    cfg: MixConfig,
+    *,
+    cuts: bool,
+    uniform: bool,
 ) -> DataNode:
-    """Returns the mixed images. A sample that is blended has an empty box."""
+    """Returns the mixed images. A sample that is blended has an empty box.
+
+    Args:
+        cuts: there may be boxes that are not empty.
+        uniform: all samples of a batch are blended, or none.
+    """
     blended = params.blended
-    if not cfg.mixup_alpha:
-        return _cut(images, others, params, size)
     if blended is None:
-        return compositing.blend(_originals(images, params), _others(images, others, params), lam)
+        return _cut(images, others, params, size)
 
     # Batches are split and merged by reference, without a copy.
     def split(x: DataNode | None) -> tuple[DataNode | None, DataNode | None]:
         return (None, None) if x is None else tuple(fn._conditional.split(x, predicate=blended))
 
-    if cfg.mode == "batch":  # all or none are blended: the other method has an empty batch
+    def unblended(images: Any, others: Any, params: MixParams, size: Any) -> DataNode:
+        return _cut(images, others, params, size) if cuts else _originals(images, params)
+
+    if uniform:  # the method that was not chosen gets an empty batch
         parts = [split(x) for x in (images, others, lam, size, *params)]
         (images, others, lam, _, *b), (cut_images, cut_others, _, cut_size, *c) = zip(
             *parts, strict=True
         )
-        cut = _unblended(cut_images, cut_others, MixParams(*c), cut_size, cfg)
+        cut = unblended(cut_images, cut_others, MixParams(*c), cut_size)
         params = MixParams(*b)
         originals, others = _originals(images, params), _others(images, others, params)
     else:
-        all_cut = _unblended(images, others, params, size, cfg)
+        all_cut = unblended(images, others, params, size)
         (originals, cut), (others, _), (lam, _) = (
             split(x) for x in (all_cut, _others(images, others, params), lam)
         )
-    both = compositing.blend(originals, others, lam), cut
-    return fn._conditional.merge(*both, predicate=blended)
-
-
-def _unblended(
-    images: DataNode, others: DataNode | None, params: MixParams, size: DataNode, cfg: MixConfig
-) -> DataNode:
-    if cfg.cutmix_alpha:
-        return _cut(images, others, params, size)
-    return _originals(images, params)
+    return fn._conditional.merge(compositing.blend(originals, others, lam), cut, predicate=blended)
 
 
 def _cut(images: DataNode, others: DataNode | None, params: MixParams, size: DataNode) -> DataNode:
@@ -284,6 +290,7 @@ def _checked(
     labels: DataNode,
     cfg: MixConfig,
     partners: tuple[DataNode, DataNode] | None,
+    enabled: DataNode | None,
 ) -> tuple[int, int]:
     """Returns num_classes and batch_size; raises for what is known while the graph is built."""
     if not isinstance(cfg, MixConfig):
@@ -299,6 +306,10 @@ def _checked(
         if not isinstance(node, DataNode):
             kind = type(node).__name__
             raise TypeError(f"`{name}` must be a DataNode of a pipeline, got {kind}.")
+    if enabled is not None and not isinstance(enabled, DataNode):
+        raise TypeError(f"`enabled` must be a DataNode of a pipeline, got {enabled!r}.")
+    if enabled is not None and enabled.device != "cpu":
+        raise ValueError('`enabled` must be on the CPU, got device "gpu".')
     if any(node.device != "cpu" for name, node in nodes[1::2]):
         raise ValueError(
             '`labels` must be on the CPU, got device "gpu": pass them as the reader gives them.'
@@ -327,6 +338,35 @@ def _checked(
                 stacklevel=4,
             )
     return cfg.num_classes, batch_size
+
+
+def _check_params(
+    params: MixParams,
+    cfg: MixConfig,
+    partners: tuple[DataNode, DataNode] | None,
+    enabled: DataNode | None,
+    seed: int | None,
+    keep_order: bool,
+) -> None:
+    if not isinstance(params, MixParams) or (
+        cfg.cutmix_alpha > 0 and params.box is None and params.position is None
+    ):
+        raise TypeError(f"`params` must be MixParams with a box or a position, got {params!r}.")
+    if enabled is not None or seed is not None or not keep_order:
+        raise ValueError(
+            "`enabled`, `seed` and `keep_order` must be left out with `params`: nothing is drawn."
+        )
+    if cfg.cutmix_alpha and cfg.mixup_alpha and params.box is None and params.blended is None:
+        raise ValueError("`params` must say who is `blended` where CutMix and MixUp are both on.")
+    if not cfg.mixup_alpha and params.box is None and params.blended is not None:
+        raise ValueError("`params` must have no `blended` where MixUp is off.")
+    if (partners is None) == (params.partner is None) or (
+        partners is not None and params.original is not None
+    ):
+        raise ValueError(
+            "`params` must have a `partner` in the batch, or else `partners` must be given "
+            "(and then no `partner` and no `original`)."
+        )
 
 
 def _mix_seed(seed: int | None) -> int:

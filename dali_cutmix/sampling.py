@@ -35,7 +35,8 @@ class MixParams(NamedTuple):
             that is floor(position * S), for those inside the image the first pixel is
             floor(position * (S - side + 1)).
         sides: float64 (2,) in [0, 1): (h, w) between the bounds of ``minmax``; else None.
-        blended: bool (): MixUp, no box; None where the configuration has CutMix alone.
+        blended: bool (): MixUp, no box. None in final params: nobody; as drawn: all or nobody,
+            whichever method the configuration has.
         box: int32 (4,), ``(y, x, h, w)`` in pixels, clipped to the image. An empty one is
             ``(H, W, 0, 0)`` and means that no pixel is pasted.
         original: int32 (), index in the batch of the original image; None stands for the sample's
@@ -67,8 +68,8 @@ def sample(
         batch_size: samples a batch, the same in every iteration for ``mode="pair"`` and the
             partners ``"flip"`` and ``"roll"``.
         seed: seed of this mix; every draw derives its own from it.
-        keep_order: with ``False`` the batch is shuffled too: ``original`` is a random permutation
-            and partners are drawn among the shuffled samples.
+        keep_order: with ``False`` and CutMix the batch is shuffled too: ``original`` is a random
+            permutation and partners are drawn among the shuffled samples.
         enabled: bool (), the same for the whole batch: where it is False nothing is mixed.
         own_partners: with ``False`` no partners are drawn.
     """
@@ -101,7 +102,8 @@ def sample(
 
     partner = original = None
     if own_partners:
-        original = None if keep_order else fn.batch_permutation(seed=op_seed(seed, "order"))
+        if not keep_order and cfg.cutmix_alpha > 0:  # MixUp alone would gain nothing
+            original = fn.batch_permutation(seed=op_seed(seed, "order"))
         partner = _partner(cfg, batch_size, seed, original)
     return MixParams(
         shared(lam), partner, shared(position), shared(sides), shared(blended), original=original

@@ -13,6 +13,7 @@ The second reader shuffles with a seed of its own, so partners change from epoch
 from __future__ import annotations
 
 import argparse
+import itertools
 
 from nvidia.dali import fn, pipeline_def, types
 
@@ -20,9 +21,13 @@ import dali_cutmix as dcm
 from dali_cutmix.pipelines.imagenet import decode
 
 
-def read(root, device, seed):
+def read(name, root, device, seed):
     encoded, labels = fn.readers.file(
-        file_root=root, shuffle_after_epoch=True, shuffle_after_epoch_seed=seed
+        name=name,
+        file_root=root,
+        shuffle_after_epoch=True,
+        shuffle_after_epoch_seed=seed,
+        pad_last_batch=True,
     )
     images = decode(encoded, device)
     return fn.random_resized_crop(images, size=(160, 160), seed=seed), labels
@@ -30,8 +35,8 @@ def read(root, device, seed):
 
 @pipeline_def
 def pipeline(root, num_classes, device):
-    images, labels = read(root, device, seed=1)
-    partners = read(root, device, seed=2)
+    images, labels = read("images", root, device, seed=1)
+    partners = read("partners", root, device, seed=2)
     cfg = dcm.MixConfig(num_classes=num_classes, cutmix_alpha=1.0, mixup_alpha=0.2)
     mixed = dcm.mix(images, labels, cfg, partners=partners)
     images = fn.crop_mirror_normalize(
@@ -49,7 +54,9 @@ def main() -> None:
     parser.add_argument("--device", choices=("gpu", "cpu"), default="cpu")
     args = parser.parse_args()
 
-    pipe = pipeline(
+    loader = dcm.Loader(
+        pipeline,
+        reader_name="images",  # its epochs count
         root=args.data,
         num_classes=args.num_classes,
         device=args.device,
@@ -58,11 +65,10 @@ def main() -> None:
         device_id=0 if args.device == "gpu" else None,
         seed=0,
     )
-    for _ in range(args.batches):
-        images, targets = pipe.run()
-        row = targets.as_cpu().as_array()[0]
-        shares = ", ".join(f"{row[k]:.2f} of class {k}" for k in row.nonzero()[0])
-        print(f"{len(images)} image(s) of {images.shape()[0]}; the first is {shares}")
+    with loader:
+        for images, targets in itertools.islice(loader, args.batches):
+            shares = ", ".join(f"{s:.2f} of class {k}" for k, s in enumerate(targets[0]) if s > 0)
+            print(f"images {tuple(images.shape)}; the target of the first: {shares}")
 
 
 if __name__ == "__main__":

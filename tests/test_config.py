@@ -132,10 +132,15 @@ def test_from_timm_takes_timms_names_and_defaults() -> None:
 
 
 def test_from_timm_refuses_what_timm_does_not_know_and_asks_for_the_smoothing() -> None:
-    with pytest.raises(TypeError, match="`cutmix_alfa` is no option of timm's Mixup known here"):
-        MixConfig.from_timm(cutmix_alfa=1.0, label_smoothing=0.0)
+    with pytest.raises(TypeError, match="`alfa`, `beta`: no option of timm's Mixup"):
+        MixConfig.from_timm(beta=1.0, alfa=1.0, label_smoothing=0.0)
     with pytest.raises(TypeError, match=r"timm smooths by 0\.1 where"):
         MixConfig.from_timm(cutmix_alpha=1.0)
+    with pytest.raises(ValueError, match=r"`multi_label` must be False, .* use MixConfig with"):
+        MixConfig.from_timm(multi_label=True, label_smoothing=0.0)
+    MixConfig.from_timm(multi_label=False, label_smoothing=0.0)
+    with pytest.raises(TypeError, match="`minmax` must be 2 numbers, got 5"):
+        MixConfig.from_timm(cutmix_minmax=5, label_smoothing=0.0)
     with pytest.raises(ValueError, match="`mixup_alpha` must be 0 or in"):
         MixConfig.from_timm(mixup_alpha=-1, label_smoothing=0.0)
 
@@ -161,12 +166,15 @@ def test_from_yaml_reads_a_file_or_a_text(tmp_path: Path) -> None:
     assert MixConfig.from_yaml(YAML) == expected
     assert MixConfig.from_yaml(path) == expected
     assert MixConfig.from_yaml(str(path)) == expected
+    odd = tmp_path / "run: 1.yaml"
+    odd.write_text(YAML)
+    assert MixConfig.from_yaml(odd) == expected
 
 
 @pytest.mark.parametrize(
     ("text", "error", "message"),
     [
-        ("augmentation: {mixup: 1, label_smoothing: 0}", TypeError, "`mixup` is no option of timm"),
+        ("augmentation: {mixup: 1, label_smoothing: 0}", TypeError, "`mixup`: no option of timm"),
         ("augmentation: {mixup_alpha: 1}", TypeError, "`label_smoothing` must be given"),
         ("augmentation: {prob: high, label_smoothing: 0}", TypeError, "`prob` must be a number"),
         ("training: {mixup_alpha: 1}", ValueError, "must have a mapping `augmentation:`"),
@@ -174,8 +182,10 @@ def test_from_yaml_reads_a_file_or_a_text(tmp_path: Path) -> None:
         ("augmentation: {a: [}\n", ValueError, "must be valid YAML"),
         ("augmentation: !!python/object/apply:os.getcwd []\n", ValueError, "must be valid YAML"),
         ("/no/where.yaml", FileNotFoundError, "/no/where.yaml"),
+        ("augmentation:", ValueError, "must have a mapping `augmentation:`"),
+        (b"augmentation:", TypeError, "`path_or_text` must be a path or a text"),
     ],
 )
-def test_from_yaml_refuses_with_the_name(text: str, error: type[Exception], message: str) -> None:
+def test_from_yaml_refuses_with_the_name(text: Any, error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         MixConfig.from_yaml(text)

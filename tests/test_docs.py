@@ -92,7 +92,12 @@ def test_the_readme_names_every_option() -> None:
             "images (32, 3, 160, 160), targets (32, 5) on cpu",
             2,
         ),
-        ("mix_with_a_second_reader", ["--batch-size", "1"], "1 image(s) of (3, 160, 160)", 4),
+        (
+            "mix_with_a_second_reader",
+            ["--batch-size", "1"],
+            "images (1, 3, 160, 160); the target of the first: ",
+            4,
+        ),
     ],
 )
 def test_the_examples_run(

@@ -248,6 +248,10 @@ def test_a_switched_loader_resumes_bit_for_bit(photos: str) -> None:
 def test_a_loader_that_is_not_switchable_says_so(photos: str) -> None:
     with pytest.raises(ValueError, match="`switchable` must be True where mixing is to be swi"):
         train(photos).mixing(False)
+    with train(photos, switchable=True) as loader:
+        pass
+    with pytest.raises(RuntimeError, match="the loader is closed"):
+        loader.mixing(False)
     with pytest.raises(ValueError, match="`switchable` must be False where `mix` is None"):
         train(photos, None, switchable=True)
 
@@ -464,12 +468,18 @@ def test_a_state_of_other_data_is_refused(photos: str, tmp_path: Path) -> None:
         ({"checkpoint": ""}, ValueError),
         ({"checkpoint": "00ff"}, ValueError),
         ({"checkpoint": 5}, ValueError),
+        ({"position": 5}, ValueError),
+        ({"position": "x"}, ValueError),
+        ({"epoch": -1}, ValueError),
+        ({"options": None}, TypeError),
+        ({"data": ["x"]}, TypeError),
+        ({"mixing": {"on": True, "given": ["a"]}}, ValueError),
     ],
 )
 def test_a_damaged_state_leaves_the_loader_as_it_was(
     photos: str, change: Any, error: type[Exception]
 ) -> None:
-    loader, other = train(photos), train(photos)
+    loader, other = train(photos, switchable=True), train(photos, switchable=True)
     next(loader)
     next(other)
     state = {**loader.state_dict(), **change} if change else change
@@ -625,6 +635,9 @@ def test_the_classes_of_validation_are_those_of_training(photos: str, tmp_path: 
         ValueError, match=r"`classes` must be the 4 class folders .* differ in 'cat'"
     ):
         val(str(tmp_path / "val"), classes=classes)
+    for wrong in (5, range(5), "astronaut"):
+        with pytest.raises(TypeError, match="`classes` must be a list of class names, got"):
+            val(photos, classes=wrong)
 
 
 @pytest.mark.parametrize(("rank", "world"), [("3", None), ("", "2"), ("0", "abc"), (None, "2")])
@@ -652,6 +665,29 @@ def test_a_loader_of_something_else_is_refused() -> None:
 
     with pytest.raises(ValueError, match="`pipeline` must return images and targets, got one"):
         dcm.Loader(lonely, files=[__file__], batch_size=1, num_threads=1, device_id=None)
+
+
+def test_the_reader_of_several_is_named(numbered: str) -> None:
+    @pipeline_def
+    def pipe(root: str) -> Any:
+        reads = [
+            fn.readers.file(name=name, file_root=root, pad_last_batch=True) for name in ("a", "b")
+        ]
+        (images, labels), partners = [
+            (fn.resize(imagenet.decode(encoded, "cpu"), size=(8, 8)), index)
+            for encoded, index in reads
+        ]
+        cfg = dcm.MixConfig(num_classes=25)
+        mixed = dcm.mix(images, labels, cfg, partners=partners, seed=1)
+        return mixed.images, mixed.targets
+
+    options: dict[str, Any] = {"root": numbered, "num_threads": 1, "device_id": None}
+    loader = dcm.Loader(pipe, reader_name="a", batch_size=1, **options)
+    for _ in range(2):
+        assert len([targets for _, targets in loader if targets.sum() == 1]) == 25
+    message = r"`reader_name` must be one of the readers of `pipeline`, \['a', 'b'\], got None"
+    with pytest.raises(ValueError, match=message):
+        dcm.Loader(pipe, batch_size=1, **options)
 
 
 def test_partial_batches_need_shards_that_stay(numbered: str) -> None:

@@ -126,6 +126,12 @@ def test_wrong_targets_are_refused(function: Any) -> None:
         function(logits, torch.zeros(4, 3, dtype=torch.int64))
     with pytest.raises(TypeError, match=r"`targets` must be rows or \(label_a, label_b, lam\)"):
         function(logits, (labels, labels))
+    with pytest.raises(TypeError, match=r"`targets` must be rows or \(label_a, label_b, lam\)"):
+        function(logits, (labels, labels, 0.5))
+    with pytest.raises(TypeError, match=r"must be \(int64, int64, float\), got \(torch.float32, "):
+        function(logits, (labels.float(), labels, labels))
+    with pytest.raises(TypeError, match=r"must be \(int64, int64, float\), got \(torch.int64, "):
+        function(logits, (labels, labels, labels))
     with pytest.raises(ValueError, match=r"three tensors of shape \(4,\), got one of shape \(3,\)"):
         function(logits, (labels, labels, torch.zeros(3)))
 
@@ -138,3 +144,14 @@ def test_wrong_options_are_refused() -> None:
         losses.binary_cross_entropy(logits, pair, target_threshold=-1)
     with pytest.raises(ValueError, match="`label_smoothing` must be 0 for rows of targets"):
         losses.binary_cross_entropy(logits, rows(pair, 3, 0.0), label_smoothing=0.1)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_logits_do_not_overflow(dtype: torch.dtype, device: str) -> None:
+    logits, pair = batch(16, 21841, device)
+    half = (3 * logits + 6).to(dtype)
+    exact = half.float()
+    for function in (losses.cross_entropy, losses.binary_cross_entropy):
+        assert abs(function(half, pair) - function(exact, pair)) < 1e-4
+        assert function(half, pair, label_smoothing=0.1).isfinite()

@@ -16,7 +16,7 @@ from tests import graphs, reference
 from tests.graphs import Array
 
 DEVICES = ["cpu", pytest.param("gpu", marks=pytest.mark.gpu)]
-SIZES = [(7, 11), (33, 20), (8, 8), (12, 40)]
+SIZES = [(7, 11), (33, 20), (8, 8), (12, 40), (3, 100)]
 
 
 def centres(position: Array, size: tuple[int, int]) -> tuple[int, int]:
@@ -46,13 +46,14 @@ def expected_box(
         {"box": "inside"},
         {"minmax": (0.2, 0.8)},
         {"minmax": (0.0, 1.0)},
+        {"minmax": (0.29, 0.58)},  # int(0.29 * 100) is 28, in float32 it would be 29
     ],
     ids=str,
 )
 def test_box_rules_equal_the_reference(
     options: dict[str, Any], size: tuple[int, int], device: str
 ) -> None:
-    # 4 sizes x 5 rules x 512 samples.
+    # 5 sizes x 6 rules x 512 samples.
     count, rng = 512, np.random.default_rng(list(size))
     cfg = dcm.MixConfig(num_classes=10, **options)
     images = graphs.distinct_images(rng, count, size)
@@ -218,8 +219,8 @@ def test_every_configuration_keeps_its_promises(
     )
     (outputs,) = graphs.run(pipe)
     shuffled = len(outputs) - (3 if cfg.targets == "pair" else 1) == 6
-    assert shuffled != keep_order
-    found = check_batch(cfg, images, labels, outputs, keep_order=keep_order)
+    assert shuffled == (not keep_order and cfg.cutmix_alpha > 0)
+    found = check_batch(cfg, images, labels, outputs, keep_order=not shuffled)
     check_sharing(cfg, found)
     methods = set(found["methods"])
     if cfg.prob == 0:
@@ -404,6 +405,107 @@ def test_in_a_pipeline_with_conditionals() -> None:
         assert all(i != k for i, k in zip(flipped, kept, strict=True))
         assert any(flipped)
         assert any(kept)
+
+
+# Repeating a mix
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"mixup_alpha": 0.4}, {"mixup_alpha": 0.4, "cutmix_alpha": 0.0}],
+    ids=str,
+)
+@pytest.mark.parametrize("mode", ["elem", "batch"])
+def test_params_repeat_a_mix_whatever_the_configuration(options: dict[str, Any], mode: Any) -> None:
+    images = graphs.distinct_images(np.random.default_rng(5), 16, (10, 14))
+    cfg = dcm.MixConfig(num_classes=16, mode=mode, **options)
+    others = [
+        dcm.MixConfig(num_classes=16),
+        dcm.MixConfig(num_classes=16, mixup_alpha=1.0, mode="batch"),
+        dcm.MixConfig(num_classes=16, mixup_alpha=1.0, cutmix_alpha=0.0),
+    ]
+
+    @pipeline_def(batch_size=16, num_threads=1, device_id=None, seed=7)
+    def pipe() -> Any:
+        pixels, labels = graphs.feed(images, "HWC"), graphs.feed(np.arange(16))
+        first = dcm.mix(pixels, labels, cfg, keep_order=False)
+        again = [dcm.mix(pixels, labels, other, params=first.params) for other in others]
+        return first.images, first.targets, *(x for m in again for x in (m.images, m.targets))
+
+    for out, target, *repeated in graphs.run(pipe(), 6):
+        for k in range(0, len(repeated), 2):
+            assert np.array_equal(out, repeated[k])
+            assert np.array_equal(target, repeated[k + 1])
+
+
+def test_params_that_do_not_fit_are_refused() -> None:
+    @pipeline_def(batch_size=16, num_threads=1, device_id=None, seed=7)
+    def pipe(case: str) -> Any:
+        x, y = fn.zeros(shape=[8, 8, 3], dtype=types.UINT8), fn.zeros(shape=[1], dtype=types.INT32)
+        cfg = dcm.MixConfig(num_classes=2)
+        within = dcm.mix(x, y, cfg, keep_order=False).params
+        between = dcm.mix(x, y, cfg, partners=(x, y)).params
+        flag = fn.constant(idata=[1], shape=[])
+        return {
+            "within, with partners": lambda: dcm.mix(x, y, cfg, params=within, partners=(x, y)),
+            "between, without": lambda: dcm.mix(x, y, cfg, params=between),
+            "enabled": lambda: dcm.mix(x, y, cfg, params=within, enabled=flag),
+            "seed": lambda: dcm.mix(x, y, cfg, params=within, seed=3),
+            "keep_order": lambda: dcm.mix(x, y, cfg, params=within, keep_order=False),
+            "python bool": lambda: dcm.mix(x, y, cfg, enabled=True),  # type: ignore[arg-type]
+        }[case]().images
+
+    for case in ("within, with partners", "between, without"):
+        with pytest.raises(ValueError, match="`params` must have a `partner` in the batch, or els"):
+            pipe(case)
+    for case in ("enabled", "seed", "keep_order"):
+        with pytest.raises(ValueError, match="must be left out with `params`: nothing is drawn"):
+            pipe(case)
+    with pytest.raises(TypeError, match="`enabled` must be a DataNode of a pipeline, got True"):
+        pipe("python bool")
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"cutmix_alpha": 0.0, "mixup_alpha": 0.4}], ids=["cutmix", "mixup"]
+)
+@pytest.mark.parametrize("shape", [(1, 1, 3), (10, 14, 1), (14, 10, 3)], ids=str)
+def test_partners_of_another_shape_are_refused(shape: Any, options: dict[str, Any]) -> None:
+    @pipeline_def(batch_size=16, num_threads=1, device_id=None, seed=7)
+    def pipe() -> Any:
+        x = graphs.feed(np.zeros((16, 10, 14, 3), np.uint8), "HWC")
+        other = graphs.feed(np.zeros((16, *shape), np.uint8), "HWC")
+        y = graphs.feed(np.zeros(16, np.int32))
+        cfg = dcm.MixConfig(num_classes=2, **options)
+        return dcm.mix(x, y, cfg, partners=(other, y)).images
+
+    with pytest.raises((RuntimeError, ValueError)) as caught:
+        pipe().run()
+    words = dcm.checks.explain(caught.value)
+    assert words is not None
+    assert words.startswith("`partners` must have images of the shape of `images`")
+
+
+@pytest.mark.parametrize("mixup_alpha", [0.0, 0.4])
+def test_enabled_is_read_as_a_flag(mixup_alpha: float) -> None:
+    cfg = dcm.MixConfig(num_classes=16, mixup_alpha=mixup_alpha)
+    images = graphs.distinct_images(np.random.default_rng(6), 16, (10, 14))
+
+    @pipeline_def(batch_size=16, num_threads=1, device_id=None, seed=7)
+    def pipe(flag: Any) -> Any:
+        enabled = None if flag is None else graphs.feed(np.array([flag] * 16))
+        pixels, labels = graphs.feed(images, "HWC"), graphs.feed(np.arange(16))
+        return dcm.mix(pixels, labels, cfg, enabled=enabled).targets
+
+    expected = graphs.run(pipe(None))
+    for flag in (True, 1, 2, np.float32(1.0), [True]):
+        assert np.array_equal(graphs.run(pipe(flag))[0][0], expected[0][0])
+    for flag in (False, 0, [False]):
+        assert np.array_equal(graphs.run(pipe(flag))[0][0], np.eye(16, dtype=np.float32))
+    with pytest.raises(RuntimeError) as caught:
+        pipe([True, False]).run()
+    words = dcm.checks.explain(caught.value)
+    assert words is not None
+    assert words.startswith("`enabled` must be a bool")
 
 
 # Enabled or not

@@ -93,15 +93,25 @@ def test_the_training_graph_has_native_operators_only(photos: str) -> None:
         assert not foreign, foreign
 
 
-def test_every_random_operator_has_a_seed_of_its_own(photos: str) -> None:
-    mix = dcm.MixConfig(num_classes=5, prob=0.5)
+@pytest.mark.parametrize(
+    ("options", "operators"),
+    [
+        ({}, 7),  # crop, flip, lam, whether to mix, position, partner, order
+        ({"mixup_alpha": 0.5}, 9),  # and MixUp's lam, which method
+        ({"mixup_alpha": 0.5, "minmax": (0.2, 0.8)}, 9),  # sides instead of CutMix's lam
+    ],
+    ids=str,
+)
+def test_every_random_operator_has_a_seed_of_its_own(
+    photos: str, options: dict[str, Any], operators: int
+) -> None:
+    mix = dcm.MixConfig(num_classes=5, prob=0.5, **options)
     seeds = {}
     for shard_id in range(2):
         for name, arguments in _serialised(train(photos, mix, shard_id=shard_id, num_shards=2)):
             if name.startswith("random__") or name in ("BatchPermutation", "RandomCropGenerator"):
                 seeds[f"{name} {len(seeds)}"] = arguments["seed"][0]
-    # crop, flip, lam, whether to mix, centre, partner, order; on either shard
-    assert len(seeds) == 2 * 7
+    assert len(seeds) == 2 * operators
     assert len(set(seeds.values())) == len(seeds), seeds
 
 
