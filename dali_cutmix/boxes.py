@@ -50,9 +50,8 @@ def between(
     side = int(lo * S) + floor(sides * (int(hi * S) - int(lo * S))) in each axis, as timm 1.0.31
     draws it for cutmix_minmax; empty where lam is 1.
     """
-    length = fn.cast(size, dtype=types.FLOAT64)  # int32 times a number would be float32
-    low = dmath.floor(length * _float64(minmax[0]))
-    drawn = low + dmath.floor(sides * (dmath.floor(length * _float64(minmax[1])) - low))
+    low = dmath.floor(_times(size, minmax[0]))
+    drawn = low + dmath.floor(sides * (dmath.floor(_times(size, minmax[1])) - low))
     return _placed(drawn * (lam < 1.0), position, size)
 
 
@@ -63,9 +62,20 @@ def corrected_lam(box: DataNode, size: DataNode) -> DataNode:
     return 1.0 - side_share[0] * side_share[1]
 
 
-def _float64(value: float) -> DataNode:
-    """Returns a constant in float64: DALI takes a bare Python number for a float32."""
-    return types.Constant(np.float64(value), dtype=types.FLOAT64)
+def _times(size: DataNode, factor: float) -> DataNode:
+    """Returns size * factor in float64, to the last bit as Python has it.
+
+    DALI takes a Python number for a float32, so the factor goes in as the sum of a few float32
+    numbers. Their products are exact, and so are all sums but the last.
+    """
+    length = fn.cast(size, dtype=types.FLOAT64)
+    product, rest, parts = length * 0.0, factor, []
+    while rest:
+        parts.append(float(np.float32(rest)))
+        rest -= parts[-1]
+    for part in reversed(parts):
+        product = length * part + product
+    return product
 
 
 def _sides(lam: DataNode, size: DataNode) -> DataNode:

@@ -125,8 +125,9 @@ def test_timm_with_the_same_draws(
             "lam": lam[share],
             "partner": np.arange(N, dtype=np.int32)[::-1].copy(),
             "position": position[share],
-            "blended": blended,
         }
+        if cfg.mixup_alpha:
+            given["blended"] = blended
         if cfg.minmax is not None:
             given["lam"] = np.where(cut & (lam < 1), 0.0, lam)[share]
             given["sides"] = sides[share]
