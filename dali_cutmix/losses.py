@@ -85,15 +85,14 @@ def binary_cross_entropy(
     label_a, label_b, lam = _checked_pair(logits, targets)
     logits = logits.float()  # sums over the classes would overflow in half precision
     off = label_smoothing / logits.shape[1]
-    equal = label_a == label_b
-    share_a = torch.where(equal, torch.ones_like(lam), lam)
-    # What the rows hold at the two labels, above `off`; equal labels count once.
+    share_a = torch.where(label_a == label_b, torch.ones_like(lam), lam)
+    # What the rows hold at the two labels, above `off`; equal labels count once, as `label_a`.
     over_a = (1 - label_smoothing) * share_a
     over_b = (1 - label_smoothing) * (1 - share_a)
     if target_threshold is not None:
         hot = off > target_threshold  # then every class is
         over_a = ((off + over_a > target_threshold) & (not hot)).to(logits.dtype)
-        over_b = ((off + over_b > target_threshold) & ~equal & (not hot)).to(logits.dtype)
+        over_b = ((off + over_b > target_threshold) & (not hot)).to(logits.dtype)
         off = float(hot)
     # -t log s(x) - (1 - t) log s(-x) = softplus(x) - t x
     loss = F.softplus(logits).sum(dim=1)

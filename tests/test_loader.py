@@ -242,6 +242,7 @@ def test_a_switched_loader_resumes_bit_for_bit(photos: str) -> None:
     for k in (0, 3, 4, 5, 6, 8, 9, 10):
         loader = train(photos, switchable=True)
         loader.load_state_dict(states[k])
+        assert json.loads(json.dumps(loader.state_dict())) == states[k]
         assert run(loader, k, 14, {}) == whole[k:], k
 
 
