@@ -25,9 +25,18 @@ __all__ = [
 ]
 
 
+_MOST_CHANNELS = 16
+
+
 def uint8_hwc(images: DataNode) -> DataNode:
-    """Returns `images` as they are; fails unless they are uint8 with three dimensions."""
-    return fn.reinterpret(images, dtype=types.UINT8, rel_shape=[1.0, 1.0, 1.0])
+    """Returns `images` as they are; fails unless they are uint8 (H, W, C) with C at most 16.
+
+    More channels are taken for CHW images whose layout was not said.
+    """
+    shape = images.shape(dtype=types.INT32)
+    zeros = types.Constant(np.zeros(_MOST_CHANNELS + 1, np.int32))
+    zero = fn.slice(zeros, start=shape[2], shape=[1], axes=[0])
+    return fn.reinterpret(images, dtype=types.UINT8, shape=shape + zero)
 
 
 def class_index(labels: DataNode, num_classes: int) -> DataNode:

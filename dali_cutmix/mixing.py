@@ -42,7 +42,8 @@ def mix(
     For use inside a ``@pipeline_def``, after the augmentations and before normalisation.
 
     Args:
-        images: uint8 HWC, one size for the whole batch (H and W may differ), CPU or GPU.
+        images: uint8 HWC, one size for the whole batch (H and W may differ), at most 16
+            channels, CPU or GPU.
         labels: on the CPU, as readers give them. ``cfg.labels="int"``: int32 or int64, () or (1,);
             ``"float"``: float32 (num_classes,).
         cfg: what to do. ``cfg.num_classes`` must be given.

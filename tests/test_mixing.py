@@ -282,15 +282,21 @@ def test_cutmix_is_mix_with_alpha() -> None:
         (np.zeros((16, 8, 9, 3), np.float32), "HWC"),
         (np.zeros((16, 8, 9, 3), np.int16), "HWC"),
         (np.zeros((16, 3, 8, 9), np.uint8), "CHW"),
+        (np.zeros((16, 3, 8, 19), np.uint8), None),
         (np.zeros((16, 8, 9), np.uint8), "HW"),
+        (np.zeros((16, 8, 9), np.uint8), None),
         ([np.zeros((8 + i % 2, 9, 3), np.uint8) for i in range(16)], "HWC"),
     ],
-    ids=["float", "int16", "CHW", "no channels", "several sizes"],
+    ids=["float", "int16", "CHW", "CHW unsaid", "HW", "HW unsaid", "several sizes"],
 )
-def test_wrong_images_are_named(images: Any, layout: str) -> None:
-    pipe = graphs.mix_pipeline(
-        images, np.zeros(16, np.int32), dcm.MixConfig(num_classes=2), layout=layout
-    )
+@pytest.mark.parametrize("keep_order", [True, False])
+@pytest.mark.parametrize("options", [{}, {"cutmix_alpha": 0.0, "mixup_alpha": 1.0}], ids=str)
+def test_wrong_images_are_named(
+    images: Any, layout: str | None, options: dict[str, Any], keep_order: bool
+) -> None:
+    cfg = dcm.MixConfig(num_classes=2, **options)
+    labels = np.zeros(16, np.int32)
+    pipe = graphs.mix_pipeline(images, labels, cfg, layout=layout, keep_order=keep_order)
     with pytest.raises((RuntimeError, ValueError, TypeError)) as caught:
         pipe.run()
     words = dcm.checks.explain(caught.value)
