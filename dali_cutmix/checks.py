@@ -1,8 +1,8 @@
 """Checks of the data inside the graph, and words for what DALI says when one fails.
 
-The types and shapes of images and labels are known only when the pipeline runs. Each check is one
-cheap native operator that fails on wrong data; DALI's message then quotes the function it stands
-in, by which `explain` finds the words.
+The types and shapes of images and labels are known only when the pipeline runs. Each check is a
+few cheap native operators that fail on wrong data; DALI's message then quotes the function they
+stand in, by which `explain` finds the words.
 """
 
 from __future__ import annotations
@@ -28,15 +28,16 @@ __all__ = [
 _MOST_CHANNELS = 16
 
 
-def uint8_hwc(images: DataNode) -> DataNode:
-    """Returns `images` as they are; fails unless they are uint8 (H, W, C) with C at most 16.
+def uint8_hwc(images: DataNode) -> tuple[DataNode, DataNode]:
+    """Returns `images` as they are, and their shapes, int32 (3,), on the CPU.
 
+    Fails unless they are uint8 (H, W, C) with C at most 16.
     More channels are taken for CHW images whose layout was not said.
     """
     shape = images.shape(dtype=types.INT32)
     zeros = types.Constant(np.zeros(_MOST_CHANNELS + 1, np.int32))
-    zero = fn.slice(zeros, start=shape[2], shape=[1], axes=[0])
-    return fn.reinterpret(images, dtype=types.UINT8, shape=shape + zero)
+    shape = shape + fn.slice(zeros, start=shape[2], shape=[1], axes=[0])
+    return fn.reinterpret(images, dtype=types.UINT8, shape=shape), shape
 
 
 def class_index(labels: DataNode, num_classes: int) -> DataNode:
@@ -52,10 +53,9 @@ def class_row(labels: DataNode, num_classes: int) -> DataNode:
     return fn.reshape(labels, shape=[num_classes])
 
 
-def same_shape(others: DataNode, images: DataNode) -> DataNode:
-    """Returns the other images as they are; fails unless each has the shape of its image."""
-    shape = images.shape(dtype=types.INT32)
-    difference = fn.reductions.sum(dmath.abs(shape - others.shape(dtype=types.INT32)))
+def same_shape(others: DataNode, other_shape: DataNode, shape: DataNode) -> DataNode:
+    """Returns the other images as they are; fails unless their shapes are those given."""
+    difference = fn.reductions.sum(dmath.abs(shape - other_shape))
     start = fn.reshape(fn.cast(difference, dtype=types.INT32), shape=[1])
     zero = fn.slice(types.Constant(np.zeros(1, np.int32)), start=start, shape=[1], axes=[0])
     return fn.reinterpret(others, shape=shape + zero)

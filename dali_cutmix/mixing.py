@@ -87,11 +87,11 @@ def mix(
     ((32, 48, 3), (5,))
     """
     num_classes, batch_size = _checked(images, labels, cfg, partners, enabled)
-    images = checks.uint8_hwc(images)
+    images, shape = checks.uint8_hwc(images)
+    size = shape[:2]
     others = None
     if partners is not None:
-        others = checks.same_shape(checks.uint8_hwc(partners[0]), images)
-    size = images.shape(dtype=types.INT32)[:2]
+        others = checks.same_shape(*checks.uint8_hwc(partners[0]), shape)
     if params is None:
         params = sampling.sample(
             cfg,
