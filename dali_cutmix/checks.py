@@ -19,25 +19,27 @@ __all__ = [
     "class_row",
     "dali_reason",
     "explain",
+    "hwc",
     "same_shape",
     "switch",
-    "uint8_hwc",
 ]
 
 
 _MOST_CHANNELS = 16
 
 
-def uint8_hwc(images: DataNode) -> tuple[DataNode, DataNode]:
+def hwc(images: DataNode, dtype: str = "uint8") -> tuple[DataNode, DataNode]:
     """Returns `images` as they are, and their shapes, int32 (3,), on the CPU.
 
-    Fails unless they are uint8 (H, W, C) with C at most 16.
+    Fails unless they are (H, W, C) with C at most 16, and with ``dtype="uint8"`` of this type.
     More channels are taken for CHW images whose layout was not said.
     """
     shape = images.shape(dtype=types.INT32)
     zeros = types.Constant(np.zeros(_MOST_CHANNELS + 1, np.int32))
     shape = shape + fn.slice(zeros, start=shape[2], shape=[1], axes=[0])
-    return fn.reinterpret(images, dtype=types.UINT8, shape=shape), shape
+    if dtype == "uint8":
+        return fn.reinterpret(images, dtype=types.UINT8, shape=shape), shape
+    return fn.reinterpret(images, shape=shape), shape
 
 
 def class_index(labels: DataNode, num_classes: int) -> DataNode:
@@ -67,8 +69,8 @@ def switch(enabled: DataNode) -> DataNode:
 
 
 _WORDS = {
-    ("checks", "uint8_hwc"): "`images` must be uint8, HWC and of one size: "
-    "resize before mixing, normalise and transpose after it.",
+    ("checks", "hwc"): "`images` must be uint8, HWC and of one size: resize before mixing, "
+    'normalise (or say `dtype="float32"`) and transpose after it.',
     ("checks", "class_index"): "`labels` must be int32 or int64 scalars in [0, num_classes): "
     'raise `num_classes`, or mend the labels; for rows of floats set `labels="float"`.',
     (
@@ -79,7 +81,7 @@ _WORDS = {
 _WORDS["checks", "same_shape"] = "`partners` must have images of the shape of `images`."
 _WORDS["checks", "switch"] = "`enabled` must be a bool, or a number, for each sample."
 _WORDS |= {
-    ("compositing", name): _WORDS["checks", "uint8_hwc"]
+    ("compositing", name): _WORDS["checks", "hwc"]
     for name in ("blend", "gather", "paste", "paste_within")
 }
 _WORDS["sampling", "by_place"] = (

@@ -12,7 +12,7 @@ def paste(images: DataNode, others: DataNode, box: DataNode, size: DataNode) -> 
     """Returns the images with the box of the other images in them, byte for byte.
 
     Args:
-        images, others: uint8 HWC, one size for the batch, on the same device.
+        images, others: HWC, one size for the batch, uint8 or float32, on the same device.
         box: int32 (4,), ``(y, x, h, w)`` inside the image; an empty one must be ``(H, W, 0, 0)``.
         size: int32 (2,), (H, W).
     """
@@ -38,19 +38,21 @@ def gather(images: DataNode, index: DataNode) -> DataNode:
     fn.permute_batch would do as well, but does not refuse CHW images and several sizes.
 
     Args:
-        images: uint8 HWC, one size for the batch.
+        images: HWC, one size for the batch, uint8 or float32.
         index: int32 (), index in the batch.
     """
     return fn.multi_paste(images, in_ids=fn.reshape(index, shape=[1]))
 
 
-def blend(images: DataNode, others: DataNode, lam: DataNode) -> DataNode:
-    """Returns lam * image + (1 - lam) * other, rounded to the nearest, halves up: uint8 HWC.
+def blend(images: DataNode, others: DataNode, lam: DataNode, dtype: str = "uint8") -> DataNode:
+    """Returns lam * image + (1 - lam) * other, HWC; for uint8 rounded to the nearest, halves up.
 
     Args:
         lam: float32 (), on the device of the images.
+        dtype: "uint8" or "float32", the type of the images.
     """
-    return fn.cast(lam * images + (1.0 - lam) * others, dtype=types.UINT8)
+    blended = lam * images + (1.0 - lam) * others
+    return fn.cast(blended, dtype=types.UINT8) if dtype == "uint8" else blended
 
 
 def _regions(box: DataNode, size: DataNode) -> dict[str, DataNode]:

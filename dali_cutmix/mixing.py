@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import warnings
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from nvidia.dali import Pipeline, fn, types
 from nvidia.dali.data_node import DataNode
 
 from dali_cutmix import boxes, checks, compositing, sampling, targets
-from dali_cutmix.config import MixConfig, checked_int
+from dali_cutmix.config import MixConfig, checked_choice, checked_int
 from dali_cutmix.sampling import MixParams
 
 __all__ = ["Mixed", "cutmix", "mix", "mixup"]
@@ -36,14 +36,15 @@ def mix(
     enabled: DataNode | None = None,
     seed: int | None = None,
     keep_order: bool = True,
+    dtype: Literal["uint8", "float32"] = "uint8",
 ) -> Mixed:
     """Returns the batch with each image mixed with another of the batch, and its targets.
 
     For use inside a ``@pipeline_def``, after the augmentations and before normalisation.
 
     Args:
-        images: uint8 HWC, one size for the whole batch (H and W may differ), at most 16
-            channels, CPU or GPU.
+        images: uint8 HWC (see `dtype`), one size for the whole batch (H and W may differ), at
+            most 16 channels, CPU or GPU.
         labels: on the CPU, as readers give them. ``cfg.labels="int"``: int32 or int64, () or (1,);
             ``"float"``: float32 (num_classes,).
         cfg: what to do. ``cfg.num_classes`` must be given.
@@ -59,9 +60,11 @@ def mix(
             saves CutMix a copy of the images. In a shuffled training batch the order means
             nothing, but other outputs of the pipeline then no longer match: ``params.original``
             says who went where.
+        dtype: type of the images. ``"float32"`` is for images that were normalised before, at
+            four times the bytes; MixUp is then not rounded.
 
     Returns:
-        `Mixed`: ``images`` uint8 HWC on the device of `images`; ``targets`` float32
+        `Mixed`: ``images`` as `images` are, on their device; ``targets`` float32
         (num_classes,), or for ``cfg.targets="pair"`` (int64 (), int64 (), float32 ()), on the
         device of `images`; ``params`` on the CPU, with the box as the pixels show it and
         lam as the label has it.
@@ -87,11 +90,12 @@ def mix(
     ((32, 48, 3), (5,))
     """
     num_classes, batch_size = _checked(images, labels, cfg, partners, enabled)
-    images, shape = checks.uint8_hwc(images)
+    checked_choice("dtype", dtype, ("uint8", "float32"))
+    images, shape = checks.hwc(images, dtype)
     size = shape[:2]
     others = None
     if partners is not None:
-        others = checks.same_shape(*checks.uint8_hwc(partners[0]), shape)
+        others = checks.same_shape(*checks.hwc(partners[0], dtype), shape)
     if params is None:
         params = sampling.sample(
             cfg,
@@ -128,9 +132,9 @@ def mix(
         )
     if always_blended:
         originals = _originals(images, params)
-        mixed = compositing.blend(originals, _others(images, others, params), lam)
+        mixed = compositing.blend(originals, _others(images, others, params), lam, dtype)
     else:
-        mixed = _composited(images, others, lam, params, size, cuts=cuts, uniform=uniform)
+        mixed = _composited(images, others, lam, params, size, dtype, cuts=cuts, uniform=uniform)
     return Mixed(mixed, target, params)
 
 
@@ -216,6 +220,7 @@ def _composited(
     lam: DataNode,
     params: MixParams,
     size: DataNode,
+    dtype: str,
     *,
     cuts: bool,
     uniform: bool,
@@ -250,7 +255,8 @@ def _composited(
         (originals, cut), (others, _), (lam, _) = (
             split(x) for x in (all_cut, _others(images, others, params), lam)
         )
-    return fn._conditional.merge(compositing.blend(originals, others, lam), cut, predicate=blended)
+    blend = compositing.blend(originals, others, lam, dtype)
+    return fn._conditional.merge(blend, cut, predicate=blended)
 
 
 def _cut(images: DataNode, others: DataNode | None, params: MixParams, size: DataNode) -> DataNode:

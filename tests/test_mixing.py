@@ -273,6 +273,42 @@ def test_cutmix_is_mix_with_alpha() -> None:
     assert not np.array_equal(by_name, other_seed)
 
 
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("keep_order", [True, False])
+@pytest.mark.parametrize("mode", ["elem", "batch"])
+@pytest.mark.parametrize("alphas", [(1.0, 0.0), (0.0, 0.8), (1.0, 0.8)], ids=str)
+def test_normalised_images_are_mixed_as_they_are(
+    alphas: tuple[float, float], mode: Any, keep_order: bool, device: str
+) -> None:
+    # float32 in, float32 out: CutMix copies, MixUp is not rounded.
+    rng = np.random.default_rng(5)
+    images = rng.normal(size=(16, 9, 14, 3)).astype(np.float32)
+    options = {"cutmix_alpha": alphas[0], "mixup_alpha": alphas[1], "mode": mode}
+    cfg = dcm.MixConfig(num_classes=16, **options)
+    pipe = graphs.mix_pipeline(
+        images,
+        np.arange(16),
+        cfg,
+        device=device,
+        keep_order=keep_order,
+        with_blended=True,
+        dtype="float32",
+    )
+    blends = 0
+    for out, lam, box, partner, *own, _, blended in graphs.run(pipe, 4):
+        assert out.dtype == np.float32
+        original = own[0] if own else np.arange(16)
+        for i in range(16):
+            a, b = images[original[i]], images[partner[i]]
+            blends += int(blended[i])
+            if blended[i]:
+                assert np.abs(out[i] - (lam[i] * a + (1 - lam[i]) * b)).max() < 1e-6
+            else:
+                assert np.array_equal(out[i], reference.pasted(a, b, tuple(box[i])))
+    assert (blends > 0) == (alphas[1] > 0)
+    assert (blends < 64) == (alphas[0] > 0)
+
+
 # What is refused
 
 
@@ -379,6 +415,7 @@ def build(batch_size: int = 16, cfg: Any = None, **options: Any) -> None:
         ({"params": "x"}, TypeError, "`params` must be MixParams with a box or a position"),
         ({"seed": -1}, ValueError, "`seed` must be at least 0, got -1"),
         ({"seed": 1.5}, TypeError, "`seed` must be an int, got 1.5"),
+        ({"dtype": "float16"}, ValueError, '`dtype` must be one of "uint8", "float32"'),
     ],
 )
 def test_what_is_known_at_build_is_refused_at_build(
