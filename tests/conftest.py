@@ -1,9 +1,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from dali_cutmix import demo
 
@@ -13,6 +16,21 @@ def photos() -> Iterator[str]:
     """An ImageFolder of 5 classes with 16 real photographs each."""
     with demo.photo_folder(crops_a_class=16) as root:
         yield root
+
+
+@pytest.fixture(scope="session")
+def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """scikit-learn's handwritten digits as JPEGs of 32 x 32: train/ with 1437, val/ with 360."""
+    from sklearn.datasets import load_digits
+
+    root = tmp_path_factory.mktemp("digits")
+    data = load_digits()
+    for place, i in enumerate(np.random.default_rng(0).permutation(len(data.target))):
+        folder = root / ("val" if place < 360 else "train") / str(data.target[i])
+        folder.mkdir(parents=True, exist_ok=True)
+        small = Image.fromarray((data.images[i] * 15.9).astype(np.uint8))
+        small.resize((32, 32), Image.Resampling.BICUBIC).save(folder / f"{i}.jpg", quality=95)
+    return root
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -1,0 +1,79 @@
+"""Two processes under torchrun: each has its part of the data, and mixes within it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+ROOT = Path(__file__).parent.parent
+IMAGES, BATCH = 69, 8  # every image is a class of its own, so that a label tells the image
+
+
+@pytest.fixture(scope="module")
+def ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+    """What each of two ranks saw."""
+    root, out = tmp_path_factory.mktemp("images"), tmp_path_factory.mktemp("out")
+    rng = np.random.default_rng(0)
+    for i in range(IMAGES):
+        (root / f"{i:03d}").mkdir()
+        pixels = rng.integers(0, 256, (24, 24, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(root / f"{i:03d}" / "0.jpg")
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2"]
+    command += ["--standalone", "-m", "tests.distributed_worker", str(root), str(out)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=240
+    )
+    assert done.returncode == 0, done.stderr
+    return [json.loads((out / f"{rank}.json").read_text()) for rank in range(2)]
+
+
+def images_of(epoch: list[list[Any]]) -> list[int]:
+    return [label for batch in epoch for label in batch]
+
+
+def test_every_rank_has_the_same_number_of_full_batches(ranks: list[dict[str, Any]]) -> None:
+    for rank in ranks:
+        for epoch in rank["plain"] + rank["mixed"]:
+            assert [len(batch) for batch in epoch] == [BATCH] * (IMAGES // 2 // BATCH)
+
+
+def test_shards_are_disjoint_and_complete(ranks: list[dict[str, Any]]) -> None:
+    for epoch in range(2):
+        seen = Counter(images_of(ranks[0]["plain"][epoch]) + images_of(ranks[1]["plain"][epoch]))
+        assert set(seen.values()) == {1}
+        assert len(seen) == IMAGES // 2 // BATCH * BATCH * 2
+    assert sorted(ranks[0]["val"] + ranks[1]["val"]) == list(range(IMAGES))
+    assert abs(len(ranks[0]["val"]) - len(ranks[1]["val"])) <= 1
+
+
+def test_images_are_mixed_within_the_rank_only(ranks: list[dict[str, Any]]) -> None:
+    # The order of the data does not depend on mixing, so each batch has its unmixed twin.
+    pairs = 0
+    for rank in ranks:
+        for plain, mixed in zip(rank["plain"], rank["mixed"], strict=True):
+            for labels, batch in zip(plain, mixed, strict=True):
+                for row in batch:
+                    assert {int(k) for k in row} <= set(labels)
+                    assert abs(sum(row.values()) - 1) < 1e-5
+                    pairs += len(row) == 2
+    assert pairs > 80  # of 128
+
+
+def test_every_rank_draws_its_own(ranks: list[dict[str, Any]]) -> None:
+    shares = [
+        [round(max(row.values()), 6) for epoch in rank["mixed"] for batch in epoch for row in batch]
+        for rank in ranks
+    ]
+    assert sum(a == b for a, b in zip(*shares, strict=True) if max(a, b) < 1) == 0
+    orders = [images_of(rank["plain"][0]) for rank in ranks]
+    assert orders[0] != orders[1]
