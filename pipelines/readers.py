@@ -1,0 +1,196 @@
+"""The reader of each kind of data set: (encoded image, label), sharded and shuffled.
+
+An ImageFolder and a list are shuffled as a whole, anew every epoch. WebDataset, TFRecord and
+RecordIO are read in the order of the files: every epoch the order of the shards is drawn anew, and
+samples are drawn from a window of `initial_fill` that moves over them. What lies much further
+apart than that in a shard does not meet in a batch, so shuffle before you write shards. Where
+there is one shard, the parts of several processes go round from epoch to epoch.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from nvidia.dali import fn, tfrecord, types
+from nvidia.dali.data_node import DataNode
+
+from dali_cutmix.folders import IMAGE_PATTERNS
+from dali_cutmix.sampling import op_seed
+from dali_cutmix.sources import Source, missing_indexes
+
+__all__ = ["INITIAL_FILL", "read"]
+
+# Samples in the window: with ImageNet's 110 kB an image some 450 MB, a good three shards of a
+# thousand, and at least two full batches of 2048.
+INITIAL_FILL = 4096
+
+_LABEL_BYTES = 10  # of .cls, with what blanks follow the digits; constants are int32
+_DIGITS = list(range(ord("0"), ord("9") + 1))
+_BLANKS = [ord(c) for c in "\t\n\r "]
+
+
+def read(
+    source: Source,
+    *,
+    shuffle: bool,
+    seed: int = 0,
+    shard_id: int = 0,
+    num_shards: int = 1,
+    initial_fill: int = INITIAL_FILL,
+    name: str = "reader",
+) -> tuple[DataNode, DataNode]:
+    """Returns (encoded image, uint8 (bytes,); label, integer (1,)), both on the CPU.
+
+    Args:
+        source: what `find_source` found, with its indexes.
+        shuffle: for training. Without, samples come in the order of the source, and each shard
+            keeps its own from epoch to epoch.
+        seed: of the order; the same on every shard.
+        shard_id, num_shards: the part to read. Parts differ by at most one sample; the shorter
+            ones are padded with their last sample.
+        initial_fill: samples in the window of WebDataset, TFRecord and RecordIO.
+        name: of the reader.
+
+    Fails, when it runs, where a label is negative or no whole number.
+
+    Raises:
+        FileNotFoundError: an index was not made.
+        ValueError: fewer samples than shards.
+    """
+    for path, place in missing_indexes(source):
+        raise FileNotFoundError(
+            f"the index {place!r} of {path!r} must exist: `dali-cutmix index` makes it."
+        )
+    if source.size is not None and source.size < num_shards:
+        raise ValueError(
+            f"`num_shards` must be at most the {source.size} samples, got {num_shards}."
+        )
+    options: dict[str, Any] = {
+        "name": name,
+        "shard_id": shard_id,
+        "num_shards": num_shards,
+        "pad_last_batch": True,
+    }
+    if not shuffle:
+        options["stick_to_shard"] = True
+    elif source.kind in ("folder", "list") or len(source.paths) > 1:
+        options["shuffle_after_epoch"] = True
+        options["shuffle_after_epoch_seed"] = op_seed(seed, "order") % 2**31
+    # Else there is one file and nothing to reorder: the parts then go round, from epoch to epoch.
+    if source.kind == "folder":
+        encoded, labels = fn.readers.file(
+            file_root=source.paths[0], file_filters=IMAGE_PATTERNS, **options
+        )
+        return encoded, labels
+    if source.kind == "list":
+        encoded, labels = fn.readers.file(
+            file_root=source.file_root,
+            files=list(source.files),
+            labels=list(source.labels),
+            **options,
+        )
+        return encoded, labels
+    if shuffle:
+        options["random_shuffle"] = True
+        options["initial_fill"] = _window(source, num_shards, initial_fill)
+        options["seed"] = op_seed(seed, "window", shard_id)
+    encoded, labels = _SHARDS[source.kind](source, options)
+    if source.label_offset:
+        labels = labels + source.label_offset
+    return encoded, _not_negative(labels)
+
+
+def _window(source: Source, num_shards: int, initial_fill: int) -> int:
+    """Returns the window, not above the samples of a part: DALI would read them several times."""
+    if source.size is None:
+        return initial_fill
+    return min(initial_fill, source.size // num_shards)
+
+
+def _webdataset(source: Source, options: dict[str, Any]) -> tuple[DataNode, DataNode]:
+    assert source.fields is not None
+    places = {"index_paths": list(source.index_paths)} if source.index_paths else {}
+    encoded, text = fn.readers.webdataset(
+        paths=list(source.paths),
+        ext=list(source.fields),
+        case_sensitive_extensions=False,
+        missing_component_behavior="error",
+        **places,
+        **options,
+    )
+    return encoded, _decimal(text)
+
+
+def _tfrecord(source: Source, options: dict[str, Any]) -> tuple[DataNode, DataNode]:
+    assert source.fields is not None
+    image, label = source.fields
+    features = fn.readers.tfrecord(
+        path=list(source.paths),
+        index_path=list(source.index_paths),
+        features={
+            image: tfrecord.FixedLenFeature((), tfrecord.string, ""),
+            label: tfrecord.VarLenFeature(tfrecord.int64, -1),
+        },
+        **options,
+    )
+    return features[image], _one(features[label])
+
+
+def _recordio(source: Source, options: dict[str, Any]) -> tuple[DataNode, DataNode]:
+    encoded, label = fn.readers.mxnet(
+        path=list(source.paths), index_path=list(source.index_paths), **options
+    )
+    return encoded, _whole(_one(label))
+
+
+_SHARDS = {"webdataset": _webdataset, "tfrecord": _tfrecord, "recordio": _recordio}
+
+
+def _decimal(text: DataNode) -> DataNode:
+    """Returns the number that ASCII text stands for, int64 (1,).
+
+    Fails unless the text is digits, at least one, and blanks after them, in all at most 10.
+    """
+    text = fn.pad(text, axes=[0], shape=[_LABEL_BYTES], fill_value=ord(" "))
+    digit = fn.lookup_table(text, keys=_DIGITS, values=list(range(10)), dtype=types.INT64)
+    # A bit a character: 1 for a digit, 0 for a blank, far too high for anything else.
+    is_digit = fn.lookup_table(
+        text,
+        keys=[*_DIGITS, *_BLANKS],
+        values=[1] * len(_DIGITS) + [0] * len(_BLANKS),
+        default_value=2**_LABEL_BYTES,
+        dtype=types.INT32,
+    )
+    places = np.arange(_LABEL_BYTES, dtype=np.int32)
+    bits = fn.reductions.sum(
+        is_digit * types.Constant(2**places), axes=[0], keep_dims=True, dtype=types.INT32
+    )
+    value = fn.reductions.sum(digit * types.Constant(10 ** places[::-1]), axes=[0], keep_dims=True)
+    # n digits first, and blanks: the bits are 2^n - 1. Others find a start outside the powers.
+    starts = np.full(2**_LABEL_BYTES, -1, np.int32)
+    starts[2 ** (places + 1) - 1] = _LABEL_BYTES - 1 - places
+    start = fn.slice(types.Constant(starts), start=bits, shape=[1], axes=[0])
+    return value // fn.slice(types.Constant(10**places), start=start, shape=[1], axes=[0])
+
+
+def _one(label: DataNode) -> DataNode:
+    """Returns the label, (1,); fails where there is none, or more than one."""
+    return fn.reshape(label, shape=[1])
+
+
+def _whole(label: DataNode) -> DataNode:
+    """Returns a float label as int64; fails unless it is a whole number."""
+    whole = fn.cast(label, dtype=types.INT64)
+    return whole + _zero_unless(whole != label)
+
+
+def _not_negative(label: DataNode) -> DataNode:
+    """Returns the label as it is; fails if it is negative."""
+    return label + _zero_unless(label < 0)
+
+
+def _zero_unless(wrong: DataNode) -> DataNode:
+    """Returns 0, int32 (1,); fails where something is wrong."""
+    start = fn.cast(wrong, dtype=types.INT32)
+    return fn.slice(types.Constant(np.zeros(1, np.int32)), start=start, shape=[1], axes=[0])
