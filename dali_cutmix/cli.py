@@ -20,7 +20,7 @@ from rich.table import Table
 
 import dali_cutmix as dcm
 from dali_cutmix import demo, folders
-from dali_cutmix.folder_loaders import device_id
+from dali_cutmix.image_loaders import device_id
 
 __all__ = ["main"]
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from dali_cutmix.config import MixConfig
-from dali_cutmix.folder_loaders import train_loader
+from dali_cutmix.image_loaders import train_loader
 from dali_cutmix.pipelines.imagenet import IMAGENET_MEAN, IMAGENET_STD
 
 __all__ = ["MixedSample", "grid", "mixed_samples", "photo_folder"]

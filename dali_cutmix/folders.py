@@ -30,20 +30,20 @@ def class_names(root: str | os.PathLike[str]) -> list[str]:
     """
     root = os.fspath(root)
     if not os.path.exists(root):
-        raise FileNotFoundError(f"`root` must be an existing folder, got {root!r}.")
+        raise FileNotFoundError(f"`source` must be an existing folder, got {root!r}.")
     if not os.path.isdir(root):
-        raise NotADirectoryError(f"`root` must be a folder, got the file {root!r}.")
+        raise NotADirectoryError(f"`source` must be a folder, got the file {root!r}.")
     with os.scandir(root) as entries:
         names = sorted(entry.name for entry in entries if entry.is_dir())
     if not names:
         raise FileNotFoundError(
-            f"`root` must hold one folder of images a class, got {root!r} without folders."
+            f"`source` must hold one folder of images a class, got {root!r} without folders."
         )
     empty = [name for name in names if next(_images_in(os.path.join(root, name)), None) is None]
     if empty:
         listed = ", ".join(repr(name) for name in empty[:5]) + (", …" if len(empty) > 5 else "")
         raise FileNotFoundError(
-            f"`root` must hold images in every class folder, got {root!r} with "
+            f"`source` must hold images in every class folder, got {root!r} with "
             f"{len(empty)} of {len(names)} empty: {listed}. Remove the empty folders."
         )
     return names

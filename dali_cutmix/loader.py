@@ -6,7 +6,7 @@ import hashlib
 import re
 import warnings
 from collections import deque
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
 from typing import Any, Literal, NoReturn
 
@@ -18,7 +18,8 @@ from nvidia.dali.plugin.pytorch import DALIGenericIterator
 
 from dali_cutmix import checks
 from dali_cutmix.config import checked_choice, checked_int
-from dali_cutmix.folders import image_files, unreadable_files
+from dali_cutmix.folders import unreadable_files
+from dali_cutmix.sources import Source, damaged, find_source
 
 __all__ = ["Loader"]
 
@@ -26,14 +27,20 @@ Batch = tuple[torch.Tensor, Any]
 _STATE_VERSION = 1
 _STATE_KEYS = {"version", "epoch", "position", "options", "data", "mixing", "checkpoint"}
 # Arguments that may differ between a run and the one that resumes it: the stream is the same.
-_NOT_IN_STATE = {"root", "num_threads", "device_id", "prefetch_queue_depth", "hw_decoder_load"}
+# (What the data are is checked by itself.)
+_NOT_IN_STATE = {
+    *("source", "root"),
+    *("num_threads", "device_id", "prefetch_queue_depth", "hw_decoder_load"),
+}
 
 
 class Loader:
     """Iterates over a DALI pipeline: ``for images, targets in loader``, epoch after epoch.
 
-    A `for` loop yields the rest of the current epoch; after a `break`, the next loop goes on where
-    the last one stopped. ``len(loader)`` is the number of batches of an epoch.
+    ``len(loader)`` is the number of batches of an epoch. A `for` loop over training data yields the
+    rest of the current epoch: after a `break`, the next loop goes on where the last one stopped.
+    A loop over validation data (``last_batch="partial"``) begins with the first batch, but for
+    the first loop after `load_state_dict`.
 
     Args:
         pipeline: a ``@pipeline_def`` function with a reader and outputs ``images, targets`` or
@@ -53,6 +60,7 @@ class Loader:
 
     Attributes:
         classes: the class names, where the loader knows them, else None.
+        num_classes: the number of classes, likewise.
         epoch: number of the epoch that the next batch belongs to, from 0.
 
     Raises:
@@ -62,8 +70,11 @@ class Loader:
     """
 
     classes: tuple[str, ...] | None = None
+    num_classes: int | None = None
     epoch: int
     _position: int
+    _padded: bool
+    _restored: bool
     _ahead: list[list[torch.Tensor]]
 
     def __init__(
@@ -94,6 +105,10 @@ class Loader:
 
     def __iter__(self) -> Iterator[Batch]:
         self._at_end = False
+        if self._last_batch == "partial" and self._position and not self._restored:
+            self._running()
+            self._open(checkpoint=None, epoch=self.epoch, position=0)
+        self._restored = False
         return self
 
     def __next__(self) -> Batch:
@@ -104,6 +119,7 @@ class Loader:
         self._position += 1
         if self._position == self._length:
             self.epoch, self._position, self._at_end = self.epoch + 1, 0, True
+            self._padded = True
         if self._channels_last:
             images = images.permute(0, 3, 1, 2)
         return images, targets[0] if len(targets) == 1 else tuple(targets)
@@ -194,6 +210,7 @@ class Loader:
             if self._switch is not None:
                 self._switch = _Switch(self._options["batch_size"], **state["mixing"])
             self._open(bytes.fromhex(state["checkpoint"]), epoch, position)
+            self._restored = True
         except Exception as error:
             self.__dict__.update(before)
             raise ValueError(f"`state` cannot be restored: {error}") from error
@@ -220,19 +237,23 @@ class Loader:
             prepare_first_batch=False,
         )
         self.epoch, self._position, self._at_end = epoch, position, False
+        self._restored = False
+        # Whether the pipeline stands at the end of an epoch whose padding was not read yet.
+        self._padded = checkpoint is not None and epoch > 0 and position == 0
         self._checkpoint = self._batches.checkpoints()[0]
         self._ahead = []
 
     def _pull(self) -> list[torch.Tensor]:
         """Returns the next outputs of the pipeline."""
         try:
-            if self.epoch and not self._position:
+            if self._padded:
                 # The reader pads every shard to the same number of batches: what is left of the
                 # last epoch is padding, or the incomplete batch that is dropped. (DALI's own DROP
                 # policy leaves such a batch to the next epoch where a shard is a multiple of the
                 # batch size and another one is longer.)
                 while self._next_outputs() is not None:
                     pass
+                self._padded = False
             outputs = self._next_outputs()
         except Exception as error:  # DALI raises many types
             if self._batches is not None:
@@ -262,7 +283,12 @@ class Loader:
         return {k: _printed(v) for k, v in options.items() if k not in _NOT_IN_STATE}
 
     def _data(self) -> dict[str, str]:
-        return {"images": str(self._meta["epoch_size"]), "classes": _printed(self.classes)}
+        source = self._options.get("source")
+        return {
+            "images": str(self._meta["epoch_size"]),
+            "classes": _printed(self.classes),
+            "source": source.identity if isinstance(source, Source) else "",
+        }
 
     def _raise_explained(self, error: Exception) -> NoReturn:
         """Raises what DALI raised in words of this package, naming the file where there is one."""
@@ -304,16 +330,21 @@ class _Switch:
 
 def _about_files(text: str, options: dict[str, Any]) -> str | None:
     """Returns words for a failed read or decode. DALI names the file of some failures only."""
-    if "num_shards" in text and "fn.readers." in text:
+    if "requested number of shards" in text:
         shards = options.get("num_shards")
         return f"`num_shards` must be at most the number of images, got {shards}."
     if not re.search(r"fn\.(decoders|readers)\.|fn\.peek_image_shape", text):
         return None
     named = re.search(r"(?:Failed to decode sample #\d+ ?: |File mapping failed: )(.+)", text)
     try:
-        paths: Collection[str] = options.get("files") or list(image_files(options["root"]))
-        files = [named[1].strip()] if named else unreadable_files(paths)
-    except (KeyError, OSError):
+        if named:
+            files = [named[1].strip()]
+        elif "files" in options:
+            files = unreadable_files(options["files"])
+        else:
+            source: Any = options.get("source", options.get("root"))
+            files = damaged(source if isinstance(source, Source) else find_source(source))
+    except (OSError, TypeError, ValueError):
         files = []
     what = "an image file"
     if files:

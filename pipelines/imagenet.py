@@ -1,29 +1,34 @@
 """ImageNet-style classification, from the reader to the tensor: `train` and `val`.
 
-    JPEG files -> decode -> random resized crop -> flip -> mix -> normalise      (train)
-    JPEG files -> decode -> resize -> centre crop -> normalise                   (val)
+    read -> decode -> random resized crop -> flip -> augment -> mix -> normalise      (train)
+    read -> decode -> resize -> centre crop -> normalise                              (val)
 
 One definition serves both devices. With ``device="gpu"`` nvJPEG decodes ("mixed") and everything
-after it runs on the GPU. Both read an ImageFolder: one folder a class, classes in sorted order.
+after it runs on the GPU. Random erasing works on normalised images, after mixing or, as most
+recipes have it, before; then floats are mixed.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from nvidia.dali import Pipeline, fn, pipeline_def, types
 from nvidia.dali.data_node import DataNode
 
+from dali_cutmix import checks
 from dali_cutmix.config import MixConfig
-from dali_cutmix.folders import IMAGE_PATTERNS
+from dali_cutmix.mixing import Mixed
 from dali_cutmix.mixing import mix as mix_batch
-from dali_cutmix.sampling import op_seed
+from dali_cutmix.pipelines import augment as augmentation
+from dali_cutmix.pipelines.readers import read
+from dali_cutmix.policies import Policy, RandomErasing
+from dali_cutmix.recipes import IMAGENET_MEAN, IMAGENET_STD
+from dali_cutmix.sampling import by_place, op_seed
+from dali_cutmix.sources import Source, find_source
 
 __all__ = ["IMAGENET_MEAN", "IMAGENET_STD", "decode", "train", "val"]
 
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
 INTERPOLATION = {"bilinear": types.INTERP_LINEAR, "bicubic": types.INTERP_CUBIC}
 DTYPE = {"float32": types.FLOAT, "float16": types.FLOAT16}
 LAYOUT = {"NCHW": "CHW", "NHWC": "HWC"}
@@ -31,9 +36,14 @@ LAYOUT = {"NCHW": "CHW", "NHWC": "HWC"}
 
 @pipeline_def
 def train(
-    root: str,
+    source: Source | str,
     mix: MixConfig | None = None,
     *,
+    augment: Sequence[Policy] = (),
+    erase: RandomErasing | None = None,
+    erase_after_mix: bool = False,
+    repeats: int = 1,
+    num_classes: int | None = None,
     device: str = "cpu",
     size: tuple[int, int] = (224, 224),
     area: Sequence[float] = (0.08, 1.0),
@@ -58,58 +68,66 @@ def train(
     is asked for every batch whether it is to be mixed, see `Loader`; without it nothing is fed.
     """
     seed = Pipeline.current().seed or 0
-    encoded, labels = fn.readers.file(
-        name="reader",
-        file_root=root,
-        file_filters=IMAGE_PATTERNS,
-        shuffle_after_epoch=True,  # the whole list, every epoch, the same on every shard
-        shuffle_after_epoch_seed=op_seed(seed, "order") % 2**31,
-        shard_id=shard_id,
-        num_shards=num_shards,
-        pad_last_batch=True,
+    encoded, labels = read(
+        _found(source), shuffle=True, seed=seed, shard_id=shard_id, num_shards=num_shards
     )
-    start, shape = fn.random_crop_generator(
-        fn.peek_image_shape(encoded),
-        random_area=area,
-        random_aspect_ratio=ratio,
-        num_attempts=10,
+    if repeats > 1:  # before decoding: what is read is reused, and decoded and cropped anew
+        places = [i // repeats for i in range(Pipeline.current().max_batch_size)]
+        encoded, labels = by_place(encoded, places), by_place(labels, places)
+    images = _random_resized_crop(
+        encoded,
+        device,
+        hw_decoder_load,
+        size=size,
+        area=area,
+        ratio=ratio,
+        interp_type=_drawn_interpolation(interpolation, op_seed(seed, "interpolation", shard_id)),
+        antialias=antialias,
         seed=op_seed(seed, "crop", shard_id),
     )
-    # Crop, then resize what was cropped, as torchvision does. fn.random_resized_crop lets the
-    # filter see pixels outside the crop.
-    if device == "gpu":
-        images = decode(encoded, device, hw_decoder_load)
-        images = fn.slice(images, start=start, shape=shape, axes=[0, 1])
-    else:
-        images = fn.decoders.image_slice(encoded, start, shape, axes=[0, 1])
-    images = fn.resize(
-        images, size=size, interp_type=INTERPOLATION[interpolation], antialias=antialias
-    )
     mirror = fn.random.coin_flip(probability=hflip, seed=op_seed(seed, "flip", shard_id))
-    if mix is None:
-        return _normalise(images, mean, std, dtype, layout, mirror=mirror), _index(labels, device)
+    colors = {"mean": mean, "std": std}
+    if mix is None and not augment and erase is None:
+        images = _normalise(images, dtype=dtype, layout=layout, mirror=mirror, **colors)
+        return images, _index(labels, device, num_classes)
 
     images = fn.flip(images, horizontal=mirror)
-    enabled = None if mixing is None else fn.external_source(source=mixing, batch=True)
-    mixed = mix_batch(
-        images, labels, mix, enabled=enabled, seed=op_seed(seed, shard_id), keep_order=False
+    images = augmentation.augment(
+        images,
+        augment,
+        size=size,
+        seed=seed,
+        shard_id=shard_id,
+        fill=[round(255 * m) for m in mean],
     )
+    floats = erase is not None and not erase_after_mix  # are mixed, else bytes
+    mixed = None
+    if mix is not None and not floats:
+        mixed = _mixed(images, labels, mix, mixing, op_seed(seed, shard_id), "uint8")
+        images = mixed.images
+    if erase is None:
+        images = _normalise(images, dtype=dtype, layout=layout, **colors)
+    else:
+        images = _normalise(images, dtype="float32", layout="NHWC", **colors)
+        images = augmentation.erase(
+            images, erase, size=size, seed=op_seed(seed, "erase"), shard_id=shard_id
+        )
+    if mix is not None and floats:
+        mixed = _mixed(images, labels, mix, mixing, op_seed(seed, shard_id), "float32")
+        images = mixed.images
+    if erase is not None:
+        images = _as_asked(images, dtype, layout)
+    if mixed is None:
+        return images, _index(labels, device, num_classes)
     targets = mixed.targets if isinstance(mixed.targets, tuple) else (mixed.targets,)
-    outputs = (_normalise(mixed.images, mean, std, dtype, layout), *targets)
-    if with_params:
-        params = mixed.params
-        own = labels
-        if params.original is not None:
-            own = fn.permute_batch(labels, indices=params.original)
-        other = fn.permute_batch(labels, indices=params.partner)
-        outputs += (params.lam, params.box, _index(own, "cpu"), _index(other, "cpu"))
-    return outputs
+    return (images, *targets, *(_what_was_mixed(mixed, labels) if with_params else ()))
 
 
 @pipeline_def
 def val(
-    root: str,
+    source: Source | str,
     *,
+    num_classes: int | None = None,
     device: str = "cpu",
     size: tuple[int, int] = (224, 224),
     resize: int = 256,
@@ -124,23 +142,19 @@ def val(
     hw_decoder_load: float = 0.65,
 ) -> tuple[DataNode, ...]:
     """Returns normalised images and integer labels; for the arguments see `val_loader`."""
-    encoded, labels = fn.readers.file(
-        name="reader",
-        file_root=root,
-        file_filters=IMAGE_PATTERNS,
-        shard_id=shard_id,
-        num_shards=num_shards,
-        stick_to_shard=True,
-        pad_last_batch=True,
-    )
+    encoded, labels = read(_found(source), shuffle=False, shard_id=shard_id, num_shards=num_shards)
     images = decode(encoded, device, hw_decoder_load)
+    start, end = _centre(encoded, size, resize)
     images = fn.resize(
         images,
-        resize_shorter=resize,
+        size=size,
+        roi_start=start,
+        roi_end=end,
         interp_type=INTERPOLATION[interpolation],
         antialias=antialias,
     )
-    return _normalise(images, mean, std, dtype, layout, crop=size), _index(labels, device)
+    images = _normalise(images, mean=mean, std=std, dtype=dtype, layout=layout)
+    return images, _index(labels, device, num_classes)
 
 
 def decode(encoded: DataNode, device: str, hw_decoder_load: float = 0.65) -> DataNode:
@@ -150,13 +164,85 @@ def decode(encoded: DataNode, device: str, hw_decoder_load: float = 0.65) -> Dat
     file is no image at all (DALI 2.4.0).
     """
     if device == "gpu":
-        return fn.decoders.image(encoded, device="mixed", hw_decoder_load=hw_decoder_load)
+        return fn.decoders.image(
+            encoded,
+            device="mixed",
+            hw_decoder_load=hw_decoder_load,
+            jpeg_fancy_upsampling=True,  # chroma is interpolated, as libjpeg-turbo does
+        )
     shape = fn.peek_image_shape(encoded)[:2]
     return fn.decoders.image_slice(encoded, shape * 0, shape, axes=[0, 1])
 
 
+def _centre(encoded: DataNode, size: tuple[int, int], resize: int) -> tuple[DataNode, DataNode]:
+    """Returns start and end of the part of an image that a resize and a centre crop show.
+
+    Float32, in pixels of the image. Resizing that part alone computes nothing that is cropped
+    afterwards. The integers are torchvision's: the longer side is int(resize * long / short),
+    the crop starts at round((side - size) / 2), halves to even. DALI's resize_shorter rounds, and
+    its crop takes halves up: a pixel off in three image sizes of five.
+
+    Raises:
+        ValueError: the crop is larger than the resized image, where torchvision pads.
+    """
+    if resize < max(size):
+        raise ValueError(f"`resize` must be at least `size`, got resize={resize} and size={size}.")
+    shape = fn.peek_image_shape(encoded, dtype=types.INT32)[:2]
+    resized = shape * resize // fn.reductions.min(shape, axes=[0])
+    sides = types.Constant(list(size), dtype=types.INT32)
+    spare = resized - sides
+    start = (spare + 1) // 4 + (spare + 2) // 4
+    scale = shape / resized
+    return start * scale, (start + sides) * scale
+
+
+def _found(source: Source | str) -> Source:
+    return source if isinstance(source, Source) else find_source(source)
+
+
+def _random_resized_crop(
+    encoded: DataNode,
+    device: str,
+    hw_decoder_load: float,
+    *,
+    size: tuple[int, int],
+    area: Sequence[float],
+    ratio: Sequence[float],
+    seed: int,
+    **resize: Any,
+) -> DataNode:
+    """Returns a random part of each image, resized: uint8 HWC, of one size.
+
+    Cropped first and resized then, as torchvision does it. fn.random_resized_crop lets the filter
+    see pixels outside the crop.
+    """
+    start, shape = fn.random_crop_generator(
+        fn.peek_image_shape(encoded),
+        random_area=area,
+        random_aspect_ratio=ratio,
+        num_attempts=10,
+        seed=seed,
+    )
+    if device == "gpu":
+        images = decode(encoded, device, hw_decoder_load)
+        images = fn.slice(images, start=start, shape=shape, axes=[0, 1])
+    else:
+        images = fn.decoders.image_slice(encoded, start, shape, axes=[0, 1])
+    return fn.resize(images, size=size, **resize)
+
+
+def _drawn_interpolation(interpolation: str, seed: int) -> Any:
+    """Returns the type of the resize: for all images, or for each one of the two, drawn."""
+    if interpolation != "random":
+        return INTERPOLATION[interpolation]
+    coin = fn.random.coin_flip(seed=seed, dtype=types.INT32)
+    low, high = (int(kind) for kind in INTERPOLATION.values())
+    return fn.reinterpret(low + coin * (high - low), dtype=types.INTERP_TYPE)
+
+
 def _normalise(
     images: DataNode,
+    *,
     mean: Sequence[float],
     std: Sequence[float],
     dtype: str,
@@ -174,6 +260,38 @@ def _normalise(
     )
 
 
-def _index(labels: DataNode, device: str) -> DataNode:
+def _mixed(
+    images: DataNode,
+    labels: DataNode,
+    mix: MixConfig,
+    mixing: Callable[[], Any] | None,
+    seed: int,
+    dtype: Literal["uint8", "float32"],
+) -> Mixed:
+    enabled = None if mixing is None else fn.external_source(source=mixing, batch=True)
+    return mix_batch(images, labels, mix, enabled=enabled, seed=seed, keep_order=False, dtype=dtype)
+
+
+def _as_asked(images: DataNode, dtype: str, layout: str) -> DataNode:
+    """Returns float32 HWC images in the type and layout of the output."""
+    if dtype == "float16":
+        images = fn.cast(images, dtype=types.FLOAT16)
+    return fn.transpose(images, perm=[2, 0, 1]) if layout == "NCHW" else images
+
+
+def _index(labels: DataNode, device: str, num_classes: int | None = None) -> DataNode:
+    """Returns labels as int64 (); fails where one is not below the number of classes, if known."""
+    if num_classes is not None:
+        labels = checks.class_index(labels, num_classes)
     labels = fn.cast(fn.reshape(labels, shape=[]), dtype=types.INT64)
     return labels.gpu() if device == "gpu" else labels
+
+
+def _what_was_mixed(mixed: Mixed, labels: DataNode) -> tuple[DataNode, ...]:
+    """Returns lam, box, label and partner's label, on the CPU."""
+    params = mixed.params
+    own = labels
+    if params.original is not None:
+        own = fn.permute_batch(labels, indices=params.original)
+    other = fn.permute_batch(labels, indices=params.partner)
+    return params.lam, params.box, _index(own, "cpu"), _index(other, "cpu")

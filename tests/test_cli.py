@@ -111,7 +111,7 @@ def test_class_names_are_printed_as_they_are(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--data", "/no/where"], "`root` must be an existing folder, got '/no/where'"),
+        (["--data", "/no/where"], "`source` must be an existing folder, got '/no/where'"),
         (["--cutmix-alpha", "-1"], "`cutmix_alpha` must be 0 or in [1e-6, 1e6], got -1.0"),
         (["--mode", "all"], '`mode` must be one of "elem", "batch"'),
         (["--out", "/no/where/mixed.png"], "`--out` must be in an existing folder"),

@@ -44,7 +44,7 @@ def test_docstring_examples(test: doctest.DocTest, photos: str) -> None:
 
 def test_public_functions_have_examples() -> None:
     named = {param.id for param in examples()}
-    for function in ("mixing.mix", "mixing.cutmix", "mixing.mixup", "folder_loaders.val_loader"):
+    for function in ("mixing.mix", "mixing.cutmix", "mixing.mixup", "image_loaders.val_loader"):
         assert f"dali_cutmix.{function}" in named
 
 

@@ -140,6 +140,22 @@ def test_a_loop_after_a_break_goes_on(numbered: str) -> None:
     assert loader.epoch == 1
 
 
+def test_a_loop_over_validation_data_begins_with_the_first_batch(numbered: str) -> None:
+    loader = val(numbered, batch_size=10)
+    everything = list(range(25))
+    for _ in range(2):  # as Lightning's sanity check does, which looks at a few batches
+        for _, labels in loader:
+            assert labels.tolist() == everything[:10]
+            break
+    state = loader.state_dict()
+    assert [label for _, labels in loader for label in labels.tolist()] == everything
+    assert [label for _, labels in loader for label in labels.tolist()] == everything
+    assert loader.epoch == 2
+    loader.load_state_dict(state)  # resumes, once
+    assert [label for _, labels in loader for label in labels.tolist()] == everything[10:]
+    assert [label for _, labels in loader for label in labels.tolist()] == everything
+
+
 CHANGED: dict[str, Any] = {
     "area": (0.5, 1.0),
     "ratio": (1.0, 1.0),
@@ -369,7 +385,7 @@ def stream_in_new_process(
     if state is not None:
         path = str(tmp_path / "state.json")
         Path(path).write_text(json.dumps(state))
-    options = {"root": root, "seed": 4, **SMALL}
+    options = {"source": root, "seed": 4, **SMALL}
     done = subprocess.run(
         [sys.executable, "-c", RESUME],
         input=json.dumps([options, path, epochs]),
@@ -539,12 +555,12 @@ def test_a_closed_loader_says_so(photos: str) -> None:
         (
             {"mix": dcm.MixConfig(num_classes=4)},
             ValueError,
-            "`num_classes` must be at least the 5 class folders of `root`, got 4",
+            "`num_classes` must be at least the 5 class folders of `source`, got 4",
         ),
         (
             {"mix": dcm.MixConfig(labels="float")},
             ValueError,
-            '`labels` must be "int" for a folder of classes',
+            '`labels` must be "int" for the loaders',
         ),
     ],
 )
@@ -569,15 +585,15 @@ def test_a_gpu_that_is_not_there_is_refused(photos: str) -> None:
 
 @pytest.mark.parametrize("make", [train, val])
 def test_wrong_roots_are_refused(make: Any, tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match="`root` must be an existing folder, got '/no/whe"):
+    with pytest.raises(FileNotFoundError, match="`source` must name files that exist, got '/no/w"):
         make("/no/where")
-    with pytest.raises(FileNotFoundError, match="`root` must hold one folder of images a class"):
+    with pytest.raises(FileNotFoundError, match="`source` must"):
         make(tmp_path)
     (tmp_path / "a").mkdir()
     (tmp_path / "a" / "notes.txt").write_text("no image")
     with pytest.raises(FileNotFoundError, match="1 of 1 empty: 'a'"):
         make(tmp_path)
-    with pytest.raises(NotADirectoryError, match="`root` must be a folder, got the file"):
+    with pytest.raises(ValueError, match=r"notes.txt', line 1: must be"):
         make(tmp_path / "a" / "notes.txt")
 
 

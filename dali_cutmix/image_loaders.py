@@ -1,0 +1,377 @@
+"""train_loader and val_loader: the ImageNet pipelines as iterables of torch tensors."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import torch
+
+from dali_cutmix import recipes
+from dali_cutmix.config import MixConfig, checked_choice, checked_int, checked_share
+from dali_cutmix.loader import Loader
+from dali_cutmix.pipelines import imagenet
+from dali_cutmix.policies import Policy, RandomErasing
+from dali_cutmix.recipes import Recipe
+from dali_cutmix.sources import Source, find_source
+
+__all__ = ["device_id", "train_loader", "val_loader"]
+
+Paths = str | os.PathLike[str]
+FromRecipe = Literal["recipe"]
+
+
+def train_loader(
+    source: Paths | Sequence[Paths] | Source,
+    *,
+    batch_size: int,
+    recipe: str | Recipe | None = None,
+    mix: MixConfig | FromRecipe | None = "recipe",
+    augment: Policy | Sequence[Policy] | None = None,
+    erase: RandomErasing | FromRecipe | None = "recipe",
+    erase_after_mix: bool | None = None,
+    repeats: int | None = None,
+    size: int | tuple[int, int] | None = None,
+    area: Sequence[float] | None = None,
+    ratio: Sequence[float] | None = None,
+    interpolation: Literal["bilinear", "bicubic", "random"] | None = None,
+    hflip: float | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    num_classes: int | None = None,
+    device: Literal["gpu", "cpu"] = "gpu",
+    seed: int = 0,
+    shard_id: int | None = None,
+    num_shards: int | None = None,
+    num_threads: int | None = None,
+    dtype: Literal["float32", "float16"] = "float32",
+    layout: Literal["NCHW", "NHWC"] = "NCHW",
+    antialias: bool = True,
+    prefetch_queue_depth: int = 2,
+    hw_decoder_load: float = 0.65,
+    with_params: bool = False,
+    switchable: bool = False,
+) -> Loader:
+    """Returns a loader of training batches: decode, crop, flip, augment, mix, normalise.
+
+    Yields ``(images, targets)`` on the device: images float32 or float16, (N, 3, H, W); targets
+    float32 (N, K), or ``(label_a, label_b, lam)`` with ``targets="pair"``, or int64 (N,) without
+    `mix`. All batches are full; the last, incomplete one of an epoch is dropped. A folder or a
+    list is shuffled anew every epoch, as a whole and the same on every shard; tars, TFRecords and
+    RecordIO within a window that moves over them, see `pipelines.readers`.
+
+    Args:
+        source: an ImageFolder, a list of images, or shards of WebDataset, TFRecord or RecordIO,
+            told apart by what is there; or what `find_source` returned, which has more options.
+        batch_size: samples a batch, of this shard.
+        recipe: a published recipe, by name (``dali-cutmix recipes`` lists them), or one's own;
+            None for the defaults of `Recipe`. Each of the next arguments that is given goes before
+            it.
+        mix: how to mix; None for no mixing.
+        augment: policies applied after the flip; ``()`` for none.
+        erase: random erasing; None for none.
+        erase_after_mix, repeats, size, area, ratio, interpolation, hflip, mean, std: see `Recipe`.
+        num_classes: number of classes. That of a folder or a list is known; of others it must be
+            given to mix, here or in `mix`.
+        device: ``"gpu"`` decodes with nvJPEG and does the rest on the GPU.
+        seed: at least 0. The same seed gives the same stream.
+        shard_id, num_shards: this process's part; by default from torch.distributed, or
+            torchrun's environment, or all.
+        num_threads: of DALI; by default the cores this process may use, at most 16.
+        dtype, layout: of the images; with ``"NHWC"`` the tensors are (N, 3, H, W) in
+            torch.channels_last, without a copy.
+        antialias: whether the resize filters as Pillow does. Only tests turn it off.
+        prefetch_queue_depth: batches prepared ahead.
+        hw_decoder_load: share of the images for the GPU's JPEG hardware, where it has one.
+        with_params: for looking into a batch: after the targets, also yield what was mixed, on
+            the CPU: lam float32 (N,), box int32 (N, 4), and the labels of the sample and its
+            partner, int64 (N,).
+        switchable: makes ``loader.mixing(False)`` work, for schedules that end without mixing.
+
+    Raises:
+        FileNotFoundError: `source` does not exist or lacks images.
+        TypeError, ValueError: an argument is wrong, `device` is not there, or the first batch
+            shows a damaged file.
+
+    >>> with train_loader(photo_folder, batch_size=16, recipe="rsb-a3", size=32,
+    ...                   device="cpu") as loader:
+    ...     for images, targets in loader:
+    ...         pass
+    >>> images.shape, targets.shape
+    (torch.Size([16, 3, 32, 32]), torch.Size([16, 5]))
+    """
+    given = _given(
+        augment=augment,
+        erase_after_mix=erase_after_mix,
+        repeats=repeats,
+        size=size,
+        area=area,
+        ratio=ratio,
+        interpolation=interpolation,
+        hflip=hflip,
+        mean=mean,
+        std=std,
+    )
+    # None means none of it here.
+    given |= {k: v for k, v in (("mix", mix), ("erase", erase)) if v != "recipe"}
+    used = _recipe(recipe, given)
+    options = _checked(
+        source=source,
+        num_classes=num_classes,
+        batch_size=batch_size,
+        device=device,
+        seed=seed,
+        shard_id=shard_id,
+        num_shards=num_shards,
+        num_threads=num_threads,
+        dtype=dtype,
+        layout=layout,
+        antialias=antialias,
+        prefetch_queue_depth=prefetch_queue_depth,
+        hw_decoder_load=hw_decoder_load,
+    )
+    classes = options.pop("classes")
+    if used.mix is not None:
+        options["mix"] = _with_classes(used.mix, options["num_classes"], classes)
+        options["num_classes"] = options["mix"].num_classes
+    elif with_params or switchable:
+        name = "with_params" if with_params else "switchable"
+        raise ValueError(f"`{name}` must be False where `mix` is None: nothing is mixed.")
+    loader = Loader(
+        imagenet.train,
+        channels_last=layout == "NHWC",
+        switchable=bool(switchable),
+        augment=used.augment,
+        erase=used.erase,
+        erase_after_mix=used.erase_after_mix,
+        repeats=used.repeats,
+        size=_pair(used.size),
+        area=used.area,
+        ratio=used.ratio,
+        interpolation=used.interpolation,
+        hflip=used.hflip,
+        mean=used.mean,
+        std=used.std,
+        with_params=bool(with_params),
+        **options,
+    )
+    loader.classes, loader.num_classes = classes, options["num_classes"]
+    return loader
+
+
+def val_loader(
+    source: Paths | Sequence[Paths] | Source,
+    *,
+    batch_size: int,
+    recipe: str | Recipe | None = None,
+    size: int | tuple[int, int] | None = None,
+    resize: int | None = None,
+    interpolation: Literal["bilinear", "bicubic"] | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    classes: Sequence[str] | None = None,
+    num_classes: int | None = None,
+    device: Literal["gpu", "cpu"] = "gpu",
+    shard_id: int | None = None,
+    num_shards: int | None = None,
+    num_threads: int | None = None,
+    dtype: Literal["float32", "float16"] = "float32",
+    layout: Literal["NCHW", "NHWC"] = "NCHW",
+    antialias: bool = True,
+    prefetch_queue_depth: int = 2,
+    hw_decoder_load: float = 0.65,
+) -> Loader:
+    """Returns a loader of validation batches: decode, resize, centre crop, normalise. Never mixes.
+
+    Yields ``(images, labels)``: images as `train_loader` does, labels int64 (N,). Every image
+    comes once an epoch, in the order of the source; the last batch may be smaller.
+
+    Args:
+        recipe: whose validation it is, see `train_loader`.
+        size: side, or (H, W), of the centre crop; by default the recipe's `val_size`.
+        resize: length of the shorter side before the crop, at least `size`; by default the
+            recipe's `val_resize`, in proportion where `size` is given.
+        interpolation, mean, std: by default the recipe's.
+        classes: the classes of training (``train.classes``). Labels number the folders, so a
+            folder with other classes has other labels; it is refused.
+
+    The other arguments and the errors are those of `train_loader`.
+
+    >>> with val_loader(photo_folder, batch_size=16, size=32, resize=36, device="cpu") as loader:
+    ...     print(sum(len(labels) for images, labels in loader))
+    80
+    """
+    # Checked by the names that the arguments have here.
+    _recipe(None, _given(size=size))
+    if resize is not None:
+        checked_int("resize", resize, 1)
+    if interpolation is not None:
+        checked_choice("interpolation", interpolation, ("bilinear", "bicubic"))
+    base = _recipe(recipe, _given(mean=mean, std=std))
+    if size is not None and resize is None:
+        resize = round(base.val_resize / max(_pair(base.val_size)) * max(_pair(size)))
+    given = _given(val_size=size, val_resize=resize, val_interpolation=interpolation)
+    used = _recipe(base, given)
+    if used.val_resize < max(_pair(used.val_size)):
+        raise ValueError(
+            f"`resize` must be at least `size`, got resize={used.val_resize} "
+            f"and size={used.val_size}."
+        )
+    options = _checked(
+        source=source,
+        num_classes=num_classes,
+        batch_size=batch_size,
+        device=device,
+        shard_id=shard_id,
+        num_shards=num_shards,
+        num_threads=num_threads,
+        dtype=dtype,
+        layout=layout,
+        antialias=antialias,
+        prefetch_queue_depth=prefetch_queue_depth,
+        hw_decoder_load=hw_decoder_load,
+    )
+    found = options.pop("classes")
+    _check_classes(classes, found)
+    loader = Loader(
+        imagenet.val,
+        last_batch="partial",
+        channels_last=layout == "NHWC",
+        size=_pair(used.val_size),
+        resize=used.val_resize,
+        interpolation=used.val_interpolation,
+        mean=used.mean,
+        std=used.std,
+        **options,
+    )
+    loader.classes, loader.num_classes = found, options["num_classes"]
+    return loader
+
+
+def _recipe(recipe: str | Recipe | None, given: dict[str, Any]) -> Recipe:
+    """Returns the recipe with what was given in its place."""
+    base = Recipe() if recipe is None else recipes.get(recipe)
+    return dataclasses.replace(base, **given)
+
+
+def _given(**values: Any) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _pair(size: int | tuple[int, int]) -> tuple[int, int]:
+    return size if isinstance(size, tuple) else (size, size)
+
+
+def _with_classes(
+    mix: MixConfig, num_classes: int | None, classes: tuple[str, ...] | None
+) -> MixConfig:
+    if mix.labels != "int":
+        raise ValueError('`labels` must be "int" for the loaders, got "float".')
+    if num_classes is None and mix.num_classes is None:
+        raise ValueError(
+            "`num_classes` must be given to mix data that do not tell it (WebDataset, TFRecord, "
+            "RecordIO), got None."
+        )
+    if mix.num_classes is None:
+        return dataclasses.replace(mix, num_classes=num_classes)
+    if num_classes is not None and mix.num_classes < num_classes:
+        what = "class folders of `source`" if classes else "classes of `source`"
+        raise ValueError(
+            f"`num_classes` must be at least the {num_classes} {what}, got {mix.num_classes}."
+        )
+    return mix
+
+
+def _check_classes(classes: Sequence[str] | None, found: tuple[str, ...] | None) -> None:
+    if classes is None:
+        return
+    if not isinstance(classes, (list, tuple)) or not all(isinstance(c, str) for c in classes):
+        raise TypeError(f"`classes` must be a list of class names, got {classes!r}.")
+    if found is None or tuple(classes) == found:
+        return  # only a folder has names to compare
+    other = sorted(set(classes) ^ set(found))
+    raise ValueError(
+        f"`classes` must be the {len(found)} class folders of `source`, got {len(classes)} "
+        f"that differ in {', '.join(map(repr, other[:5])) or 'order'}."
+    )
+
+
+def _checked(**options: Any) -> dict[str, Any]:
+    """Returns the options that both pipelines take, checked and filled in."""
+    if options["num_threads"] is None:
+        options["num_threads"] = min(16, len(os.sched_getaffinity(0)))
+    for name in ("batch_size", "num_threads", "prefetch_queue_depth"):
+        options[name] = checked_int(name, options[name], 1)
+    if "seed" in options:
+        options["seed"] = checked_int("seed", options["seed"], 0, 2**63 - 1)
+    checked_choice("device", options["device"], ("gpu", "cpu"))
+    checked_choice("dtype", options["dtype"], imagenet.DTYPE)
+    checked_choice("layout", options["layout"], imagenet.LAYOUT)
+    if not isinstance(options["antialias"], bool):
+        raise TypeError(f"`antialias` must be a bool, got {options['antialias']!r}.")
+    options["hw_decoder_load"] = checked_share("hw_decoder_load", options["hw_decoder_load"])
+    options["shard_id"], options["num_shards"] = _shard(options["shard_id"], options["num_shards"])
+    options["device_id"] = device_id(options["device"])
+    source = options["source"]
+    if not isinstance(source, Source):
+        source = options["source"] = find_source(source, make_indexes=True)
+    options["classes"] = source.classes
+    options["num_classes"] = _class_count(options["num_classes"], source)
+    return options
+
+
+def _class_count(num_classes: int | None, source: Source) -> int | None:
+    if num_classes is None:
+        return source.num_classes
+    num_classes = checked_int("num_classes", num_classes, 1)
+    if source.num_classes is not None and num_classes < source.num_classes:
+        raise ValueError(
+            f"`num_classes` must be at least the {source.num_classes} classes of `source`, "
+            f"got {num_classes}."
+        )
+    return num_classes
+
+
+def device_id(device: str) -> int | None:
+    """Returns DALI's device_id: torch's current GPU for "gpu", None for "cpu".
+
+    Raises:
+        ValueError: there is no GPU that torch can use.
+    """
+    if device == "cpu":
+        return None
+    if not torch.cuda.is_available():
+        raise ValueError(
+            '`device` must be "cpu" on this machine, got "gpu": torch finds no CUDA GPU.'
+        )
+    return torch.cuda.current_device()
+
+
+def _shard(shard_id: int | None, num_shards: int | None) -> tuple[int, int]:
+    """Returns (shard_id, num_shards): as given, or of torch.distributed, or of torchrun, or all."""
+    if (shard_id is None) != (num_shards is None):
+        raise ValueError(
+            "`shard_id` and `num_shards` must be given together, "
+            f"got shard_id={shard_id} and num_shards={num_shards}."
+        )
+    if shard_id is None:
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            return torch.distributed.get_rank(), torch.distributed.get_world_size()
+        ranks = os.environ.get("RANK"), os.environ.get("WORLD_SIZE")
+        if ranks == (None, None):
+            return 0, 1
+        if not all(text is not None and text.isdecimal() for text in ranks):
+            raise ValueError(
+                "RANK and WORLD_SIZE of the environment must be numbers, both, got "
+                f"{ranks[0]!r} and {ranks[1]!r}: pass `shard_id` and `num_shards`."
+            )
+        shard_id, num_shards = (int(text or "") for text in ranks)
+    num_shards = checked_int("num_shards", num_shards, 1)
+    shard_id = checked_int("shard_id", shard_id, 0)
+    if shard_id >= num_shards:
+        raise ValueError(
+            f"`shard_id` must be in [0, num_shards), got {shard_id} of {num_shards} shards."
+        )
+    return shard_id, num_shards

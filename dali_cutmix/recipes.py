@@ -1,0 +1,461 @@
+"""Published training recipes as plain data, with the source of every number.
+
+    dali-cutmix recipes              lists them
+    dali-cutmix recipes rsb-a2       prints one
+    train_loader(source, recipe="rsb-a2", …), val_loader(source, recipe="rsb-a2", …)
+
+To change one: ``dataclasses.replace(recipes.get("rsb-a2"), epochs=150)``, or the argument of the
+same name of a loader, which goes before the recipe.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any, Literal, get_args
+
+from dali_cutmix.config import (
+    MixConfig,
+    checked_choice,
+    checked_int,
+    checked_number,
+    checked_numbers,
+    checked_share,
+)
+from dali_cutmix.policies import (
+    ColorJitter,
+    Lighting,
+    Policy,
+    RandAugment,
+    RandomErasing,
+    ThreeAugment,
+    TrivialAugmentWide,
+)
+
+Interpolation = Literal["bilinear", "bicubic", "random"]
+Loss = Literal["ce", "bce"]
+Optimizer = Literal["sgd", "nesterov", "adamw", "lamb"]
+Schedule = Literal["cosine", "step"]
+
+__all__ = ["RECIPES", "Recipe", "get"]
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+_MAX_SIDE = 2**15
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recipe:
+    """What is done to images and labels, and how a network is trained on them.
+
+    The defaults are those of a loader without a recipe: random resized crop and flip as
+    torchvision has them, and nothing mixed.
+
+    Args:
+        name, title: what it is called.
+        mix: how samples are mixed; None for not at all.
+        augment: applied one after the other, after the flip.
+        erase: random erasing, on the normalised image; None for none.
+        erase_after_mix: whether erasing comes after mixing (timm's loader) or before it (DeiT and
+            its kin, torchvision).
+        repeats: how often each image that is read comes in a batch, each time augmented anew
+            (repeated augmentation). An epoch keeps its number of batches, and so sees only
+            1 / repeats of the images.
+        size: side, or (H, W), of training images.
+        area, ratio: range of the crop's share of the image, and of its width by its height.
+        interpolation: ``"bilinear"``, ``"bicubic"``, or ``"random"``: one of the two an image.
+        hflip: probability of a horizontal flip.
+        val_size, val_resize: validation resizes the shorter side to `val_resize` and crops the
+            centre of `val_size`.
+        val_interpolation: ``"bilinear"`` or ``"bicubic"``.
+        mean, std: of the channels, for images in [0, 1].
+        loss: ``"ce"``, cross entropy, or ``"bce"``, binary cross entropy, on the mixed targets.
+        target_threshold: of the binary cross entropy, see `losses.binary_cross_entropy`.
+        loss_smoothing: label smoothing in the loss (``mix.label_smoothing`` is that of targets).
+        epochs, batch_size, optimizer, lr, weight_decay, schedule, warmup_epochs, warmup_lr, min_lr,
+        ema_decay, drop_path, clip_grad: for a training script. `lr`, `warmup_lr` and `min_lr` are
+            for `batch_size` images a step, of all processes. The schedule ``"step"`` divides by 10
+            after each quarter of the epochs. `ema_decay`, a step, is None where no weights are
+            averaged; `clip_grad` is the largest norm of all gradients.
+        sources: where the numbers are from, by field.
+
+    Raises:
+        TypeError, ValueError: a value is wrong.
+    """
+
+    name: str = "plain"
+    title: str = "Random resized crop and flip"
+    mix: MixConfig | None = None
+    augment: tuple[Policy, ...] = ()
+    erase: RandomErasing | None = None
+    erase_after_mix: bool = False
+    repeats: int = 1
+    size: int | tuple[int, int] = 224
+    area: tuple[float, float] = (0.08, 1.0)
+    ratio: tuple[float, float] = (3 / 4, 4 / 3)
+    interpolation: Interpolation = "bilinear"
+    hflip: float = 0.5
+    val_size: int | tuple[int, int] = 224
+    val_resize: int = 256
+    val_interpolation: Interpolation = "bilinear"
+    mean: tuple[float, ...] = IMAGENET_MEAN
+    std: tuple[float, ...] = IMAGENET_STD
+    loss: Loss = "ce"
+    target_threshold: float | None = None
+    loss_smoothing: float = 0.0
+    epochs: int = 90
+    batch_size: int = 256
+    optimizer: Optimizer = "sgd"
+    lr: float = 0.1
+    weight_decay: float = 1e-4
+    schedule: Schedule = "cosine"
+    warmup_epochs: int = 0
+    warmup_lr: float = 0.0
+    min_lr: float = 0.0
+    ema_decay: float | None = None
+    drop_path: float = 0.0
+    clip_grad: float | None = None
+    sources: Mapping[str, str] = field(default_factory=dict, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        if self.mix is not None and not isinstance(self.mix, MixConfig):
+            raise TypeError(f"`mix` must be a MixConfig or None, got {self.mix!r}.")
+        if self.erase is not None and not isinstance(self.erase, RandomErasing):
+            raise TypeError(f"`erase` must be a RandomErasing or None, got {self.erase!r}.")
+        augment = self.augment
+        if isinstance(augment, get_args(Policy)):
+            augment = (augment,)  # one policy, for the tuple of it
+        if not isinstance(augment, (tuple, list)):
+            raise TypeError(f"`augment` must be a sequence of policies, got {augment!r}.")
+        for policy in augment:
+            if not isinstance(policy, get_args(Policy)):
+                known = ", ".join(kind.__name__ for kind in get_args(Policy))
+                raise TypeError(f"`augment` must hold policies ({known}), got {policy!r}.")
+        self._set("augment", tuple(augment))
+        if not isinstance(self.erase_after_mix, bool):
+            raise TypeError(f"`erase_after_mix` must be a bool, got {self.erase_after_mix!r}.")
+        self._set("repeats", checked_int("repeats", self.repeats, 1))
+        for name in ("size", "val_size"):
+            self._set(name, _checked_size(name, getattr(self, name)))
+        self._set("val_resize", checked_int("val_resize", self.val_resize, 1, _MAX_SIDE))
+        for name in ("area", "ratio"):
+            low, high = checked_numbers(name, getattr(self, name), 2)
+            if not 0 < low <= high:
+                raise ValueError(
+                    f"`{name}` must be (low, high) with 0 < low <= high, got {(low, high)}."
+                )
+            self._set(name, (low, high))
+        if self.area[1] > 1:
+            raise ValueError(f"`area` must be within (0, 1], got {self.area}.")
+        checked_choice("interpolation", self.interpolation, get_args(Interpolation))
+        checked_choice("val_interpolation", self.val_interpolation, ("bilinear", "bicubic"))
+        self._set("hflip", checked_share("hflip", self.hflip))
+        for name in ("mean", "std"):
+            self._set(name, checked_numbers(name, getattr(self, name), 3))
+        if min(self.std) <= 0:
+            raise ValueError(f"`std` must be above 0, got {self.std}.")
+        self._check_training()
+
+    def _check_training(self) -> None:
+        checked_choice("loss", self.loss, get_args(Loss))
+        checked_choice("optimizer", self.optimizer, get_args(Optimizer))
+        checked_choice("schedule", self.schedule, get_args(Schedule))
+        if self.target_threshold is not None:
+            checked_share("target_threshold", self.target_threshold)
+        checked_share("loss_smoothing", self.loss_smoothing)
+        for name in ("epochs", "batch_size"):
+            checked_int(name, getattr(self, name), 1)
+        checked_int("warmup_epochs", self.warmup_epochs, 0)
+        for name in ("lr", "weight_decay", "warmup_lr", "min_lr"):
+            if checked_number(name, getattr(self, name)) < 0:
+                raise ValueError(f"`{name}` must be at least 0, got {getattr(self, name)}.")
+        checked_share("drop_path", self.drop_path)
+        if self.ema_decay is not None:
+            checked_share("ema_decay", self.ema_decay)
+        if self.clip_grad is not None and checked_number("clip_grad", self.clip_grad) <= 0:
+            raise ValueError(f"`clip_grad` must be above 0, got {self.clip_grad}.")
+
+    def _set(self, name: str, value: object) -> None:
+        object.__setattr__(self, name, value)
+
+
+def get(recipe: str | Recipe) -> Recipe:
+    """Returns the published recipe of a name; a `Recipe` is returned as it is.
+
+    Raises:
+        ValueError: there is none of this name.
+        TypeError: `recipe` is neither.
+
+    >>> get("rsb-a2").mix.mixup_alpha
+    0.1
+    """
+    if isinstance(recipe, Recipe):
+        return recipe
+    if not isinstance(recipe, str):
+        raise TypeError(f"`recipe` must be a name or a Recipe, got {recipe!r}.")
+    if recipe not in RECIPES:
+        raise ValueError(f"`recipe` must be one of {', '.join(RECIPES)}, got {recipe!r}.")
+    return RECIPES[recipe]
+
+
+def _checked_size(name: str, size: Any) -> int | tuple[int, int]:
+    if not isinstance(size, (tuple, list)):
+        return checked_int(name, size, 1, _MAX_SIDE)
+    if len(size) != 2:
+        raise ValueError(f"`{name}` must be an int or (H, W), got {size!r}.")
+    height, width = (checked_int(name, side, 1, _MAX_SIDE) for side in size)
+    return height, width
+
+
+def _cited(*, name: str, title: str, **values: tuple[Any, str]) -> Recipe:
+    """Returns a recipe of (value, source) by field."""
+    sources = {key: source for key, (_, source) in values.items()}
+    numbers = {key: value for key, (value, _) in values.items()}
+    return Recipe(name=name, title=title, sources=sources, **numbers)
+
+
+# timm's Mixup as DeiT, Swin, ConvNeXt and RSB ran it (0.3.2 to 0.5.4): partners are the batch
+# reversed, one draw for the batch of a GPU, and the paper's box; timm rounds odd sides up since.
+def _timm_mix(mixup_alpha: float, label_smoothing: float) -> MixConfig:
+    return MixConfig(
+        mixup_alpha=mixup_alpha,
+        cutmix_alpha=1.0,
+        prob=1.0,
+        switch_prob=0.5,
+        mode="batch",
+        partner="flip",
+        box="paper",
+        label_smoothing=label_smoothing,
+    )
+
+
+def _rsb(column: str, mixup_alpha: float, label_smoothing: float, **values: Any) -> Recipe:
+    table = f"arXiv 2110.00476, table 2, {column}"
+    return _cited(
+        name=f"rsb-{column.lower()}",
+        title=f"ResNet strikes back (Wightman et al. 2021), {column}, ResNet-50",
+        mix=(
+            _timm_mix(mixup_alpha, label_smoothing),
+            f"{table}; prob, switch and batch mode: timm train.py, defaults",
+        ),
+        val_size=(224, table),
+        val_resize=(235, f"{table}: test crop ratio 0.95; timm floors 224 / 0.95"),
+        interpolation=("bicubic", "not in the paper; as in mmpretrain's form of the recipe"),
+        val_interpolation=("bicubic", "timm resnet.py, configuration of the A1 to A3 weights"),
+        loss=("bce", table),
+        target_threshold=(0.2, "timm commands of followers; the authors' is not published"),
+        batch_size=(2048, table),
+        optimizer=("lamb", table),
+        schedule=("cosine", table),
+        warmup_epochs=(5, table),
+        warmup_lr=(1e-4, "timm 0.5.4 train.py, default"),
+        min_lr=(1e-6, "timm 0.5.4 train.py, default"),
+        clip_grad=(1.0, "timm's Lamb clips the global norm at 1 by default"),
+        **{key: (value, table) for key, value in values.items()},
+    )
+
+
+def _deit_like(name: str, title: str, code: str, **values: tuple[Any, str]) -> Recipe:
+    shared = {
+        "mix": (_timm_mix(0.8, 0.1), code),
+        "augment": (
+            (RandAugment.from_timm("rand-m9-mstd0.5-inc1"),),
+            f"{code}; its colour jitter is not applied, for timm leaves it out with RandAugment",
+        ),
+        "erase": (RandomErasing(prob=0.25, mode="pixel"), code),
+        "erase_after_mix": (False, f"{code}: erased by the transforms, mixed by the training loop"),
+        "size": (224, code),
+        "interpolation": ("bicubic", code),
+        "val_size": (224, code),
+        "val_resize": (256, f"{code}, crop ratio 0.875"),
+        "val_interpolation": ("bicubic", code),
+        "loss": ("ce", f"{code}, SoftTargetCrossEntropy"),
+        "epochs": (300, code),
+        "optimizer": ("adamw", code),
+        "weight_decay": (0.05, code),
+        "schedule": ("cosine", code),
+    }
+    return _cited(name=name, title=title, **{**shared, **values})
+
+
+_CLOVAAI = "clovaai/CutMix-PyTorch train.py"
+_DEIT = "facebookresearch/deit main.py"
+_DEIT3 = "facebookresearch/deit README_revenge.md, deit_small_patch16_LS"
+_SWIN = "microsoft/Swin-Transformer config.py"
+_CONVNEXT = "facebookresearch/ConvNeXt main.py"
+_V2 = "pytorch/vision issue 3995, comment 1013906621"
+_V2_CODE = "pytorch/vision references/classification"
+
+_ALL = (
+    _cited(
+        name="cutmix-paper",
+        title="CutMix (Yun et al. 2019), ResNet-50",
+        mix=(
+            MixConfig(cutmix_alpha=1.0, prob=1.0, mode="batch", partner="permutation", box="paper"),
+            "paper, 4.1.1; clovaai/CutMix-PyTorch README, --beta 1 --cutmix_prob 1",
+        ),
+        augment=(
+            (ColorJitter(brightness=0.4, contrast=0.4, saturation=0.4), Lighting(std=0.1)),
+            f"{_CLOVAAI}; not in the paper's text",
+        ),
+        size=(224, _CLOVAAI),
+        interpolation=("bilinear", f"{_CLOVAAI}, torchvision's default"),
+        val_size=(224, _CLOVAAI),
+        val_resize=(256, _CLOVAAI),
+        val_interpolation=("bilinear", f"{_CLOVAAI}, torchvision's default"),
+        loss=("ce", _CLOVAAI),
+        epochs=(300, "paper, 4.1.1"),
+        batch_size=(256, "paper, 4.1.1"),
+        optimizer=("nesterov", _CLOVAAI),
+        lr=(0.1, "paper, 4.1.1"),
+        weight_decay=(1e-4, f"{_CLOVAAI}, of all parameters"),
+        schedule=("step", "paper, 4.1.1: after epochs 75, 150 and 225"),
+    ),
+    _rsb(
+        "A1",
+        mixup_alpha=0.2,
+        label_smoothing=0.1,
+        augment=(RandAugment.from_timm("rand-m7-mstd0.5-inc1"),),
+        repeats=3,
+        size=224,
+        epochs=600,
+        lr=5e-3,
+        weight_decay=0.01,
+        drop_path=0.05,
+    ),
+    _rsb(
+        "A2",
+        mixup_alpha=0.1,
+        label_smoothing=0.0,
+        augment=(RandAugment.from_timm("rand-m7-mstd0.5-inc1"),),
+        repeats=3,
+        size=224,
+        epochs=300,
+        lr=5e-3,
+        weight_decay=0.02,
+        drop_path=0.05,
+    ),
+    _rsb(
+        "A3",
+        mixup_alpha=0.1,
+        label_smoothing=0.0,
+        augment=(RandAugment.from_timm("rand-m6-mstd0.5-inc1"),),
+        repeats=1,
+        size=160,
+        epochs=100,
+        lr=8e-3,
+        weight_decay=0.02,
+        drop_path=0.0,
+    ),
+    _deit_like(
+        "deit",
+        "DeiT (Touvron et al. 2021), S and B",
+        _DEIT,
+        repeats=(3, "facebookresearch/deit samplers.py, RASampler"),
+        batch_size=(1024, "facebookresearch/deit README_deit.md"),
+        lr=(1e-3, f"{_DEIT}: 5e-4 for 512 images"),
+        warmup_epochs=(5, _DEIT),
+        warmup_lr=(1e-6, _DEIT),
+        min_lr=(1e-5, _DEIT),
+        ema_decay=(0.99996, f"{_DEIT}; tracked, the published weights are the plain ones"),
+        drop_path=(0.1, _DEIT),
+    ),
+    _cited(
+        name="deit3-s",
+        title="DeiT III (Touvron et al. 2022), S, 800 epochs",
+        mix=(_timm_mix(0.8, 0.0), _DEIT3),
+        augment=(
+            (ThreeAugment(), ColorJitter(brightness=0.3, contrast=0.3, saturation=0.3)),
+            f"{_DEIT3}; facebookresearch/deit augment.py",
+        ),
+        repeats=(3, "facebookresearch/deit samplers.py, RASampler"),
+        size=(224, _DEIT3),
+        interpolation=("bicubic", "facebookresearch/deit augment.py"),
+        val_size=(224, _DEIT3),
+        val_resize=(224, f"{_DEIT3}, --eval-crop-ratio 1.0"),
+        val_interpolation=("bicubic", "facebookresearch/deit datasets.py"),
+        loss=("bce", _DEIT3),
+        target_threshold=(0.0, "facebookresearch/deit engine.py: targets.gt(0.0)"),
+        epochs=(800, _DEIT3),
+        batch_size=(2048, f"{_DEIT3}: 8 x 256"),
+        optimizer=("lamb", _DEIT3),
+        lr=(4e-3, f"{_DEIT3}, --unscale-lr; the paper's table 1 has 3e-3"),
+        weight_decay=(0.05, f"{_DEIT3}; the paper's table 1 has 0.02"),
+        schedule=("cosine", _DEIT3),
+        warmup_epochs=(5, _DEIT3),
+        warmup_lr=(1e-6, _DEIT3),
+        min_lr=(1e-5, _DEIT),
+        drop_path=(0.05, _DEIT3),
+        clip_grad=(1.0, "FusedLAMB clips the global norm at 1 by default"),
+    ),
+    _deit_like(
+        "swin-t",
+        "Swin Transformer (Liu et al. 2021), T",
+        _SWIN,
+        repeats=(1, "paper, 4.1: no gain from repeated augmentation"),
+        batch_size=(1024, "microsoft/Swin-Transformer get_started.md: 8 x 128"),
+        lr=(1e-3, f"{_SWIN}: 5e-4 for 512 images"),
+        warmup_epochs=(20, _SWIN),
+        warmup_lr=(1e-6, f"{_SWIN}: 5e-7 for 512 images"),
+        min_lr=(1e-5, f"{_SWIN}: 5e-6 for 512 images"),
+        drop_path=(0.2, "configs/swin/swin_tiny_patch4_window7_224.yaml"),
+        clip_grad=(5.0, f"{_SWIN}; the paper's appendix has 1"),
+    ),
+    _deit_like(
+        "convnext-t",
+        "ConvNeXt (Liu et al. 2022), T",
+        _CONVNEXT,
+        repeats=(1, _CONVNEXT),
+        batch_size=(4096, "facebookresearch/ConvNeXt TRAINING.md: 4 x 8 x 128"),
+        lr=(4e-3, _CONVNEXT),
+        warmup_epochs=(20, _CONVNEXT),
+        warmup_lr=(0.0, "facebookresearch/ConvNeXt utils.py"),
+        min_lr=(1e-6, _CONVNEXT),
+        ema_decay=(0.9999, "facebookresearch/ConvNeXt TRAINING.md"),
+        drop_path=(0.1, "facebookresearch/ConvNeXt TRAINING.md"),
+    ),
+    _cited(
+        name="torchvision-v2",
+        title="torchvision's second weights (IMAGENET1K_V2), ResNet-50",
+        mix=(
+            MixConfig(
+                mixup_alpha=0.2,
+                cutmix_alpha=1.0,
+                prob=1.0,
+                switch_prob=0.5,
+                mode="batch",
+                partner="roll",
+                box="torchvision",
+            ),
+            f"{_V2}; {_V2_CODE}/transforms.py",
+        ),
+        augment=((TrivialAugmentWide(),), _V2),
+        erase=(
+            RandomErasing(prob=0.1, mode="const", area=(0.02, 0.33), ratio=(0.3, 3.3)),
+            f"{_V2}; torchvision's defaults of RandomErasing",
+        ),
+        erase_after_mix=(False, f"{_V2_CODE}/presets.py: erased before the batch is collated"),
+        repeats=(4, _V2),
+        size=(176, _V2),
+        interpolation=("bilinear", f"{_V2_CODE}/presets.py"),
+        val_size=(224, "torchvision models/resnet.py"),
+        val_resize=(232, _V2),
+        val_interpolation=("bilinear", f"{_V2_CODE}/presets.py"),
+        loss=("ce", f"{_V2_CODE}/train.py"),
+        loss_smoothing=(0.1, _V2),
+        epochs=(600, _V2),
+        batch_size=(1024, f"{_V2}: 8 x 128"),
+        optimizer=("sgd", f"{_V2_CODE}/train.py"),
+        lr=(0.5, _V2),
+        weight_decay=(2e-5, _V2),
+        schedule=("cosine", _V2),
+        warmup_epochs=(5, _V2),
+        warmup_lr=(0.005, f"{_V2_CODE}/train.py: 0.01 of the rate"),
+        ema_decay=(
+            0.999966,
+            f"{_V2_CODE}/train.py: 1 - 2e-5 * 8 * 128 * 32 / 600 every 32 steps",
+        ),
+    ),
+)
+RECIPES: Mapping[str, Recipe] = MappingProxyType({recipe.name: recipe for recipe in _ALL})
