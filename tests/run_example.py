@@ -1,0 +1,28 @@
+"""Runs a script as the command line would: python -m tests.run_example SCRIPT ARGUMENTS…
+
+Where torch is a CPU build and torchvision a CUDA build, torchvision, and with it timm, lacks two
+schemas and cannot be imported; they are declared first.
+"""
+
+from __future__ import annotations
+
+import runpy
+import sys
+
+import torch
+
+
+def declare_torchvision_schemas() -> torch.library.Library | None:
+    """Returns the library to be kept alive, or None where nothing is missing."""
+    if torch.version.cuda is not None:
+        return None
+    library = torch.library.Library("torchvision", "FRAGMENT")
+    for name in ("nms", "qnms"):
+        library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+    return library
+
+
+if __name__ == "__main__":
+    library = declare_torchvision_schemas()
+    sys.argv = sys.argv[1:]
+    runpy.run_path(sys.argv[0], run_name="__main__")

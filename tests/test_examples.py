@@ -1,0 +1,92 @@
+"""The training examples on handwritten digits: they train, survive SIGKILL, and resume exactly."""
+
+from __future__ import annotations
+
+import os
+import random
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+ROOT = Path(__file__).parent.parent
+STEPS = 44  # two epochs of 1437 // 64
+
+
+def command(script: str, digits: Path, out: Path, *options: str) -> list[str]:
+    shared = ["--device", "cpu", "--batch-size", "64", "--size", "24", "--epochs", "2"]
+    data = ["--train", str(digits / "train"), "--val", str(digits / "val"), "--out", str(out)]
+    return [
+        *(sys.executable, "-m", "tests.run_example", f"examples/{script}.py"),
+        *(*data, *shared, "--model", "test_resnet", *options),
+    ]
+
+
+def finished(command: list[str]) -> str:
+    environment = {**os.environ, "OMP_NUM_THREADS": "2"}
+    done = subprocess.run(
+        command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=240
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def equal(a: Any, b: Any) -> bool:
+    """Whether two nested states are equal, bit for bit."""
+    if isinstance(a, torch.Tensor):
+        return torch.equal(a, b)
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(equal(a[k], b[k]) for k in a)
+    if isinstance(a, (list, tuple)):
+        return len(a) == len(b) and all(equal(x, y) for x, y in zip(a, b, strict=True))
+    return bool(a == b)
+
+
+TRAIN = ["--recipe", "deit", "--amp", "off", "--ema", "0.99", "--threads", "2"]
+TRAIN += ["--last-epochs-unmixed", "1", "--save-every", "3"]
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(digits: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    out = tmp_path_factory.mktemp("run")
+    text = finished(command("train_imagenet", digits, out, *TRAIN))
+    assert text.startswith("deit: test_resnet, 2 epochs of 22 steps, 1 x 64 images, lr 6.25e-05\n")
+    assert re.search(r"epoch 1: 22/22, loss [\d.]+, [\d,]+ images/s, top-1 of model", text)
+    return dict(torch.load(out / "last.pt", weights_only=True))
+
+
+def test_a_killed_run_ends_with_the_same_weights(
+    digits: Path, tmp_path: Path, uninterrupted: dict[str, Any]
+) -> None:
+    # Killed twice, each time at a random moment after the first state of this start.
+    state, moments = tmp_path / "last.pt", random.Random(0)
+    arguments = command("train_imagenet", digits, tmp_path, *TRAIN)
+    for _ in range(2):
+        before = state.stat().st_mtime_ns if state.exists() else 0
+        process = subprocess.Popen(
+            arguments, cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "2"}, stdout=subprocess.PIPE
+        )
+        deadline = time.monotonic() + 120
+        while not state.exists() or state.stat().st_mtime_ns == before:
+            assert process.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        time.sleep(moments.uniform(0, 0.3))
+        process.send_signal(signal.SIGKILL)
+        assert process.wait() == -signal.SIGKILL
+        assert process.stdout is not None
+        process.stdout.close()
+        halfway = torch.load(state, weights_only=True)
+        assert 0 < halfway["step"] < STEPS
+        assert not equal(halfway["model"], uninterrupted["model"])
+    assert "goes on from step" in finished(arguments)
+    resumed = torch.load(state, weights_only=True)
+    assert resumed["step"] == uninterrupted["step"] == STEPS
+    for part in ("model", "EMA", "optimiser", "ranks"):
+        assert equal(resumed[part], uninterrupted[part]), part
