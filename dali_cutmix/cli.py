@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import os
 import sys
@@ -13,13 +14,22 @@ from typing import Literal
 
 import torch
 from PIL import Image
+from rich import box
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
 from rich.table import Table
 
 import dali_cutmix as dcm
-from dali_cutmix import demo, folders
+from dali_cutmix import demo, folders, recipes, sources
 from dali_cutmix.image_loaders import device_id
 
 __all__ = ["main"]
@@ -33,6 +43,9 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
+    except BrokenPipeError:  # who read the output has stopped
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     except (ValueError, TypeError, OSError) as error:
         print(f"dali-cutmix: {error}", file=sys.stderr)
         return 1
@@ -104,6 +117,93 @@ def run_show(args: argparse.Namespace) -> int:
     return 0
 
 
+def run_recipes(args: argparse.Namespace) -> int:
+    """Lists the published recipes, or prints one with the source of each number."""
+    chosen = recipes.RECIPES.values() if args.name is None else [recipes.get(args.name)]
+    if args.json:
+        report = [_plain(recipe) for recipe in chosen]
+        print(json.dumps(report if args.name is None else report[0], indent=2))
+        return 0
+    console = Console(highlight=False)
+    if args.name is None:
+        for recipe in chosen:
+            console.print(f"[bold]{recipe.name}[/]  {escape(recipe.title)}", soft_wrap=True)
+            console.print(f"    {escape(_summary(recipe))}", soft_wrap=True)
+        console.print("\ntrain_loader(source, recipe=NAME, …) uses one;", markup=False)
+        console.print("dali-cutmix recipes NAME prints one, with the source of every number.")
+        return 0
+    (recipe,) = chosen
+    table = Table(title=escape(recipe.title), box=box.SIMPLE_HEAD)
+    for column in (recipe.name, "value", "source"):
+        table.add_column(column, overflow="fold")
+    for field in dataclasses.fields(recipe):
+        if field.name in recipe.sources:
+            value = _shown(getattr(recipe, field.name))
+            table.add_row(field.name, escape(value), escape(recipe.sources[field.name]))
+    console.print(table)
+    return 0
+
+
+def _summary(recipe: dcm.Recipe) -> str:
+    """Returns what a recipe does, in one line."""
+    parts = []
+    if recipe.mix is not None:
+        parts += [f"mixup {recipe.mix.mixup_alpha:g}"] if recipe.mix.mixup_alpha else []
+        parts += [f"cutmix {recipe.mix.cutmix_alpha:g}"] if recipe.mix.cutmix_alpha else []
+        smoothing = recipe.mix.label_smoothing or recipe.loss_smoothing
+        parts += [f"smoothing {smoothing:g}"] if smoothing else []
+    parts += [type(policy).__name__ for policy in recipe.augment]
+    parts += [f"erasing {recipe.erase.prob:g} {recipe.erase.mode}"] if recipe.erase else []
+    parts += [f"{recipe.repeats} repeats"] if recipe.repeats > 1 else []
+    parts.append(f"{recipe.size} {recipe.interpolation}")
+    return ", ".join([*parts, recipe.loss, f"{recipe.epochs} epochs"])
+
+
+def _shown(value: object) -> str:
+    """Returns an option as one would write it, without what is None."""
+    if isinstance(value, tuple):
+        listed = ", ".join(map(_shown, value))
+        return listed if value and dataclasses.is_dataclass(value[0]) else f"({listed})"
+    if isinstance(value, float):
+        return f"{value:g}"
+    if not dataclasses.is_dataclass(value):
+        return str(value)
+    given = ((field.name, getattr(value, field.name)) for field in dataclasses.fields(value))
+    listed = ", ".join(f"{name}={_shown(part)}" for name, part in given if part is not None)
+    return f"{type(value).__name__}({listed})"
+
+
+def _plain(value: object) -> object:
+    """Returns dataclasses as dictionaries with their type, for JSON."""
+    if isinstance(value, tuple):
+        return [_plain(part) for part in value]
+    if not dataclasses.is_dataclass(value):
+        return value
+    fields = {field.name: _plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    return {"type": type(value).__name__, **fields}
+
+
+def run_index(args: argparse.Namespace) -> int:
+    """Makes the index files that are missing."""
+    console = Console(stderr=True, highlight=False)
+    columns = (BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console) as progress:
+        task = progress.add_task("index", total=None)
+
+        def report(done: int, total: int) -> None:
+            progress.update(task, completed=done, total=total)
+
+        source = args.source if len(args.source) > 1 else args.source[0]
+        made = sources.index(source, args.out, progress=report)
+    if args.json:
+        print(json.dumps({"made": made}))
+    else:
+        for path in made:
+            print(path)
+        console.print(f"{len(made)} index file(s) made", markup=False)
+    return 0
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="dali-cutmix", description="CutMix batches for a GPU, mixed inside a DALI pipeline."
@@ -130,6 +230,18 @@ def _parser() -> argparse.ArgumentParser:
         if name == "demo":
             add("--epochs", metavar="N", type=int, default=5, help="timed (default: %(default)s)")
         _add_mix_options(command)
+    text = "list the published recipes, or print one with the source of every number"
+    command = commands.add_parser("recipes", help=text, description=text)
+    command.set_defaults(run=run_recipes)
+    command.add_argument("name", metavar="NAME", nargs="?", help="the recipe to print")
+    command.add_argument("--json", action="store_true", help="print as JSON")
+    text = "make the index files of tar shards, TFRecords or RecordIO that are missing"
+    command = commands.add_parser("index", help=text, description=text)
+    command.set_defaults(run=run_index)
+    help_text = "folder, files or patterns, as train_loader takes them"
+    command.add_argument("source", metavar="SOURCE", nargs="+", help=help_text)
+    command.add_argument("--out", metavar="DIR", help="folder for them (default: beside the data)")
+    command.add_argument("--json", action="store_true", help="report as JSON on stdout")
     return parser
 
 

@@ -208,6 +208,13 @@ def _checked_size(name: str, size: Any) -> int | tuple[int, int]:
     return height, width
 
 
+def _crop_of(code: str) -> dict[str, tuple[Any, str]]:
+    """Returns the crop, flip and colours that all of these recipes share, cited."""
+    defaults = Recipe()
+    names = ("area", "ratio", "hflip", "mean", "std")
+    return {name: (getattr(defaults, name), code) for name in names}
+
+
 def _cited(*, name: str, title: str, **values: tuple[Any, str]) -> Recipe:
     """Returns a recipe of (value, source) by field."""
     sources = {key: source for key, (_, source) in values.items()}
@@ -252,12 +259,14 @@ def _rsb(column: str, mixup_alpha: float, label_smoothing: float, **values: Any)
         warmup_lr=(1e-4, "timm 0.5.4 train.py, default"),
         min_lr=(1e-6, "timm 0.5.4 train.py, default"),
         clip_grad=(1.0, "timm's Lamb clips the global norm at 1 by default"),
+        **_crop_of("timm train.py, defaults"),
         **{key: (value, table) for key, value in values.items()},
     )
 
 
 def _deit_like(name: str, title: str, code: str, **values: tuple[Any, str]) -> Recipe:
     shared = {
+        **_crop_of(f"{code}: timm create_transform, defaults"),
         "mix": (_timm_mix(0.8, 0.1), code),
         "augment": (
             (RandAugment.from_timm("rand-m9-mstd0.5-inc1"),),
@@ -299,6 +308,8 @@ _ALL = (
             (ColorJitter(brightness=0.4, contrast=0.4, saturation=0.4), Lighting(std=0.1)),
             f"{_CLOVAAI}; not in the paper's text",
         ),
+        **_crop_of(f"{_CLOVAAI}: torchvision, defaults"),
+        repeats=(1, _CLOVAAI),
         size=(224, _CLOVAAI),
         interpolation=("bilinear", f"{_CLOVAAI}, torchvision's default"),
         val_size=(224, _CLOVAAI),
@@ -369,6 +380,7 @@ _ALL = (
             (ThreeAugment(), ColorJitter(brightness=0.3, contrast=0.3, saturation=0.3)),
             f"{_DEIT3}; facebookresearch/deit augment.py",
         ),
+        **_crop_of("facebookresearch/deit augment.py"),
         repeats=(3, "facebookresearch/deit samplers.py, RASampler"),
         size=(224, _DEIT3),
         interpolation=("bicubic", "facebookresearch/deit augment.py"),
@@ -436,6 +448,7 @@ _ALL = (
             f"{_V2}; torchvision's defaults of RandomErasing",
         ),
         erase_after_mix=(False, f"{_V2_CODE}/presets.py: erased before the batch is collated"),
+        **_crop_of(f"{_V2_CODE}/presets.py"),
         repeats=(4, _V2),
         size=(176, _V2),
         interpolation=("bilinear", f"{_V2_CODE}/presets.py"),

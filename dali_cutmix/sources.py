@@ -344,8 +344,11 @@ def _of_folder(root: str, kind: Kind | None) -> tuple[tuple[str, ...], Kind]:
 
 def _holds_images(folder: str) -> bool:
     extensions = tuple(pattern[1:] for pattern in IMAGE_PATTERNS)
-    with os.scandir(folder) as entries:
-        return any(entry.name.lower().endswith(extensions) for entry in entries)
+    try:
+        with os.scandir(folder) as entries:
+            return any(entry.name.lower().endswith(extensions) for entry in entries)
+    except PermissionError:  # lost+found, for one
+        return False
 
 
 def _check_complete(root: str, shards: Sequence[str]) -> None:
@@ -866,8 +869,10 @@ def _misfit_of_tar(path: str, samples: list[_Sample], spots: int) -> str | None:
             # The name and size of a file with a long name stand elsewhere.
             if head is None or not head.isreg() or head.size not in (sizes[i], 0):
                 return f"at byte {offsets[i]} there is no file of {sizes[i]} bytes"
-            if len(os.fsencode(head.name)) < 100 and not head.name.endswith(parts[i][0]):
-                return f"at byte {offsets[i]} there is {head.name!r}, no .{parts[i][0]}"
+            extension = parts[i][0]
+            plain = re.fullmatch(r"[\w.-]+", extension, re.ASCII) and len(head.name) < 90
+            if plain and not head.name.endswith(extension):
+                return f"at byte {offsets[i]} there is {head.name!r}, no .{extension}"
         at = int(ends[-1])
         while True:  # folders, links and hidden files may follow
             block = os.pread(file.fileno(), _BLOCK, at)

@@ -563,12 +563,16 @@ def _brightened(part: _Part) -> DataNode:
 def _contrasted(part: _Part) -> DataNode:
     """Away from the mean of the grey image, which Pillow rounds to the nearest."""
     if part.images.device == "gpu":  # where the mean is, too: it cannot be an argument
-        mean = fn.reductions.mean(_grey(part.images), axes=[0, 1], keep_dims=True)
-        return _blended(part.images, dmath.floor(mean + 0.5), part.argument)
+        return _contrasted_by_blending(part)
     mean = dmath.floor(fn.reductions.mean(_grey(part.images)) + 0.5)
     return fn.brightness_contrast(
         part.images, contrast=part.argument, contrast_center=mean, brightness_shift=-_HALF / 255
     )
+
+
+def _contrasted_by_blending(part: _Part) -> DataNode:
+    mean = fn.reductions.mean(_grey(part.images), axes=[0, 1], keep_dims=True)
+    return _blended(part.images, dmath.floor(mean + 0.5), part.argument)
 
 
 def _colored(part: _Part) -> DataNode:

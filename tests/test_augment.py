@@ -208,6 +208,22 @@ def test_bilinear_and_bicubic_are_told_apart(device: str) -> None:
     assert np.array_equal(again[:5], mine[:5])
 
 
+def test_contrast_as_on_the_gpu_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    policy = policies.RandAugment(num_layers=1, interpolation="bilinear")
+    factors = [[factor] for factor in (0.1, 0.5, 0.9, 1.0, 1.2, 1.5, 1.9)]
+    ops = [[Op.CONTRAST]] * len(PHOTOS)
+    mine = applied(policy, PHOTOS, ops, factors)
+    other = ((Op.CONTRAST,), augment._contrasted_by_blending)
+    kinds = [
+        other if kind == ((Op.CONTRAST,), augment._contrasted) else kind for kind in augment._KINDS
+    ]
+    assert other in kinds
+    monkeypatch.setattr(augment, "_KINDS", kinds)
+    largest, mean = distance(applied(policy, PHOTOS, ops, factors), mine)
+    assert largest <= 1
+    assert mean < 0.005
+
+
 def torchvision_space() -> list[tuple[str, list[float], bool]]:
     space = autoaugment.TrivialAugmentWide()._augmentation_space(31)
     return [
@@ -694,7 +710,7 @@ def test_the_graph_for_the_gpu_keeps_the_pixels_there() -> None:
     heavy = {"experimental__WarpPerspective", "BrightnessContrast", "Filter", "MultiPaste", "Erase"}
     heavy |= {"Equalize", "GaussianBlur", "ColorSpaceConversion", "random__Normal"}
     assert heavy <= {name for name, device in found if device == "gpu"}
-    assert not heavy - {"random__Normal"} & {name for name, device in found if device == "cpu"}
+    assert not (heavy - {"random__Normal"}) & {name for name, device in found if device == "cpu"}
 
 
 # Erasing

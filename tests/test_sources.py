@@ -747,6 +747,9 @@ def test_a_shard_cut_short_is_named(
         os.unlink(place)
         if keep == "to the record" and kind != "webdataset":
             return  # nothing tells that there were more records
+        with pytest.raises(ValueError, match=f"{shard.name}.*(cut short|whole)"):
+            sources.make_index(shard)
+        assert not os.path.exists(place)
     with pytest.raises(ValueError, match=shard.name):
         find_source(shard, make_indexes=True)
 
@@ -802,6 +805,24 @@ def test_a_tar_that_goes_on_after_its_index(copy: dict[str, Path]) -> None:
         tar.addfile(info, io.BytesIO(b"1"))
     with pytest.raises(ValueError, match=r"goes on with 'train/9999\.cls'"):
         find_source(shard)
+
+
+def test_an_index_with_a_gap(copy: dict[str, Path]) -> None:
+    # Each entry is right, one is missing.
+    for kind in SHARDED:
+        place = Path(sources.make_index(copy[kind]))
+        lines = place.read_text().splitlines(keepends=True)
+        place.write_text("".join(lines[:6] + lines[7:]))
+        with pytest.raises(ValueError, match=copy[kind].name):
+            find_source(copy[kind])
+
+
+def test_an_index_that_takes_images_for_labels(copy: dict[str, Path]) -> None:
+    place = Path(sources.make_index(copy["webdataset"]))
+    swapped = place.read_text().replace("jpg ", "x ").replace("cls ", "jpg ").replace("x ", "cls ")
+    place.write_text(swapped)
+    with pytest.raises(ValueError, match=r"there is 'train/0000\.jpg', no \.cls"):
+        find_source(copy["webdataset"])
 
 
 @pytest.mark.parametrize("missing", ["jpg", "cls"])
