@@ -1,0 +1,141 @@
+"""Runs timm's own train.py, unchanged and with its own options, on these loaders.
+
+    python examples/timm_train.py train.py /data/imagenet --model resnet50 --num-classes 1000 \
+        --aa rand-m7-mstd0.5-inc1 --mixup 0.1 --cutmix 1.0 --aug-repeats 3 --bce-loss …
+    torchrun --nproc-per-node=8 examples/timm_train.py train.py …
+
+    train.py ─ create_dataset ─ create_loader, exchanged here ─ train_loader, val_loader
+
+train.py is the file of timm's repository (1.0). Only ``timm.data.create_loader`` is exchanged
+before it runs. The data are an ImageFolder with train/ and validation/, as timm finds them. What
+is asked for and is not here is an error, not left out. Decoding, augmentation and mixing run in
+DALI, in timm's order: mix, normalise, erase.
+"""
+
+from __future__ import annotations
+
+import math
+import runpy
+import sys
+
+import timm.data
+import torch
+
+import dali_cutmix as dcm
+
+DTYPES = {torch.float32: "float32", torch.float16: "float16"}
+ERASE_MODES = {"const": "const", "rand": "color", "pixel": "pixel"}
+# What create_loader may be asked for only with these values, or not at all: it is not here.
+ONLY = {"train_crop_mode": "rrc", "crop_mode": "center", "re_count": 1}
+ONLY |= dict.fromkeys(("no_aug", "re_split", "tf_preprocessing", "num_batches", "num_aug_splits"))
+ONLY |= dict.fromkeys(("vflip", "grayscale_prob", "gaussian_blur_prob", "color_jitter_prob"))
+ONLY |= dict.fromkeys(("crop_border_pixels", "input_size_choices"))
+
+
+class Exchanged:
+    """A loader with the attributes that train.py asks of timm's."""
+
+    sampler = batch_sampler = None
+
+    def __init__(self, make, seed: int, mixes: bool) -> None:
+        self.make, self.seed, self.first_epoch, self.mixes = make, seed, 0, mixes
+        self.loader = make(seed)
+        self.dataset = self  # for set_epoch
+
+    def __iter__(self):
+        return iter(self.loader)
+
+    def __len__(self) -> int:
+        return len(self.loader)
+
+    def set_epoch(self, epoch: int) -> None:
+        if self.first_epoch + self.loader.epoch != epoch:  # train.py has resumed at this epoch
+            self.loader.close()
+            self.loader, self.first_epoch = self.make(self.seed + epoch), epoch
+
+    @property
+    def mixup_enabled(self) -> bool:
+        return self.mixes
+
+    @mixup_enabled.setter
+    def mixup_enabled(self, on: bool) -> None:
+        self.mixes = on
+        self.loader.mixing(on)
+
+
+def create_loader(dataset, input_size, batch_size, is_training=False, **asked):
+    """Returns a loader for what timm.data.create_loader was asked for."""
+    for name, value in ONLY.items():
+        if asked.get(name) and asked[name] != value:
+            sys.exit(f"{name}={asked[name]} is not supported on these loaders")
+    root = getattr(getattr(dataset, "reader", None), "root", None)
+    if root is None:
+        sys.exit(f"an ImageFolder is needed, got {type(dataset).__name__}")
+    dtype = asked.get("img_dtype", torch.float32)
+    if dtype not in DTYPES:
+        sys.exit(f"images of {dtype} are not supported on these loaders")
+    options = {
+        "batch_size": batch_size,
+        "size": tuple(input_size[-2:]),
+        "interpolation": asked.get("interpolation", "bilinear"),
+        "mean": asked["mean"],
+        "std": asked["std"],
+        "dtype": DTYPES[dtype],
+        "device": "gpu" if torch.device(asked["device"]).type == "cuda" else "cpu",
+    }
+    if not is_training:
+        resize = math.floor(min(input_size[-2:]) / (asked.get("crop_pct") or 0.875))
+        return Exchanged(lambda _: dcm.val_loader(root, resize=resize, **options), 0, False)
+    mix = mix_config(asked.get("collate_fn"))
+    erase = None
+    if asked.get("re_prob"):
+        erase = dcm.RandomErasing(prob=asked["re_prob"], mode=ERASE_MODES[asked["re_mode"]])
+    options |= {
+        "mix": mix,
+        "switchable": mix is not None,  # for --mixup-off-epoch
+        "augment": policies(asked.get("auto_augment"), asked.get("color_jitter")),
+        "erase": erase,
+        "erase_after_mix": True,
+        "repeats": max(1, asked.get("num_aug_repeats") or 1),
+        "area": asked.get("scale") or (0.08, 1.0),
+        "ratio": asked.get("ratio") or (3 / 4, 4 / 3),
+        "hflip": asked.get("hflip", 0.5),
+    }
+    return Exchanged(lambda seed: dcm.train_loader(root, seed=seed, **options), 42, mix is not None)
+
+
+def mix_config(collate) -> dcm.MixConfig | None:
+    """Returns what timm's FastCollateMixup would do, or None without."""
+    if not isinstance(collate, timm.data.FastCollateMixup):
+        return None
+    return dcm.MixConfig.from_timm(
+        mixup_alpha=collate.mixup_alpha,
+        cutmix_alpha=collate.cutmix_alpha,
+        cutmix_minmax=collate.cutmix_minmax,
+        prob=collate.mix_prob,
+        switch_prob=collate.switch_prob,
+        mode=collate.mode,
+        correct_lam=collate.correct_lam,
+        label_smoothing=collate.label_smoothing,
+        num_classes=collate.num_classes,
+    )
+
+
+def policies(auto_augment: str | None, color_jitter) -> tuple:
+    """Returns the policies for timm's --aa and --color-jitter, which it leaves out with --aa."""
+    if auto_augment and auto_augment.startswith("rand"):
+        return (dcm.RandAugment.from_timm(auto_augment),)
+    if auto_augment not in (None, "", "3a"):
+        sys.exit(f"--aa {auto_augment} is not supported on these loaders")
+    strengths = color_jitter if isinstance(color_jitter, (tuple, list)) else [color_jitter or 0] * 3
+    names = ("brightness", "contrast", "saturation")
+    jitter = dcm.ColorJitter(**dict(zip(names, strengths, strict=True)))
+    return (*((dcm.ThreeAugment(),) if auto_augment == "3a" else ()), jitter)
+
+
+if __name__ == "__main__":
+    if len(sys.argv) < 2:
+        sys.exit(__doc__)
+    timm.data.create_loader = create_loader
+    sys.argv = sys.argv[1:]
+    runpy.run_path(sys.argv[0], run_name="__main__")
