@@ -72,12 +72,17 @@ _WORDS = {
     ("checks", "hwc"): "`images` must be uint8, HWC and of one size: resize before mixing, "
     'normalise (or say `dtype="float32"`) and transpose after it.',
     ("checks", "class_index"): "`labels` must be int32 or int64 scalars in [0, num_classes): "
-    'raise `num_classes`, or mend the labels; for rows of floats set `labels="float"`.',
+    "raise `num_classes`, or mend the labels (for those that begin at 1 find_source has "
+    '`label_offset=-1`); for rows of floats set `labels="float"`.',
     (
         "checks",
         "class_row",
     ): '`labels` must be float32 rows of `num_classes` with `labels="float"`.',
 }
+_WORDS["augment", "_shaped"] = (
+    "`images` must be HWC RGB of the size given: uint8 for augment(), float32, normalised, for "
+    "erase()."
+)
 _WORDS["checks", "same_shape"] = "`partners` must have images of the shape of `images`."
 _WORDS["checks", "switch"] = "`enabled` must be a bool, or a number, for each sample."
 _WORDS |= {

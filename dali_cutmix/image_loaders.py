@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 import torch
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
 from dali_cutmix import recipes
 from dali_cutmix.config import MixConfig, checked_choice, checked_int, checked_share
@@ -316,10 +318,27 @@ def _checked(**options: Any) -> dict[str, Any]:
     options["device_id"] = device_id(options["device"])
     source = options["source"]
     if not isinstance(source, Source):
-        source = options["source"] = find_source(source, make_indexes=True)
+        source = options["source"] = _found(source)
     options["classes"] = source.classes
     options["num_classes"] = _class_count(options["num_classes"], source)
     return options
+
+
+def _found(source: Any) -> Source:
+    """Returns the source, with its indexes; if some have to be made, a terminal shows a bar."""
+    console = Console(stderr=True)
+    columns = (TextColumn("making the index"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
+    bar = Progress(*columns, console=console, disable=not console.is_terminal)
+    task = bar.add_task("index", total=None)
+
+    def report(done: int, total: int) -> None:
+        bar.start()  # the first time; no bar where nothing is made
+        bar.update(task, completed=done, total=total)
+
+    try:
+        return find_source(source, make_indexes=True, progress=report)
+    finally:
+        bar.stop()
 
 
 def _class_count(num_classes: int | None, source: Source) -> int | None:

@@ -333,7 +333,8 @@ def _about_files(text: str, options: dict[str, Any]) -> str | None:
     if "requested number of shards" in text:
         shards = options.get("num_shards")
         return f"`num_shards` must be at most the number of images, got {shards}."
-    if not re.search(r"fn\.(decoders|readers)\.|fn\.peek_image_shape", text):
+    label = re.search(r'readers\.py", line \d+, in _(decimal|one|whole|not_negative)', text)
+    if not label and not re.search(r"fn\.(decoders|readers)\.|fn\.peek_image_shape", text):
         return None
     named = re.search(r"(?:Failed to decode sample #\d+ ?: |File mapping failed: )(.+)", text)
     try:
@@ -346,13 +347,17 @@ def _about_files(text: str, options: dict[str, Any]) -> str | None:
             files = damaged(source if isinstance(source, Source) else find_source(source))
     except (OSError, TypeError, ValueError):
         files = []
-    what = "an image file"
-    if files:
-        what = f"{len(files)} image file(s)"
     listed = ": " + ", ".join(files[:5]) + (", …" if len(files) > 5 else "") if files else ""
+    reason = f"DALI: {checks.dali_reason(text)}"
+    if label:
+        return (
+            "a label must be one whole number, at least 0 after `label_offset` was added, and in a "
+            f"tar text of at most 10 characters{listed}. Mend it, then start again. {reason}"
+        )
+    what = f"{len(files)} image(s)" if files else "an image"
     return (
         f"{what} cannot be read{listed}. Damaged, or of a format that DALI does not decode: "
-        f"replace or remove, then start again. DALI: {checks.dali_reason(text)}"
+        f"replace or remove, then start again. {reason}"
     )
 
 

@@ -237,6 +237,11 @@ def _timm_mix(mixup_alpha: float, label_smoothing: float) -> MixConfig:
     )
 
 
+def _rand_augment(magnitude: int) -> RandAugment:
+    # timm hands the interpolation of the crop on to the policy.
+    return RandAugment.from_timm(f"rand-m{magnitude}-mstd0.5-inc1", interpolation="bicubic")
+
+
 def _rsb(column: str, mixup_alpha: float, label_smoothing: float, **values: Any) -> Recipe:
     table = f"arXiv 2110.00476, table 2, {column}"
     return _cited(
@@ -269,7 +274,7 @@ def _deit_like(name: str, title: str, code: str, **values: tuple[Any, str]) -> R
         **_crop_of(f"{code}: timm create_transform, defaults"),
         "mix": (_timm_mix(0.8, 0.1), code),
         "augment": (
-            (RandAugment.from_timm("rand-m9-mstd0.5-inc1"),),
+            (_rand_augment(9),),
             f"{code}; its colour jitter is not applied, for timm leaves it out with RandAugment",
         ),
         "erase": (RandomErasing(prob=0.25, mode="pixel"), code),
@@ -327,7 +332,7 @@ _ALL = (
         "A1",
         mixup_alpha=0.2,
         label_smoothing=0.1,
-        augment=(RandAugment.from_timm("rand-m7-mstd0.5-inc1"),),
+        augment=(_rand_augment(7),),
         repeats=3,
         size=224,
         epochs=600,
@@ -339,7 +344,7 @@ _ALL = (
         "A2",
         mixup_alpha=0.1,
         label_smoothing=0.0,
-        augment=(RandAugment.from_timm("rand-m7-mstd0.5-inc1"),),
+        augment=(_rand_augment(7),),
         repeats=3,
         size=224,
         epochs=300,
@@ -351,7 +356,7 @@ _ALL = (
         "A3",
         mixup_alpha=0.1,
         label_smoothing=0.0,
-        augment=(RandAugment.from_timm("rand-m6-mstd0.5-inc1"),),
+        augment=(_rand_augment(6),),
         repeats=1,
         size=160,
         epochs=100,

@@ -93,7 +93,7 @@ def create_loader(dataset, input_size, batch_size, is_training=False, **asked):
     options |= {
         "mix": mix,
         "switchable": mix is not None,  # for --mixup-off-epoch
-        "augment": policies(asked.get("auto_augment"), asked.get("color_jitter")),
+        "augment": policies(asked),
         "erase": erase,
         "erase_after_mix": True,
         "repeats": max(1, asked.get("num_aug_repeats") or 1),
@@ -121,10 +121,12 @@ def mix_config(collate) -> dcm.MixConfig | None:
     )
 
 
-def policies(auto_augment: str | None, color_jitter) -> tuple:
+def policies(asked: dict) -> tuple:
     """Returns the policies for timm's --aa and --color-jitter, which it leaves out with --aa."""
+    auto_augment, color_jitter = asked.get("auto_augment"), asked.get("color_jitter")
     if auto_augment and auto_augment.startswith("rand"):
-        return (dcm.RandAugment.from_timm(auto_augment),)
+        interpolation = asked.get("interpolation", "bilinear")
+        return (dcm.RandAugment.from_timm(auto_augment, interpolation=interpolation),)
     if auto_augment not in (None, "", "3a"):
         sys.exit(f"--aa {auto_augment} is not supported on these loaders")
     strengths = color_jitter if isinstance(color_jitter, (tuple, list)) else [color_jitter or 0] * 3

@@ -627,7 +627,7 @@ def test_a_file_that_cannot_be_decoded_is_named(make: Any, damage: str, damaged:
         os.symlink(damaged / "nothing.jpg", victim)
     else:
         victim.write_bytes(content[damage] or b"")
-    message = r"1 image file\(s\) cannot be read: .*coffee/003.jpg.* replace or remove"
+    message = r"1 image\(s\) cannot be read: .*coffee/003.jpg.* replace or remove"
     with pytest.raises(ValueError, match=message):
         make(str(damaged), batch_size=80)
 
@@ -637,7 +637,7 @@ def test_a_damaged_file_of_a_list_is_named(photos: str, tmp_path: Path) -> None:
     bad = tmp_path / "bad.jpg"
     bad.write_bytes(b"no image" * 99)
     options = {"batch_size": 80, "num_threads": 2, "device_id": None, "seed": 1}
-    with pytest.raises(ValueError, match=r"1 image file\(s\) cannot be read: .*bad.jpg"):
+    with pytest.raises(ValueError, match=r"1 image\(s\) cannot be read: .*bad.jpg"):
         dcm.Loader(
             user_pipeline(80), files=[*files[:-1], str(bad)], labels=list(range(80)), **options
         )

@@ -19,7 +19,10 @@ from tests.graphs import Array
 # Read from the papers and their code a second time, not from recipes.py: mixup alpha, smoothing (of
 # targets, in the loss), mode, partner, policies, erasing, repeats, size, validation, interpolation
 # of both, loss, threshold, epochs, batch, optimiser, rate, decay, warm-up.
-RAND = {m: dcm.RandAugment.from_timm(f"rand-m{m}-mstd0.5-inc1") for m in (6, 7, 9)}
+RAND = {
+    m: dcm.RandAugment(magnitude=m, magnitude_std=0.5, prob=0.5, interpolation="bicubic")
+    for m in (6, 7, 9)
+}
 JITTER = {b: dcm.ColorJitter(brightness=b, contrast=b, saturation=b) for b in (0.3, 0.4)}
 PIXEL = dcm.RandomErasing(prob=0.25, mode="pixel")
 CONST = dcm.RandomErasing(prob=0.1, mode="const", area=(0.02, 0.33), ratio=(0.3, 3.3))
