@@ -29,7 +29,7 @@ def command(script: str, digits: Path, out: Path, *options: str) -> list[str]:
 
 
 def finished(command: list[str]) -> str:
-    environment = {**os.environ, "OMP_NUM_THREADS": "2"}
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
         command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=240
     )
@@ -50,6 +50,32 @@ def equal(a: Any, b: Any) -> bool:
 
 TRAIN = ["--recipe", "deit", "--amp", "off", "--ema", "0.99", "--threads", "2"]
 TRAIN += ["--last-epochs-unmixed", "1", "--save-every", "3"]
+TORCHRUN = ["-m", "torch.distributed.run", "--nproc-per-node=2", "--standalone"]
+
+
+def killed(arguments: list[str], out: Path, wait: float) -> dict[str, Any]:
+    """Kills a run `wait` seconds after the first state that it writes; returns the last state."""
+    state = out / "last.pt"
+    before = state.stat().st_mtime_ns if state.exists() else 0
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    with open(os.devnull, "wb") as nothing:
+        process = subprocess.Popen(
+            arguments, cwd=ROOT, env=environment, stdout=nothing, stderr=nothing
+        )
+    deadline = time.monotonic() + 120
+    while not state.exists() or state.stat().st_mtime_ns == before:
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    time.sleep(wait)
+    for folder in Path("/proc").glob("[0-9]*"):  # the ranks are no children of this process
+        try:
+            if str(out).encode() in (folder / "cmdline").read_bytes():
+                os.kill(int(folder.name), signal.SIGKILL)
+        except OSError:
+            pass
+    assert process.wait() == -signal.SIGKILL
+    return dict(torch.load(state, weights_only=True))
 
 
 @pytest.fixture(scope="module")
@@ -64,29 +90,44 @@ def uninterrupted(digits: Path, tmp_path_factory: pytest.TempPathFactory) -> dic
 def test_a_killed_run_ends_with_the_same_weights(
     digits: Path, tmp_path: Path, uninterrupted: dict[str, Any]
 ) -> None:
-    # Killed twice, each time at a random moment after the first state of this start.
-    state, moments = tmp_path / "last.pt", random.Random(0)
+    moments = random.Random(0)
     arguments = command("train_imagenet", digits, tmp_path, *TRAIN)
     for _ in range(2):
-        before = state.stat().st_mtime_ns if state.exists() else 0
-        process = subprocess.Popen(
-            arguments, cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "2"}, stdout=subprocess.PIPE
-        )
-        deadline = time.monotonic() + 120
-        while not state.exists() or state.stat().st_mtime_ns == before:
-            assert process.poll() is None
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
-        time.sleep(moments.uniform(0, 0.3))
-        process.send_signal(signal.SIGKILL)
-        assert process.wait() == -signal.SIGKILL
-        assert process.stdout is not None
-        process.stdout.close()
-        halfway = torch.load(state, weights_only=True)
+        halfway = killed(arguments, tmp_path, wait=moments.uniform(0, 0.3))
         assert 0 < halfway["step"] < STEPS
         assert not equal(halfway["model"], uninterrupted["model"])
     assert "goes on from step" in finished(arguments)
-    resumed = torch.load(state, weights_only=True)
+    resumed = torch.load(tmp_path / "last.pt", weights_only=True)
     assert resumed["step"] == uninterrupted["step"] == STEPS
     for part in ("model", "EMA", "optimiser", "ranks"):
         assert equal(resumed[part], uninterrupted[part]), part
+
+
+def test_two_ranks_resume_together(digits: Path, tmp_path: Path) -> None:
+    def arguments(name: str) -> list[str]:
+        python, *rest = command("train_imagenet", digits, tmp_path / name, *TRAIN)
+        return [python, *TORCHRUN, *rest]
+
+    finished(arguments("whole"))
+    whole = torch.load(tmp_path / "whole" / "last.pt", weights_only=True)
+    halfway = killed(arguments("killed"), tmp_path / "killed", wait=0.1)
+    assert len(halfway["ranks"]) == 2
+    assert 0 < halfway["step"] < STEPS // 2
+    finished(arguments("killed"))
+    resumed = torch.load(tmp_path / "killed" / "last.pt", weights_only=True)
+    assert resumed["step"] == whole["step"] == STEPS // 2
+    for part in ("model", "EMA", "optimiser", "ranks"):
+        assert equal(resumed[part], whole[part]), part
+
+
+def test_lightning_resumes_in_the_middle_of_an_epoch(digits: Path, tmp_path: Path) -> None:
+    options = ["--recipe", "rsb-a3", "--num-classes", "10", "--save-every", "10"]
+    whole, rest = tmp_path / "whole", tmp_path / "rest"
+    finished(command("lightning_module", digits, whole, *options))
+    resume = ["--resume", str(whole / "step=30.ckpt")]
+    finished(command("lightning_module", digits, rest, *options, *resume))
+    ends = [torch.load(out / "final.ckpt", weights_only=False) for out in (whole, rest)]
+    halfway = torch.load(whole / "step=30.ckpt", weights_only=False)
+    assert [end["global_step"] for end in ends] == [STEPS, STEPS]
+    assert equal(*(end["state_dict"] for end in ends))
+    assert not equal(halfway["state_dict"], ends[0]["state_dict"])
