@@ -38,9 +38,13 @@ class Exchanged:
     sampler = batch_sampler = None
 
     def __init__(self, make, seed: int, mixes: bool) -> None:
-        self.make, self.seed, self.first_epoch, self.mixes = make, seed, 0, mixes
-        self.loader = make(seed)
+        self.make, self.seed, self.mixes = make, seed, mixes
         self.dataset = self  # for set_epoch
+        self.open(0)
+
+    def open(self, epoch: int) -> None:
+        self.loader, self.first_epoch = self.make(self.seed + epoch), epoch
+        self.mixing = self.mixes
 
     def __iter__(self):
         return iter(self.loader)
@@ -51,15 +55,15 @@ class Exchanged:
     def set_epoch(self, epoch: int) -> None:
         if self.first_epoch + self.loader.epoch != epoch:  # train.py has resumed at this epoch
             self.loader.close()
-            self.loader, self.first_epoch = self.make(self.seed + epoch), epoch
+            self.open(epoch)
 
     @property
     def mixup_enabled(self) -> bool:
-        return self.mixes
+        return self.mixing
 
     @mixup_enabled.setter
     def mixup_enabled(self, on: bool) -> None:
-        self.mixes = on
+        self.mixing = on
         self.loader.mixing(on)
 
 

@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tarfile
 from pathlib import Path
 from typing import Any
 
@@ -173,3 +174,90 @@ def test_the_installed_command_runs_from_another_folder(tmp_path: Path) -> None:
     done = subprocess.run([command], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert "usage: dali-cutmix" in done.stderr
+
+
+# recipes
+
+
+def test_recipes_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["recipes"]) == 0
+    text = capsys.readouterr().out
+    for recipe in dcm.recipes.RECIPES.values():
+        assert f"{recipe.name}  {recipe.title}\n" in text
+    assert "mixup 0.1, cutmix 1, RandAugment, 3 repeats, 224 bicubic, bce, 300 epochs\n" in text
+
+
+def test_a_recipe_is_printed_with_its_sources(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "250")
+    assert cli.main(["recipes", "deit"]) == 0
+    rows = {line.split()[0]: line for line in capsys.readouterr().out.splitlines() if line.strip()}
+    deit = dcm.recipes.get("deit")
+    assert rows.keys() >= deit.sources.keys()
+    for name, source in deit.sources.items():
+        assert rows[name].rstrip().endswith(source)
+    assert "mixup_alpha=0.8, prob=1, switch_prob=0.5, mode=batch" in rows["mix"]
+    assert "RandomErasing(prob=0.25, mode=pixel" in rows["erase"]
+
+
+def test_recipes_as_json(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["recipes", "--json"]) == 0
+    listed = {one["name"]: one for one in json.loads(capsys.readouterr().out)}
+    assert listed.keys() == dcm.recipes.RECIPES.keys()
+    assert cli.main(["recipes", "torchvision-v2", "--json"]) == 0
+    one = json.loads(capsys.readouterr().out)
+    assert one == listed["torchvision-v2"]
+    assert one["augment"] == [{"type": "TrivialAugmentWide"}]
+    assert one["mix"]["partner"] == "roll"
+    assert one["sources"]["repeats"] == "pytorch/vision issue 3995, comment 1013906621"
+
+
+def test_an_unknown_recipe_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["recipes", "rsb-a4"]) == 1
+    assert "`recipe` must be one of cutmix-paper, rsb-a1" in capsys.readouterr().err
+
+
+# index
+
+
+@pytest.fixture
+def shards(photos: str, tmp_path: Path) -> list[Path]:
+    """Two tars in a folder of their own."""
+    folder = tmp_path / "shards"
+    folder.mkdir()
+    files = sorted(Path(photos).rglob("*.jpg"))[::10]
+    paths = [folder / f"{number}.tar" for number in range(2)]
+    for number, path in enumerate(paths):
+        with tarfile.open(path, "w") as tar:
+            for i, file in enumerate(files[number::2]):
+                (tmp_path / "label").write_text(str(i))
+                tar.add(file, f"{i:03d}.jpg")
+                tar.add(tmp_path / "label", f"{i:03d}.cls")
+    return paths
+
+
+def test_missing_indexes_are_made(
+    shards: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, out = shards[0].parent, tmp_path / "indexes"
+    assert cli.main(["index", str(shards[0])]) == 0
+    assert capsys.readouterr().out.split() == [f"{shards[0]}.idx"]
+    assert cli.main(["index", str(folder), "--json"]) == 0  # the other one
+    assert json.loads(capsys.readouterr().out) == {"made": [f"{shards[1]}.idx"]}
+    assert cli.main(["index", str(folder)]) == 0
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.endswith("0 index file(s) made\n")
+    assert cli.main(["index", *map(str, shards), "--out", str(out)]) == 0
+    assert sorted(p.name for p in out.iterdir()) == ["0.tar.idx", "1.tar.idx"]
+
+
+def test_a_damaged_shard_is_named(shards: list[Path], capsys: pytest.CaptureFixture[str]) -> None:
+    shards[1].write_bytes(shards[1].read_bytes()[:5000])
+    assert cli.main(["index", str(shards[0].parent)]) == 1
+    error = capsys.readouterr().err
+    assert str(shards[1]) in error
+    assert not Path(f"{shards[1]}.idx").exists()
+    assert cli.main(["index", "/no/where"]) == 1
+    assert "`source` must name files that exist" in capsys.readouterr().err
