@@ -79,7 +79,7 @@ _WORDS = {
         "class_row",
     ): '`labels` must be float32 rows of `num_classes` with `labels="float"`.',
 }
-_WORDS["augment", "_shaped"] = (
+_WORDS["nodes", "shaped"] = (
     "`images` must be HWC RGB of the size given: uint8 for augment(), float32, normalised, for "
     "erase()."
 )

@@ -21,6 +21,7 @@ from dali_cutmix.config import MixConfig
 from dali_cutmix.mixing import Mixed
 from dali_cutmix.mixing import mix as mix_batch
 from dali_cutmix.pipelines import augment as augmentation
+from dali_cutmix.pipelines import erasing
 from dali_cutmix.pipelines.readers import read
 from dali_cutmix.policies import Policy, RandomErasing
 from dali_cutmix.recipes import IMAGENET_MEAN, IMAGENET_STD
@@ -92,14 +93,15 @@ def train(
         return images, _index(labels, device, num_classes)
 
     images = fn.flip(images, horizontal=mirror)
-    images = augmentation.augment(
-        images,
-        augment,
-        size=size,
-        seed=seed,
-        shard_id=shard_id,
-        fill=[round(255 * m) for m in mean],
-    )
+    if augment:
+        images = augmentation.augment(
+            images,
+            augment,
+            size=size,
+            seed=seed,
+            shard_id=shard_id,
+            fill=[round(255 * m) for m in mean],
+        )
     floats = erase is not None and not erase_after_mix  # are mixed, else bytes
     mixed = None
     if mix is not None and not floats:
@@ -109,7 +111,7 @@ def train(
         images = _normalise(images, dtype=dtype, layout=layout, **colors)
     else:
         images = _normalise(images, dtype="float32", layout="NHWC", **colors)
-        images = augmentation.erase(
+        images = erasing.erase(
             images, erase, size=size, seed=op_seed(seed, "erase"), shard_id=shard_id
         )
     if mix is not None and floats:

@@ -28,6 +28,55 @@ def run(pipeline: Pipeline, iterations: int = 1) -> list[list[Array]]:
     ]
 
 
+def serialised(pipeline: Pipeline) -> list[tuple[str, dict[str, list[int]]]]:
+    """Name and integer arguments of each operator.
+
+    Protobuf: the pipeline has the operators in field 5; an operator its name in field 1 and its
+    arguments in field 4; an argument its name in field 1 and its integers in field 4.
+    """
+    operators = []
+    for field, operator in _fields(pipeline.serialize()):
+        if field != 5:
+            continue
+        parts = _fields(operator)
+        arguments = {}
+        for inner, argument in parts:
+            if inner == 4:
+                values = _fields(argument)
+                name = next(v for k, v in values if k == 1)
+                arguments[name.decode()] = [v for k, v in values if k == 4]
+        operators.append((next(v for k, v in parts if k == 1).decode(), arguments))
+    return operators
+
+
+def _fields(message: bytes) -> list[tuple[int, Any]]:
+    """The fields of a protobuf message: numbers, or bytes."""
+    at, fields = 0, []
+
+    def varint() -> int:
+        nonlocal at
+        value = shift = 0
+        while True:
+            byte = message[at]
+            at += 1
+            value |= (byte & 0x7F) << shift
+            if byte < 0x80:
+                return value
+            shift += 7
+
+    while at < len(message):
+        field, wire = divmod(varint(), 8)
+        if wire == 0:
+            fields.append((field, varint()))
+        elif wire in (1, 5):
+            at += 8 if wire == 1 else 4
+        else:
+            length = varint()
+            fields.append((field, message[at : at + length]))
+            at += length
+    return fields
+
+
 def mix_pipeline(
     images: Array,
     labels: Array,

@@ -6,14 +6,16 @@ schemas and cannot be imported; they are declared first.
 
 from __future__ import annotations
 
+import functools
 import runpy
 import sys
 
 import torch
 
 
+@functools.cache  # once a process, and keeps the library alive
 def declare_torchvision_schemas() -> torch.library.Library | None:
-    """Returns the library to be kept alive, or None where nothing is missing."""
+    """Returns the library of the declared schemas, or None where nothing is missing."""
     if torch.version.cuda is not None:
         return None
     library = torch.library.Library("torchvision", "FRAGMENT")
@@ -23,6 +25,6 @@ def declare_torchvision_schemas() -> torch.library.Library | None:
 
 
 if __name__ == "__main__":
-    library = declare_torchvision_schemas()
+    declare_torchvision_schemas()
     sys.argv = sys.argv[1:]
     runpy.run_path(sys.argv[0], run_name="__main__")

@@ -1,7 +1,7 @@
 """Augmentations against timm 1.0.31, torchvision 0.28, Pillow, and the formulas themselves.
 
-Operation by operation at injected draws, with the bounds that `pipelines/augment.py` states; then
-the distributions of the draws. Every test has a fixed seed: it passes or fails.
+Operation by operation at injected draws, with the bounds that `pipelines/operations.py`
+states; then the distributions of the draws. Every test has a fixed seed: it passes or fails.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import math
 import random
+import unittest.mock
 from importlib import resources
 from typing import Any
 
@@ -22,17 +23,21 @@ from scipy import stats
 import dali_cutmix as dcm
 from dali_cutmix import policies
 from dali_cutmix.folders import image_files
-from dali_cutmix.pipelines import augment, imagenet
-from dali_cutmix.pipelines.augment import Op, OpDraw
-from tests import graphs, test_peers, test_pipelines  # test_peers makes torchvision importable
+from dali_cutmix.pipelines import augment, draws, imagenet, operations
+from dali_cutmix.pipelines.draws import Op, OpDraw
+from dali_cutmix.pipelines.erasing import apply_erase, draw_erase, erase
+from dali_cutmix.pipelines.lighting import apply_lighting, draw_lighting
+from tests import graphs
 from tests.graphs import Array
+from tests.run_example import declare_torchvision_schemas
+
+declare_torchvision_schemas()
 
 timm_ops = pytest.importorskip("timm.data.auto_augment", reason="the extra `peers` is missing")
 timm_erasing = pytest.importorskip("timm.data.random_erasing")
 tv = pytest.importorskip("torchvision.transforms.functional")
 autoaugment = pytest.importorskip("torchvision.transforms.autoaugment")
 
-assert test_peers  # imported for its effect
 P_MIN = 1e-3  # a right implementation fails one such test in a thousand seeds
 DEVICES = ["cpu", pytest.param("gpu", marks=pytest.mark.gpu)]
 FILL = (124, 116, 104)
@@ -131,7 +136,7 @@ def applied(
     def function() -> Any:
         draw = OpDraw(*(graphs.feed(values) for values in draws))
         size = images[0].shape[:2]
-        return augment.apply_ops(pixels(images, device), draw, policy, size=size, fill=FILL)
+        return operations.apply_ops(pixels(images, device), draw, policy, size=size, fill=FILL)
 
     return run(function, len(images), device=device)[0]
 
@@ -146,7 +151,7 @@ def meant(policy: policies.RandAugment, codes: Any, magnitudes: Any, size: Any =
 
     def function() -> Any:
         code, magnitude = graphs.feed(codes), graphs.feed(np.float32(magnitudes))
-        return augment.rand_ops(policy, code, magnitude, size=size)[:2]
+        return draws.rand_ops(policy, code, magnitude, size=size)[:2]
 
     return run(function, len(codes))
 
@@ -213,13 +218,10 @@ def test_contrast_as_on_the_gpu_is_the_same(monkeypatch: pytest.MonkeyPatch) -> 
     factors = [[factor] for factor in (0.1, 0.5, 0.9, 1.0, 1.2, 1.5, 1.9)]
     ops = [[Op.CONTRAST]] * len(PHOTOS)
     mine = applied(policy, PHOTOS, ops, factors)
-    other = ((Op.CONTRAST,), augment._contrasted_by_blending)
-    kinds = [
-        other if kind == ((Op.CONTRAST,), augment._contrasted) else kind for kind in augment._KINDS
-    ]
-    assert other in kinds
-    monkeypatch.setattr(augment, "_KINDS", kinds)
+    other = unittest.mock.Mock(wraps=operations._contrasted_by_blending)
+    monkeypatch.setitem(operations.CATALOGUE, Op.CONTRAST, other)
     largest, mean = distance(applied(policy, PHOTOS, ops, factors), mine)
+    assert other.called
     assert largest <= 1
     assert mean < 0.005
 
@@ -234,7 +236,7 @@ def torchvision_space() -> list[tuple[str, list[float], bool]]:
 
 def test_trivialaugments_codes_are_torchvisions_space() -> None:
     codes = np.arange(14 * 31 * 2)[:, None]
-    ops, arguments = run(lambda: augment.trivial_ops(graphs.feed(codes))[:2], len(codes))
+    ops, arguments = run(lambda: draws.trivial_ops(graphs.feed(codes))[:2], len(codes))
     assert ops.dtype == np.int32
     for code, (op, argument) in enumerate(zip(ops[:, 0], arguments[:, 0], strict=True)):
         name, values, signed = torchvision_space()[code // 62]
@@ -256,7 +258,7 @@ def test_trivialaugment_does_what_torchvision_does(place: int, device: str) -> N
     name, values, signed = torchvision_space()[place]
     cases = list(itertools.product(range(len(PHOTOS)), (0, 7, 16, 30), (0, 1)))
     codes = np.array([[(31 * place + strength) * 2 + sign] for _, strength, sign in cases])
-    ops, arguments = run(lambda: augment.trivial_ops(graphs.feed(codes))[:2], len(codes))
+    ops, arguments = run(lambda: draws.trivial_ops(graphs.feed(codes))[:2], len(codes))
     images = [PHOTOS[i] for i, _, _ in cases]
     mine = applied(policies.TrivialAugmentWide(), images, ops, arguments, device=device)
     theirs = []
@@ -323,7 +325,7 @@ def test_lighting_adds_and_clips(device: str) -> None:
     shifts = np.random.default_rng(1).normal(0, 30, (len(PHOTOS), 1, 1, 3)).astype(np.float32)
 
     def function() -> Any:
-        return augment.apply_lighting(pixels(PHOTOS, device), graphs.feed(shifts))
+        return apply_lighting(pixels(PHOTOS, device), graphs.feed(shifts))
 
     (mine,) = run(function, len(PHOTOS), device=device)
     expected = np.clip(np.array(PHOTOS) + shifts.astype(float), 0, 255)
@@ -338,8 +340,8 @@ def test_samples_without_an_operation_are_the_same_bytes(device: str) -> None:
 
     def function() -> Any:
         images_in = pixels(images, device)
-        draw = augment.draw_ops(policy, size=SIZE, seed=5)
-        return augment.apply_ops(images_in, draw, policy, size=SIZE, fill=FILL), draw.op
+        draw = draws.draw_ops(policy, size=SIZE, seed=5)
+        return operations.apply_ops(images_in, draw, policy, size=SIZE, fill=FILL), draw.op
 
     out, ops = run(function, len(images), 3, device)
     plain = (ops == Op.IDENTITY).all(1)
@@ -359,7 +361,7 @@ def test_the_fill_colour_is_used() -> None:
             graphs.feed(np.full((count, 1), 40, np.float32)),
             graphs.feed(np.ones((count, 1), bool)),
         )
-        return augment.apply_ops(
+        return operations.apply_ops(
             graphs.feed(PHOTOS, "HWC"), draw, policy, size=SIZE, fill=(1, 2, 3)
         )
 
@@ -375,7 +377,7 @@ def draws_of(policy: Any, seed: int = 1, iterations: int = 10, **options: Any) -
     """op, argument[, cubic] of 2,000 samples a batch."""
 
     def function() -> Any:
-        draw = augment.draw_ops(policy, size=SIZE, seed=seed, **options)
+        draw = draws.draw_ops(policy, size=SIZE, seed=seed, **options)
         return tuple(node for node in draw if node is not None)
 
     return run(function, 2000, iterations)
@@ -514,7 +516,7 @@ def test_trivialaugment_reaches_everything_equally_often() -> None:
     ops, arguments = draws_of(policies.TrivialAugmentWide(), iterations=40)
     assert ops.shape == (80_000, 1)
     codes = np.arange(14 * 31 * 2)[:, None]
-    all_ops, all_arguments = run(lambda: augment.trivial_ops(graphs.feed(codes))[:2], len(codes))
+    all_ops, all_arguments = run(lambda: draws.trivial_ops(graphs.feed(codes))[:2], len(codes))
     unused = [Op.IDENTITY, Op.AUTO_CONTRAST, Op.EQUALIZE]
 
     def distinct(ops: Array, arguments: Array) -> Array:
@@ -565,7 +567,7 @@ def test_lightings_draws() -> None:
     # n = 20,000, p > 1e-3: the factors along the three colours are normal (Kolmogorov-Smirnov) and
     # uncorrelated.
     policy = policies.Lighting(std=0.2)
-    (shifts,) = run(lambda: augment.draw_lighting(policy, seed=2), 2000, 10)
+    (shifts,) = run(lambda: draw_lighting(policy, seed=2), 2000, 10)
     values = np.array([0.2175, 0.0188, 0.0045])
     vectors = np.array(
         [[-0.5675, 0.7192, 0.4009], [-0.5808, -0.0045, -0.8140], [-0.5836, -0.6948, 0.4203]]
@@ -600,7 +602,7 @@ def whole(seed: int, shard_id: int = 0, device: str = "cpu") -> Pipeline:
         options: dict[str, Any] = {"size": SIZE, "shard_id": shard_id}
         for i, mode in enumerate(("pixel", "color")):
             erasing = policies.RandomErasing(prob=0.6, mode=mode)
-            floats = augment.erase(floats, erasing, seed=seed + i, **options)
+            floats = erase(floats, erasing, seed=seed + i, **options)
         return images, floats
 
     return pipeline(function, len(PHOTOS), device)
@@ -623,15 +625,37 @@ def test_every_random_operator_has_a_seed_of_its_own() -> None:
     # 3 each of the RandAugments, 1, 2, 2, 1; 5 of each erasing.
     seeds = []
     for shard_id in range(2):
-        for name, arguments in test_pipelines._serialised(whole(1, shard_id)):
+        for name, arguments in graphs.serialised(whole(1, shard_id)):
             if name.startswith("random__"):
                 seeds.append(arguments["seed"][0])
     assert len(seeds) == 2 * (3 + 3 + 1 + 2 + 2 + 1 + 5 + 5)
     assert len(set(seeds)) == len(seeds)
 
 
+WARP = "experimental__WarpPerspective"
+RAND = {WARP, "BrightnessContrast", "Equalize", "Filter", "ColorSpaceConversion"}
+
+
+@pytest.mark.parametrize(
+    ("policy", "built"),
+    [
+        (policies.RandAugment(), RAND),
+        (policies.ThreeAugment(), {"GaussianBlur", "ColorSpaceConversion"}),
+        (policies.ColorJitter(brightness=0.4), {"BrightnessContrast"}),
+        (policies.ColorJitter(), set()),
+    ],
+    ids=["rand", "three", "brightness", "nothing"],
+)
+def test_only_the_operations_of_the_policy_are_built(policy: Any, built: set[str]) -> None:
+    def function() -> Any:
+        return augment.augment(graphs.feed(PHOTOS, "HWC"), [policy], size=SIZE, seed=1)
+
+    names = {name for name, _ in graphs.serialised(pipeline(function, len(PHOTOS)))}
+    assert names & (RAND | {"GaussianBlur"}) == built
+
+
 def test_the_graph_has_native_operators_only() -> None:
-    names = [name for name, _ in test_pipelines._serialised(whole(1))]
+    names = [name for name, _ in graphs.serialised(whole(1))]
     assert names.count("ExternalSource") == 1  # the photographs
     assert not any("Python" in name or "Numba" in name for name in names)
 
@@ -648,7 +672,7 @@ def test_checkpoints_resume_bit_for_bit(photos: str, device: str) -> None:
         images = fn.resize(imagenet.decode(encoded, device), size=(48, 64))
         images = augment.augment(images, ALL, size=(48, 64), seed=1)
         images = fn.cast(images, dtype=types.FLOAT)
-        images = augment.erase(images, policies.RandomErasing(prob=0.5), size=(48, 64), seed=1)
+        images = erase(images, policies.RandomErasing(prob=0.5), size=(48, 64), seed=1)
         return images, labels.gpu() if device == "gpu" else labels
 
     def make() -> dcm.Loader:
@@ -674,11 +698,11 @@ def test_images_of_another_size_or_type_are_refused(wrong: str) -> None:
     policy = policies.Lighting(std=0)
     for dtype, function in (
         (np.uint8, lambda x: augment.augment(x, [policy], size=(32, 45), seed=1)),
-        (np.float32, lambda x: augment.erase(x, policies.RandomErasing(), size=(32, 45), seed=1)),
+        (np.float32, lambda x: erase(x, policies.RandomErasing(), size=(32, 45), seed=1)),
     ):
         kind = dtype if wrong == "size" else np.float16
         images = np.zeros((4, *size, 4 if wrong == "size" else 3), kind)
-        with pytest.raises(RuntimeError, match="_shaped"):
+        with pytest.raises(RuntimeError, match="in shaped"):
             run(lambda function=function, images=images: function(graphs.feed(images, "HWC")), 4)
 
 
@@ -692,7 +716,7 @@ def test_the_graph_for_the_gpu_keeps_the_pixels_there() -> None:
         images = fn.cast(images, dtype=types.FLOAT)
         for mode in ("pixel", "color", "const"):
             erasing = policies.RandomErasing(mode=mode)
-            images = augment.erase(images, erasing, size=SIZE, seed=1)
+            images = erase(images, erasing, size=SIZE, seed=1)
         outputs.append(images)
         return images
 
@@ -720,7 +744,7 @@ def erase_draws(erasing: Any, size: tuple[int, int], seed: int = 1, **options: A
     """erased, box, of 20,000 samples."""
 
     def function() -> Any:
-        return augment.draw_erase(erasing, size=size, seed=seed, **options)[:2]
+        return draw_erase(erasing, size=size, seed=seed, **options)[:2]
 
     return run(function, 2000, 10)
 
@@ -801,8 +825,8 @@ def erased_images(erasing: Any, iterations: int, device: str = "cpu") -> list[Ar
 
     def function() -> Any:
         before = pixels(list(images), device)
-        draw = augment.draw_erase(erasing, size=size, seed=1, device=device)
-        after = augment.apply_erase(before, draw, size=size)
+        draw = draw_erase(erasing, size=size, seed=1, device=device)
+        after = apply_erase(before, draw, size=size)
         shown = () if draw.color is None else (draw.color,)
         return before, after, draw.erased, draw.box, *shown
 
@@ -842,7 +866,7 @@ def test_only_the_box_is_erased(mode: Any, device: str) -> None:
 def test_erase_with_probability_0_builds_nothing() -> None:
     def function() -> Any:
         images = graphs.feed(np.zeros((4, 8, 8, 3), np.float32), "HWC")
-        out = augment.erase(images, policies.RandomErasing(prob=0), size=(8, 8), seed=1)
+        out = erase(images, policies.RandomErasing(prob=0), size=(8, 8), seed=1)
         assert out is images
         return out
 
@@ -953,7 +977,24 @@ def test_wrong_arguments_are_refused_when_the_graph_is_built() -> None:
     options: dict[str, Any] = {"size": SIZE, "seed": 1}
     refused(TypeError, "`policies` must", lambda x: augment.augment(x, [erasing], **options))
     refused(TypeError, "`images` must", lambda _: augment.augment(PHOTOS, [lighting], **options))
-    refused(TypeError, "`erasing` must", lambda x: augment.erase(x, lighting, **options))
+    refused(TypeError, "`erasing` must", lambda x: erase(x, lighting, **options))
     refused(TypeError, "`size` must", lambda x: augment.augment(x, [], size=9, seed=1))
     refused(ValueError, "`size` must", lambda x: augment.augment(x, [], size=(9, 2), seed=1))
     refused(TypeError, "`fill` must", lambda x: augment.augment(x, ALL, fill=(1, 2), **options))
+
+
+def test_wrong_images_are_named() -> None:
+    wrong = (np.zeros((4, 3, 32, 32), np.uint8), np.zeros((4, 32, 32, 3), np.float32))
+    for images in wrong:
+
+        @pipeline_def(batch_size=4, num_threads=1, device_id=None)
+        def pipe(images: Any = images) -> Any:
+            return augment.augment(
+                graphs.feed(images), [policies.ThreeAugment()], size=(32, 32), seed=1
+            )
+
+        with pytest.raises((RuntimeError, ValueError, TypeError)) as caught:
+            pipe().run()
+        words = dcm.checks.explain(caught.value)
+        assert words is not None
+        assert words.startswith("`images` must be HWC RGB of the size given")

@@ -17,19 +17,12 @@ from scipy import stats
 import dali_cutmix as dcm
 from tests import graphs
 from tests.graphs import Array
+from tests.run_example import declare_torchvision_schemas
 
-if torch.version.cuda is None:  # torchvision's wheel is a CUDA build: it lacks two schemas here
-    library = torch.library.Library("torchvision", "FRAGMENT")
-    for schema in (
-        "nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
-        "qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
-    ):
-        library.define(schema)
+declare_torchvision_schemas()
 
-pytest.importorskip("torchvision", reason="the extra `peers` is not installed")
-pytest.importorskip("timm", reason="the extra `peers` is not installed")
-from timm.data import mixup as timm_mixup
-from torchvision.transforms import v2
+v2 = pytest.importorskip("torchvision.transforms.v2", reason="the extra `peers` is missing")
+timm_mixup = pytest.importorskip("timm.data.mixup", reason="the extra `peers` is missing")
 
 N, K, SIZE = 8, 7, (13, 20)
 P_MIN = 1e-3

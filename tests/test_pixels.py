@@ -30,19 +30,15 @@ from dali_cutmix.demo import photo_folder
 from dali_cutmix.pipelines import imagenet
 from tests import graphs
 from tests.graphs import Array
+from tests.run_example import declare_torchvision_schemas
 
-if torch.version.cuda is None:  # torchvision's wheel is a CUDA build: it lacks two schemas here
-    library = torch.library.Library("torchvision", "FRAGMENT")
-    for schema in (
-        "nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
-        "qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
-    ):
-        library.define(schema)
+declare_torchvision_schemas()
 
-pytest.importorskip("torchvision", reason="the extra `peers` is not installed")
-from torchvision import transforms
-from torchvision.transforms import InterpolationMode
-from torchvision.transforms import functional as F
+transforms = pytest.importorskip(
+    "torchvision.transforms", reason="the extra `peers` is not installed"
+)
+F = transforms.functional
+InterpolationMode = transforms.InterpolationMode
 
 MEAN, INNER, RING = 0.2, {"bilinear": 1.01, "bicubic": 12}, 24
 SCALE = 255 * np.array(imagenet.IMAGENET_STD)[:, None, None]

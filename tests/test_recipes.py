@@ -100,10 +100,11 @@ def test_every_number_that_is_used_has_a_source(recipe: dcm.Recipe) -> None:
         assert len(recipe.sources[field.name]) > 5, field.name
 
 
+@pytest.mark.parametrize("device", ["cpu", pytest.param("gpu", marks=pytest.mark.gpu)])
 @pytest.mark.parametrize("name", recipes.RECIPES)
-def test_every_recipe_runs(name: str, photos: str) -> None:
+def test_every_recipe_runs(name: str, photos: str, device: Any) -> None:
     r = recipes.get(name)
-    with dcm.train_loader(photos, batch_size=16, recipe=name, device="cpu") as train:
+    with dcm.train_loader(photos, batch_size=16, recipe=name, device=device) as train:
         images, targets = next(train)
     assert images.shape == (16, 3, r.size, r.size)
     assert images.dtype == targets.dtype == torch.float32
@@ -113,11 +114,33 @@ def test_every_recipe_runs(name: str, photos: str) -> None:
     assert (targets.amin(dim=1) - r.mix.label_smoothing / 5).abs().max() < 1e-6
     assert images.std(dim=(1, 2, 3)).min() > 0.1
     assert len(images.flatten(1).unique(dim=0)) == 16
-    with dcm.val_loader(photos, batch_size=16, recipe=name, device="cpu") as val:
+    with dcm.val_loader(photos, batch_size=16, recipe=name, device=device) as val:
         images, labels = next(val)
     assert images.shape == (16, 3, 224, 224)
     assert labels.dtype == torch.int64
     assert val._options["resize"] == r.val_resize
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("name", recipes.RECIPES)
+def test_the_gpu_agrees_with_the_cpu(name: str, photos: str) -> None:
+    # The same crops, draws and labels; pixels within the difference of decoders and warps.
+    options: dict[str, Any] = {
+        "batch_size": 16,
+        "recipe": name,
+        "size": 128,
+        "seed": 6,
+        "mix": None,
+    }
+    for erase in ("recipe", None):
+        cpu, labels = next(dcm.train_loader(photos, device="cpu", erase=erase, **options))
+        gpu, same = next(dcm.train_loader(photos, device="gpu", erase=erase, **options))
+        assert torch.equal(labels, same.cpu())
+        difference = (cpu - gpu.cpu()).abs()
+        if erase is None or recipes.get(name).erase is None:
+            assert difference.mean() < 0.1  # of 1 standard deviation, about 57 of 255
+        else:  # noise is drawn on the device
+            assert difference.median() < 0.1
 
 
 OVERRIDES: dict[str, Any] = {
@@ -336,3 +359,28 @@ def test_one_policy_may_stand_alone(photos: str) -> None:
     policy = dcm.ThreeAugment()
     loader = dcm.train_loader(photos, batch_size=16, size=32, augment=policy, device="cpu")
     assert loader._options["augment"] == (policy,)
+
+
+@pytest.mark.parametrize("name", recipes.RECIPES)
+def test_every_random_operator_of_a_recipe_has_a_seed_of_its_own(name: str, photos: str) -> None:
+    r = recipes.get(name)
+    assert r.mix is not None
+    seeds = []
+    for shard_id in range(2):
+        pipeline = imagenet.train(
+            photos,
+            dataclasses.replace(r.mix, num_classes=5),
+            augment=r.augment,
+            erase=r.erase,
+            interpolation="random",
+            **{"size": (32, 48), "shard_id": shard_id, "num_shards": 2, "seed": 1},
+            **{"batch_size": 16, "num_threads": 1, "device_id": None},
+        )
+        for operator, arguments in graphs.serialised(pipeline):
+            if operator.startswith("random__") or operator in (
+                "BatchPermutation",
+                "RandomCropGenerator",
+            ):
+                seeds.append(arguments["seed"][0])
+    assert len(seeds) > 14
+    assert len(set(seeds)) == len(seeds)

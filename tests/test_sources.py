@@ -23,6 +23,7 @@ import pytest
 from nvidia.dali import fn, pipeline_def, types
 
 from dali_cutmix import Loader, sources
+from dali_cutmix.formats import paths
 from dali_cutmix.pipelines import imagenet, readers
 from dali_cutmix.sources import Source, find_source
 
@@ -342,7 +343,7 @@ def test_label_offset(data: dict[str, Any], kind: str) -> None:
 
 @pytest.mark.parametrize("kind", SHARDED)
 def test_a_negative_label_fails(data: dict[str, Any], kind: str) -> None:
-    with pytest.raises((RuntimeError, ValueError), match=r"_not_negative|negative"):
+    with pytest.raises((RuntimeError, ValueError), match="at least 0"):
         seen(loader(found(data, kind, label_offset=-1)))
 
 
@@ -489,12 +490,12 @@ def test_what_is_passed_is_told_apart(data: dict[str, Any]) -> None:
 
 
 def test_braces() -> None:
-    assert sources._braces("a{08..11}b") == ["a08b", "a09b", "a10b", "a11b"]
-    assert sources._braces("{9..11}") == ["9", "10", "11"]
-    assert sources._braces("{a,b}{0..1}") == ["a0", "b0", "a1", "b1"]
+    assert paths._braces("a{08..11}b") == ["a08b", "a09b", "a10b", "a11b"]
+    assert paths._braces("{9..11}") == ["9", "10", "11"]
+    assert paths._braces("{a,b}{0..1}") == ["a0", "b0", "a1", "b1"]
     for wrong in ("{3..1}", "{0..99999999}", "{x}", "{}"):
         with pytest.raises(ValueError, match="`source` must have"):
-            sources._braces(wrong)
+            paths._braces(wrong)
 
 
 def test_what_cannot_be_told_apart(data: dict[str, Any], tmp_path: Path) -> None:

@@ -52,14 +52,27 @@ BESIDE: dict[str, set[str]] = {
     "folders": set(),
     "policies": {"config"},
     "recipes": {"config", "policies"},
-    "sources": {"config", "folders", "indexes"},
+    "sources": {"config", "folders", "formats"},
     "losses": {"config"},
     "loader": {"checks", "config", "folders", "sources"},
     "image_loaders": {"config", "loader", "pipelines", "policies", "recipes", "sources"},
 }
+FORMATS: dict[str, set[str]] = {  # of each other
+    "paths": set(),
+    "listed": {"paths"},
+    "tars": set(),
+    "tfrecords": set(),
+    "recordio": set(),
+    "indexes": {"paths", "recordio", "tars", "tfrecords"},
+}
 PIPELINES: dict[str, set[str]] = {
     "readers": {"folders", "sampling", "sources"},
-    "augment": {"config", "policies", "sampling"},
+    "nodes": {"config"},
+    "draws": {"pipelines", "policies", "sampling"},
+    "operations": {"config", "pipelines", "policies"},
+    "lighting": {"pipelines", "policies", "sampling"},
+    "augment": {"pipelines", "policies", "sampling"},
+    "erasing": {"pipelines", "policies", "sampling"},
     "imagenet": {
         *("checks", "config", "mixing", "pipelines", "policies", "recipes", "sampling", "sources"),
     },
@@ -69,6 +82,13 @@ PIPELINES: dict[str, set[str]] = {
 @pytest.mark.parametrize("module", BESIDE)
 def test_what_is_beside_the_graph_imports_one_way(module: str) -> None:
     assert own_imports(module) <= BESIDE[module]
+
+
+@pytest.mark.parametrize("module", FORMATS)
+def test_the_formats_import_one_way(module: str) -> None:
+    assert own_imports(f"formats/{module}") <= {"folders", "formats"}
+    names = {name.removeprefix("dali_cutmix.formats.") for name in imports(f"formats/{module}")}
+    assert names & FORMATS.keys() <= FORMATS[module]
 
 
 @pytest.mark.parametrize("module", PIPELINES)

@@ -1,10 +1,7 @@
 """What a path names: one or several files, here or remote, and by their names which kind of data.
 
-    *.txt, *.lst, *.list                          list
-    *.tar                                         webdataset
-    *.tfrecord, *.tfrecords, *.tfrec, *-00000-of-00010   tfrecord
-    *.rec                                         recordio
-    a folder of none of these                     folder, of classes
+A pattern has ``*``, ``?``, ``[…]``, ``{0000..0127}`` or ``{a,b}``; remote shards only the last two,
+as nothing is looked up there. A folder is one of classes, or else the shards that it holds.
 """
 
 from __future__ import annotations
@@ -99,17 +96,18 @@ def join(folder: str, name: str) -> str:
     return f"{folder.rstrip('/')}/{name}" if is_remote(folder) else os.path.join(folder, name)
 
 
-def path_text(path: Any) -> Any:
-    """Returns a path as str that DALI can open, None as None."""
+def path_text(path: Any, name: str = "source") -> Any:
+    """Returns a path as str that DALI can open, None as None; `name` is that of the argument."""
     if path is None:
         return None
     if not isinstance(path, (str, os.PathLike)):
-        raise TypeError(f"`source` must be a path or a sequence of paths, got {path!r}.")
+        rule = "a path or a sequence of paths" if name == "source" else "a path"
+        raise TypeError(f"`{name}` must be {rule}, got {path!r}.")
     text = os.fsdecode(path)
     try:
         text.encode()
     except UnicodeEncodeError as error:
-        raise ValueError(f"`source` must have a name in UTF-8, got {text!r}.") from error
+        raise ValueError(f"`{name}` must have a name in UTF-8, got {text!r}.") from error
     return text
 
 

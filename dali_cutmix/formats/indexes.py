@@ -17,16 +17,24 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dali_cutmix import recordio, tars, tfrecords
-from dali_cutmix.paths import INDEXED, Kind, Paths, is_remote, join, kind_by_name, path_text
-from dali_cutmix.paths import repeated
+from dali_cutmix.formats import recordio, tars, tfrecords
+from dali_cutmix.formats.paths import (
+    INDEXED,
+    Kind,
+    Paths,
+    is_remote,
+    join,
+    kind_by_name,
+    path_text,
+    repeated,
+)
 
 Progress = Callable[[int, int], object]
 
 __all__ = [
     "Progress",
-    "check_index",
     "check_start",
+    "checked_size",
     "fits",
     "index_places",
     "make_all",
@@ -35,7 +43,7 @@ __all__ = [
     "samples",
 ]
 
-SPOTS = 64  # records looked at where the index is checked, over all files; at least 3 a file
+_SPOTS = 64  # records looked at where the index is checked, over all files; at least 3 a file
 
 _FORMATS = {"webdataset": tars, "tfrecord": tfrecords, "recordio": recordio}
 _NAMES = {"webdataset": "a tar file", "tfrecord": "a TFRecord file", "recordio": "a RecordIO file"}
@@ -66,8 +74,8 @@ def index_places(paths: Sequence[str], kind: str, folder: str | None) -> list[st
         candidates = [join(where, n) for n in names]
         there = (c for c in candidates if not is_remote(c) and os.path.isfile(c))
         places.append(next(there, candidates[0]))
-    if _repeats(places):
-        place = next(p for p in places if places.count(p) > 1)
+    place = repeated(places)
+    if place is not None:
         shared = [p for p, of in zip(paths, places, strict=True) if of == place]
         raise ValueError(
             f"the shards must have an index each, got {place!r} for {shared[0]!r} and "
@@ -98,7 +106,7 @@ def make_index(
     kind = kind_by_name(shard)
     if kind not in INDEXED:
         raise ValueError(f"`path` must be *.tar, *.rec or a TFRecord, got {shard!r}.")
-    place: str = own_place(shard, None) if index_path is None else path_text(index_path)
+    place: str = path_text(index_path, "index_path") or own_place(shard, None)
     check_start(kind, shard)
     total = _length(shard)
     lines: list[str] = []
@@ -118,6 +126,7 @@ def make_index(
 
 
 def make_all(wanted: list[tuple[str, str]], progress: Progress | None) -> list[str]:
+    """Returns the paths of the indexes made, of (shard, index) each; `progress` is of them all."""
     total = sum(os.path.getsize(path) for path, _ in wanted)
     before = 0
     made = []
@@ -157,7 +166,6 @@ def _no_room(place: str) -> PermissionError:
     )
 
 
-
 # --- does it fit
 
 
@@ -172,23 +180,34 @@ def check_start(kind: Kind, path: str) -> None:
         raise ValueError(f"{path!r} must be {_NAMES[kind]}, is none{hint}.")
 
 
+def checked_size(
+    kind: Kind, paths: Sequence[str], places: Sequence[str], fields: tuple[str, str] | None
+) -> int | None:
+    """Returns the number of samples by the indexes; refuses one that does not fit its shard.
+
+    None where no index, or not each one, is here. Looks at some records of each shard; of remote
+    shards at none. Of a tar whose `fields` are given, each sample must have an image and a label.
+    """
+    spots = max(3, _SPOTS // len(paths))
+    sizes = [
+        _check(kind, path, place, fields, spots)
+        for path, place in zip(paths, places, strict=False)
+        if not is_remote(place) and os.path.exists(place)
+    ]
+    return sum(sizes) if len(sizes) == len(paths) else None
+
+
 def fits(kind: Kind, path: str, place: str) -> bool:
     """Returns whether an index fits its shard."""
     try:
-        check_index(kind, path, place, None, SPOTS)
+        _check(kind, path, place, None, _SPOTS)
     except ValueError:
         return False
     return True
 
 
-def check_index(
-    kind: Kind, path: str, place: str, fields: tuple[str, str] | None, spots: int
-) -> int:
-    """Returns the number of samples in an index; refuses one that does not fit its shard.
-
-    Looks at `spots` records of the shard, and, of a remote one, at none. Of a tar whose `fields`
-    are given, each sample must have an image and a label.
-    """
+def _check(kind: Kind, path: str, place: str, fields: tuple[str, str] | None, spots: int) -> int:
+    """Returns the number of samples in an index; refuses one that does not fit its shard."""
     try:
         entries = _read_index(kind, place)
         why = None

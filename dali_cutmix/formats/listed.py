@@ -10,7 +10,7 @@ import os
 import re
 from collections.abc import Iterator
 
-from dali_cutmix.paths import is_remote
+from dali_cutmix.formats.paths import is_remote
 
 __all__ = ["read_list"]
 

@@ -58,10 +58,13 @@ def misfit(file: BinaryIO, total: int, offsets: NDArray[np.int64], spots: list[i
 
 def sample(record: bytes) -> tuple[bytes, int | None]:
     """Returns the encoded image and the label of a record; None for a wrong label."""
-    word, flag, value = struct.unpack_from("<IIf", record, 4)
-    if flag == 1:
-        (value,) = struct.unpack_from("<f", record, 32)
-    whole = flag <= 1 and value == int(value)
+    try:
+        word, flag, value = struct.unpack_from("<IIf", record, 4)
+        if flag == 1:
+            (value,) = struct.unpack_from("<f", record, 32)
+    except struct.error:  # too short for its header
+        return b"", None
+    whole = flag <= 1 and value.is_integer()
     return record[32 + 4 * flag : 8 + _length(word)], int(value) if whole else None
 
 

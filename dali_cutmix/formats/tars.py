@@ -1,7 +1,7 @@
 """WebDataset: tar files in which a sample is the files of one name, 0001.jpg and 0001.cls.
 
-`begins`, `scan`, `misfit` and the reading of a sample are what each format of shards has; `tars`,
-`tfrecords` and `recordio` have them alike, and `indexes` calls them.
+As `tfrecords` and `recordio` it knows how a file begins (`begins`), the lines of its index
+(`scan`), how an index does not fit it (`misfit`), and what a sample holds; `indexes` calls these.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ _BLOCK = 512
 
 
 def begins(start: bytes) -> bool:
-    """Returns whether a file that starts so, with 512 bytes or more, is a tar."""
-    return _header(start[:_BLOCK]) is not None
+    """Returns whether a file that starts so, with 512 bytes, is a tar."""
+    return _header(start) is not None
 
 
 def scan(path: str, file: BinaryIO, total: int) -> Iterator[tuple[int, str]]:
@@ -84,7 +84,7 @@ def read_index(place: str) -> list[Sample]:
     for line in lines:
         words = line.split()
         try:
-            if len(words) % step:
+            if not words or len(words) % step:
                 raise ValueError(line)
             parts = zip(words[::step], words[1::step], words[2::step], strict=True)
             samples.append([(ext, int(offset), int(size)) for ext, offset, size in parts])
@@ -95,8 +95,10 @@ def read_index(place: str) -> list[Sample]:
 
 def misfit(file: BinaryIO, total: int, parts: Sequence[Part], spots: list[int]) -> str | None:
     """Returns how the files of an index do not fit the tar, looking at some, and at its end."""
-    offsets = np.array([offset for _, offset, _ in parts], np.int64)
-    sizes = np.array([size for _, _, size in parts], np.int64)
+    try:
+        offsets, sizes = np.array([part[1:] for part in parts], np.int64).T
+    except OverflowError:
+        return "its numbers are beyond 64 bits"
     ends = offsets + (sizes + _BLOCK - 1) // _BLOCK * _BLOCK
     if (offsets % _BLOCK).any() or (offsets[1:] < ends[:-1] + _BLOCK).any() or offsets[0] < _BLOCK:
         return "its files do not follow each other in blocks of 512 bytes"
@@ -128,9 +130,7 @@ def _misfit_of_end(file: BinaryIO, total: int, at: int) -> str | None:
         at += _BLOCK + (0 if head.islnk() else head.size + _BLOCK - 1) // _BLOCK * _BLOCK
 
 
-def check_components(
-    path: str, place: str, samples: list[Sample], fields: tuple[str, str]
-) -> None:
+def check_components(path: str, place: str, samples: list[Sample], fields: tuple[str, str]) -> None:
     """Refuses samples without an image or a label, or with two."""
     wanted = [set(names.lower().split(";")) for names in fields]
     for number, sample in enumerate(samples, 1):

@@ -1,0 +1,44 @@
+"""AlexNet's colour noise: a shift of RGB along the principal components of ImageNet's colours."""
+
+from __future__ import annotations
+
+import numpy as np
+from nvidia.dali import fn, types
+from nvidia.dali.data_node import DataNode
+
+from dali_cutmix.pipelines.nodes import beside
+from dali_cutmix.policies import Lighting
+from dali_cutmix.sampling import op_seed
+
+__all__ = ["apply_lighting", "draw_lighting"]
+
+# Eigenvalues and, in columns, eigenvectors of the RGB values of ImageNet in [0, 1].
+_EIGENVALUES = np.array([0.2175, 0.0188, 0.0045])
+_EIGENVECTORS = np.array(
+    [
+        [-0.5675, 0.7192, 0.4009],
+        [-0.5808, -0.0045, -0.8140],
+        [-0.5836, -0.6948, 0.4203],
+    ]
+)
+
+
+def draw_lighting(policy: Lighting, *, seed: int, shard_id: int = 0) -> DataNode | None:
+    """Returns what is added to each sample's RGB in units of 1 / 255, float32 (1, 1, 3), or None.
+
+    CPU; None where the deviation is 0.
+    """
+    if policy.std == 0:
+        return None
+    factors = fn.random.normal(
+        stddev=policy.std, shape=[1, 1, 3], seed=op_seed(seed, "lighting", shard_id)
+    )
+    matrix = 255 * _EIGENVECTORS * _EIGENVALUES
+    return fn.coord_transform(factors, M=matrix.ravel().tolist())
+
+
+def apply_lighting(images: DataNode, shift: DataNode | None) -> DataNode:
+    """Returns uint8 images + shift, rounded to the nearest and clipped."""
+    if shift is None:
+        return images
+    return fn.cast(images + beside(shift, images), dtype=types.UINT8)
