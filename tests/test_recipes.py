@@ -384,3 +384,13 @@ def test_every_random_operator_of_a_recipe_has_a_seed_of_its_own(name: str, phot
                 seeds.append(arguments["seed"][0])
     assert len(seeds) > 14
     assert len(set(seeds)) == len(seeds)
+
+
+def test_what_is_moved_in_from_outside_is_the_mean(photos: str) -> None:
+    # Mean red: what a warp moves in is 0 after normalisation, and next to nothing else is.
+    policy = dcm.RandAugment(magnitude=10, magnitude_std=0, num_layers=1, prob=1.0)
+    options: dict[str, Any] = {"mean": (1.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0), "size": 64}
+    with dcm.train_loader(photos, batch_size=80, augment=policy, device="cpu", **options) as train:
+        images, _ = next(train)
+    filled = (images == 0).all(dim=1).float().mean(dim=(1, 2))
+    assert 15 < (filled > 0.02).sum() < 40  # 5 operations of 15, of 80 images

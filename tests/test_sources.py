@@ -22,7 +22,7 @@ import numpy as np
 import pytest
 from nvidia.dali import fn, pipeline_def, types
 
-from dali_cutmix import Loader, sources
+from dali_cutmix import Loader, sources, train_loader, val_loader
 from dali_cutmix.formats import paths
 from dali_cutmix.pipelines import imagenet, readers
 from dali_cutmix.sources import Source, find_source
@@ -267,6 +267,38 @@ def test_every_kind_gives_the_images_of_the_folder(data: dict[str, Any], kind: s
         assert sum(map(Counter, halves), Counter()) == expected
     first, second = shuffled[0]
     assert Counter(first) != Counter(second), "a process sees other samples in the next epoch"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_loaders_take_every_kind(data: dict[str, Any], kind: str) -> None:
+    source = found(data, kind) if kind == "list" else data[kind]  # for its file_root
+    options: dict[str, Any] = {"batch_size": 16, "size": 24, "device": "cpu"}
+    classes = {"num_classes": 5} if kind in SHARDED else {}
+    with train_loader(source, recipe="rsb-a3", **classes, **options) as train:
+        batches = list(train)
+        state = train.state_dict()
+    assert len(batches) == 5
+    assert train.num_classes == 5
+    assert all(abs(float(targets.sum()) - 16) < 1e-4 for _, targets in batches)
+    labels = sum((targets for _, targets in batches)).sum(dim=0)  # 16 images of each class
+    assert (labels - 16).abs().max() < 5
+    with val_loader(source, resize=24, **classes, **options) as val:
+        counts = Counter(label for _, labels in val for label in labels.tolist())
+    assert counts == dict.fromkeys(range(5), 16)
+    if kind in SHARDED:
+        with pytest.raises(ValueError, match="`num_classes` must be given to mix data that do not"):
+            train_loader(source, recipe="rsb-a3", **options)
+        wrong = {**options, "batch_size": 80}
+        with pytest.raises(ValueError, match=r"`labels` must be .* in \[0, num_classes\)"):
+            val_loader(source, resize=24, num_classes=4, **wrong)
+        other = data["folder"]
+    else:
+        other = data["recordio"]
+    with (
+        train_loader(other, recipe="rsb-a3", num_classes=5, **options) as of_other,
+        pytest.raises(ValueError, match="must come from a loader with the same options and data"),
+    ):
+        of_other.load_state_dict(state)
 
 
 @pytest.mark.parametrize("kind", SHARDED)
