@@ -59,7 +59,13 @@ def run_demo(args: argparse.Namespace) -> int:
     with _data(args.data) as root:
         classes, mix = _classes_and_mix(root, args)
         with dcm.train_loader(
-            root, batch_size=args.batch_size, mix=mix, size=args.size, device=device, seed=args.seed
+            root,
+            batch_size=args.batch_size,
+            recipe=args.recipe,
+            mix=mix,
+            size=args.size,
+            device=device,
+            seed=args.seed,
         ) as loader:
             console.print(
                 f"data: {args.data or 'crops of the shipped photographs'}, "
@@ -246,24 +252,20 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _add_mix_options(command: argparse.ArgumentParser) -> None:
-    group = command.add_argument_group("mixing, see MixConfig")
+    command.add_argument("--recipe", metavar="NAME", help="a published recipe, see recipes")
+    group = command.add_argument_group("mixing, see MixConfig; goes before the recipe")
     add = group.add_argument
-    add(
-        "--cutmix-alpha",
-        metavar="A",
-        type=float,
-        default=1.0,
-        help="lam ~ Beta(A, A); 0: off (%(default)s)",
-    )
-    add("--mixup-alpha", metavar="A", type=float, default=0.0, help="likewise (%(default)s)")
-    add("--prob", metavar="P", type=float, default=1.0, help="of mixing (default: %(default)s)")
-    add("--switch-prob", metavar="P", type=float, default=0.5, help="of CutMix (%(default)s)")
-    add("--mode", default="elem", help="elem, batch or pair (default: %(default)s)")
+    add("--cutmix-alpha", metavar="A", type=float, help="lam ~ Beta(A, A); 0: off (default: 1)")
+    add("--mixup-alpha", metavar="A", type=float, help="likewise (default: 0)")
+    add("--prob", metavar="P", type=float, help="of mixing (default: 1)")
+    add("--switch-prob", metavar="P", type=float, help="of CutMix (default: 0.5)")
+    add("--mode", help="elem, batch or pair (default: elem)")
     add("--minmax", metavar=("LO", "HI"), type=float, nargs=2, help="sides of the box, as shares")
-    add("--box", default="paper", help="paper, timm, torchvision or inside (default: %(default)s)")
-    add("--partner", default="permutation", help="or derangement, flip, roll (%(default)s)")
-    add("--label-smoothing", metavar="EPS", type=float, default=0.0, help="default: %(default)s")
-    add("--no-correct-lam", action="store_true", help="label by the drawn lam")
+    add("--box", help="paper, timm, torchvision or inside (default: paper)")
+    add("--partner", help="permutation, derangement, flip or roll (default: permutation)")
+    add("--label-smoothing", metavar="EPS", type=float, help="default: 0")
+    help_text = "label by the drawn lam"
+    add("--no-correct-lam", dest="correct_lam", action="store_false", default=None, help=help_text)
 
 
 def _classes_and_mix(root: str, args: argparse.Namespace) -> tuple[list[str], dcm.MixConfig]:
@@ -272,27 +274,21 @@ def _classes_and_mix(root: str, args: argparse.Namespace) -> tuple[list[str], dc
         if getattr(args, name, 1) < 1:
             raise ValueError(f"`--{name}` must be at least 1, got {getattr(args, name)}.")
     classes = folders.class_names(root)
-    mix = dcm.MixConfig(
-        num_classes=len(classes),
-        cutmix_alpha=args.cutmix_alpha,
-        mixup_alpha=args.mixup_alpha,
-        prob=args.prob,
-        switch_prob=args.switch_prob,
-        mode=args.mode,
-        minmax=None if args.minmax is None else tuple(args.minmax),
-        box=args.box,
-        partner=args.partner,
-        label_smoothing=args.label_smoothing,
-        correct_lam=not args.no_correct_lam,
-    )
-    return classes, mix
+    base = None if args.recipe is None else recipes.get(args.recipe).mix
+    names = {field.name for field in dataclasses.fields(dcm.MixConfig)}
+    given = {k: v for k, v in vars(args).items() if k in names and v is not None}
+    given["num_classes"] = len(classes)
+    if "minmax" in given:
+        given["minmax"] = tuple(given["minmax"])
+    return classes, dataclasses.replace(base or dcm.MixConfig(), **given)
 
 
 def _samples(
     root: str, mix: dcm.MixConfig, device: Literal["gpu", "cpu"], args: argparse.Namespace
 ) -> list[demo.MixedSample]:
     options = {"device": device, "size": args.size, "batch_size": args.batch_size}
-    return demo.mixed_samples(root, mix, args.images, seed=args.seed, **options)
+    options |= {"recipe": args.recipe, "seed": args.seed}
+    return demo.mixed_samples(root, mix, args.images, **options)
 
 
 def _throughput(loader: dcm.Loader, epochs: int, console: Console) -> float:

@@ -261,3 +261,17 @@ def test_a_damaged_shard_is_named(shards: list[Path], capsys: pytest.CaptureFixt
     assert not Path(f"{shards[1]}.idx").exists()
     assert cli.main(["index", "/no/where"]) == 1
     assert "`source` must name files that exist" in capsys.readouterr().err
+
+
+def test_a_recipe_is_shown_and_options_go_before_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    smallest = []
+    for options in ([], ["--label-smoothing", "0"]):
+        out = str(tmp_path / "deit.png")
+        assert cli.main(["show", *SMALL, "--recipe", "deit", *options, "--out", out, "--json"]) == 0
+        report = json.loads(capsys.readouterr().out)
+        smallest.append(min(min(sample["target"]) for sample in report["samples"]))
+    assert smallest == [0.02, 0.0]  # 0.1 / 5 classes
+    assert cli.main(["show", *SMALL, "--recipe", "none"]) == 1
+    assert "`recipe` must be one of" in capsys.readouterr().err
