@@ -8,6 +8,7 @@ import json
 import os
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from typing import Literal
@@ -29,10 +30,13 @@ from rich.progress import (
 from rich.table import Table
 
 import dali_cutmix as dcm
-from dali_cutmix import demo, folders, recipes, sources
+from dali_cutmix import demo, folders, recipes, sources, survey
+from dali_cutmix.damage import MAX_PIXELS
 from dali_cutmix.image_loaders import device_id
 
 __all__ = ["main"]
+
+_SHOWN = 20  # findings of a kind
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -150,6 +154,93 @@ def run_recipes(args: argparse.Namespace) -> int:
     return 0
 
 
+def run_check(args: argparse.Namespace) -> int:
+    """Looks at every sample of a data set; returns 3 where some have a problem."""
+    for name in ("report", "write_list"):
+        if getattr(args, name) is not None:
+            _writable_text(f"--{name.replace('_', '-')}", getattr(args, name))
+    console = Console(stderr=True, highlight=False)
+    given = args.source if len(args.source) > 1 else args.source[0]
+    source = sources.unchecked_source(
+        given, file_root=args.file_root, index_dir=args.index_dir, label_offset=args.label_offset
+    )
+    if args.write_list is not None and source.kind not in ("folder", "list"):
+        raise ValueError(f"`--write-list` must be left out for {source.kind}: it has no files.")
+    speed = TextColumn("{task.fields[speed]}")
+    columns = (BarColumn(), TextColumn("{task.percentage:>3.0f}%"), speed, TimeRemainingColumn())
+    with Progress(*columns, console=console) as bar:
+        task = bar.add_task("check", total=None, speed="")
+
+        def report(done: int, total: int) -> None:
+            rate = bar.tasks[0].speed or 0
+            is_bytes = source.kind not in ("folder", "list")
+            text = f"{rate / 1e6:,.0f} MB/s" if is_bytes else f"{rate:,.0f} files/s"
+            bar.update(task, completed=done, total=total, speed=text)
+
+        try:
+            found = survey.survey(
+                source,
+                num_classes=args.num_classes,
+                max_pixels=args.max_pixels,
+                threads=args.threads,
+                fresh=args.fresh,
+                progress=report,
+            )
+        except KeyboardInterrupt:
+            bar.stop()
+            console.print("interrupted; the same command goes on from here", markup=False)
+            return 130
+    if args.write_list is not None:
+        survey.write_list(found, args.write_list)
+    if args.report is not None:
+        survey.write_report(found, args.report)
+    if args.json:
+        print(json.dumps(survey.report(found), indent=2))
+    else:
+        _print_survey(found, args)
+    return 3 if found.problems else 0
+
+
+def _print_survey(found: survey.Survey, args: argparse.Namespace) -> None:
+    console = Console(highlight=False)
+    before = found.samples - found.looked_at
+    console.print(
+        f"{found.samples:,} images of {_visible(found.source.paths[0])} ({found.source.kind}), "
+        f"{found.looked_at:,} looked at in {found.seconds:.1f} s, {before:,} not changed since",
+        markup=False,
+        soft_wrap=True,
+    )
+    notes = Counter(note.kind for note in found.notes)
+    if notes:
+        listed = ", ".join(f"{count:,} {kind}" for kind, count in notes.most_common())
+        console.print(f"notes: {listed}", markup=False, soft_wrap=True)
+    if not found.problems:
+        console.print("no problems", markup=False)
+    for kind, count in found.counts.items():
+        console.print(f"{count:,} {kind}: {survey.PROBLEMS[kind]}", markup=False, soft_wrap=True)
+        named = [finding for finding in found.problems if finding.kind == kind]
+        for finding in named[:_SHOWN]:
+            detail = f": {_visible(finding.detail)}" if finding.detail else ""
+            console.print(f"    {_visible(finding.name)}{detail}", markup=False, soft_wrap=True)
+        if count > _SHOWN:
+            console.print(f"    and {count - _SHOWN:,} more, see --report", markup=False)
+    if args.report is not None:
+        console.print(f"wrote {args.report}", markup=False, soft_wrap=True)
+    if args.write_list is not None:
+        root = found.source.file_root
+        console.print(
+            f"wrote {args.write_list}: {len(found.good):,} good images; read it by "
+            f"find_source({args.write_list!r}, file_root={root!r})",
+            markup=False,
+            soft_wrap=True,
+        )
+
+
+def _visible(text: str) -> str:
+    """Returns text without control characters and what no terminal shows."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
 def _summary(recipe: dcm.Recipe) -> str:
     """Returns what a recipe does, in one line."""
     parts = []
@@ -241,6 +332,22 @@ def _parser() -> argparse.ArgumentParser:
     command.set_defaults(run=run_recipes)
     command.add_argument("name", metavar="NAME", nargs="?", help="the recipe to print")
     command.add_argument("--json", action="store_true", help="print as JSON")
+    text = "look at every image of a data set for damage; exit status 3 where there is some"
+    command = commands.add_parser("check", help=text, description=text)
+    command.set_defaults(run=run_check)
+    add = command.add_argument
+    help_text = "folder, list, files or patterns, as train_loader takes them"
+    add("source", metavar="SOURCE", nargs="+", help=help_text)
+    add("--file-root", metavar="DIR", help="of a list (default: its folder)")
+    add("--index-dir", metavar="DIR", help="of shards (default: beside them)")
+    add("--label-offset", metavar="N", type=int, default=0, help="added to each label")
+    add("--num-classes", metavar="N", type=int, help="labels from N on are a problem")
+    add("--max-pixels", metavar="N", type=int, default=MAX_PIXELS, help="default: %(default)s")
+    add("--threads", metavar="N", type=int, help="default: the cores")
+    add("--report", metavar="FILE", help="write all findings as JSON")
+    add("--write-list", metavar="FILE", help="write a list of the good images, for the loaders")
+    add("--fresh", action="store_true", help="look at what has not changed, too")
+    add("--json", action="store_true", help="report as JSON on stdout")
     text = "make the index files of tar shards, TFRecords or RecordIO that are missing"
     command = commands.add_parser("index", help=text, description=text)
     command.set_defaults(run=run_index)
@@ -326,17 +433,23 @@ def _data(root: str | None) -> Iterator[str]:
         yield folder
 
 
+def _writable_text(option: str, path: str) -> None:
+    """Fails now rather than after the run if the file cannot be written."""
+    folder = os.path.dirname(path) or "."
+    if os.path.isdir(path):
+        raise IsADirectoryError(f"`{option}` must be a file, got the folder {path!r}.")
+    if not os.path.isdir(folder):
+        raise FileNotFoundError(f"`{option}` must be in an existing folder, got {path!r}.")
+    if not os.access(folder, os.W_OK):
+        raise PermissionError(f"`{option}` must be in a writable folder, got {path!r}.")
+
+
 def _writable(path: str) -> None:
     """Fails now rather than after the run if the picture cannot be written."""
-    folder, extension = os.path.dirname(path) or ".", os.path.splitext(path)[1].lower()
+    extension = os.path.splitext(path)[1].lower()
     if Image.registered_extensions().get(extension) not in {"PNG", "JPEG", "WEBP", "BMP", "TIFF"}:
         raise ValueError(f"`--out` must end in .png, .jpg or another picture format, got {path!r}.")
-    if os.path.isdir(path):
-        raise IsADirectoryError(f"`--out` must be a file, got the folder {path!r}.")
-    if not os.path.isdir(folder):
-        raise FileNotFoundError(f"`--out` must be in an existing folder, got {path!r}.")
-    if not os.access(folder, os.W_OK):
-        raise PermissionError(f"`--out` must be in a writable folder, got {path!r}.")
+    _writable_text("--out", path)
 
 
 if __name__ == "__main__":

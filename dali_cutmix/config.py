@@ -197,13 +197,19 @@ class MixConfig:
         if isinstance(path_or_text, str) and re.search(r"\n|:( |$)", path_or_text):
             text = path_or_text
         elif isinstance(path_or_text, (str, os.PathLike)):
-            with open(path_or_text, encoding="utf-8") as file:
-                text = file.read()
+            try:
+                with open(path_or_text, encoding="utf-8") as file:
+                    text = file.read()
+            except ValueError as error:  # no UTF-8, or no name that a file can have
+                raise ValueError(
+                    f"`path_or_text` must be a file of UTF-8 text, got {path_or_text!r}: {error}."
+                ) from error
         else:
             raise TypeError(f"`path_or_text` must be a path or a text, got {path_or_text!r}.")
         try:
             document = yaml.safe_load(text)
-        except yaml.YAMLError as error:
+        except (yaml.YAMLError, ValueError, TypeError, LookupError, RecursionError) as error:
+            # Beside YAMLError, safe_load lets through what its constructors raise: for 2001-99-99.
             raise ValueError(f"`path_or_text` must be valid YAML: {error}") from error
         options = document.get("augmentation") if isinstance(document, dict) else None
         if not isinstance(options, dict):
@@ -262,7 +268,11 @@ def checked_share(name: str, value: Any) -> float:
 
 def checked_numbers(name: str, values: Any, count: int) -> tuple[float, ...]:
     """Returns `count` finite numbers as a tuple."""
-    if isinstance(values, (str, bytes)) or not hasattr(values, "__len__") or len(values) != count:
+    try:
+        length = -1 if isinstance(values, (str, bytes)) else len(values)
+    except TypeError:  # also of arrays without axes, which have __len__
+        length = -1
+    if length != count or not hasattr(values, "__iter__"):
         raise TypeError(f"`{name}` must be {count} numbers, got {values!r}.")
     return tuple(checked_number(name, value) for value in values)
 

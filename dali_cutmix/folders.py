@@ -8,17 +8,25 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator
-from fnmatch import fnmatch
 
 from PIL import Image
 
-__all__ = ["IMAGE_PATTERNS", "class_names", "image_files", "unreadable_files"]
+__all__ = [
+    "FORMATS",
+    "IMAGE_PATTERNS",
+    "class_entries",
+    "class_names",
+    "image_files",
+    "is_image_name",
+    "unreadable_files",
+]
 
 
 IMAGE_PATTERNS = tuple(
     f"*.{ext}" for ext in "jpg jpeg png bmp tif tiff pnm ppm pgm pbm jp2 webp".split()
 )
-_FORMATS = {"JPEG", "MPO", "PNG", "BMP", "TIFF", "PPM", "JPEG2000", "WEBP"}
+_ENDINGS = tuple(pattern[1:] for pattern in IMAGE_PATTERNS)
+FORMATS = {"JPEG", "MPO", "PNG", "BMP", "TIFF", "PPM", "JPEG2000", "WEBP"}
 
 
 def class_names(root: str | os.PathLike[str]) -> list[str]:
@@ -55,6 +63,19 @@ def image_files(root: str | os.PathLike[str]) -> Iterator[str]:
         yield from sorted(_images_in(os.path.join(root, name)))
 
 
+def class_entries(root: str | os.PathLike[str]) -> Iterator[tuple[int, str, list[str]]]:
+    """Yields (label, name, sorted names of everything inside) of every class folder."""
+    with os.scandir(root) as entries:
+        names = sorted(entry.name for entry in entries if entry.is_dir())
+    for label, name in enumerate(names):
+        yield label, name, sorted(os.listdir(os.path.join(root, name)))
+
+
+def is_image_name(name: str) -> bool:
+    """Returns whether a file of this name is read as an image."""
+    return name.lower().endswith(_ENDINGS)
+
+
 def unreadable_files(paths: Iterable[str]) -> list[str]:
     """Returns the files that are no image, of a format that DALI does not decode, or cut short.
 
@@ -65,7 +86,7 @@ def unreadable_files(paths: Iterable[str]) -> list[str]:
         try:
             with Image.open(path) as image:
                 image.verify()
-                if image.format not in _FORMATS:
+                if image.format not in FORMATS:
                     bad.append(path)
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
             bad.append(path)
@@ -75,5 +96,5 @@ def unreadable_files(paths: Iterable[str]) -> list[str]:
 def _images_in(folder: str) -> Iterator[str]:
     with os.scandir(folder) as entries:
         for entry in entries:
-            if any(fnmatch(entry.name.lower(), p) for p in IMAGE_PATTERNS):
+            if is_image_name(entry.name):
                 yield entry.path

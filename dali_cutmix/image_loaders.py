@@ -4,12 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Sequence
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Literal
 
 import torch
 from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    Progress,
+    TaskProgressColumn,
+    TextColumn,
+    TimeRemainingColumn,
+)
 
 from dali_cutmix import recipes
 from dali_cutmix.config import MixConfig, checked_choice, checked_int, checked_share
@@ -18,6 +26,7 @@ from dali_cutmix.pipelines import imagenet
 from dali_cutmix.policies import Policy, RandomErasing
 from dali_cutmix.recipes import Recipe
 from dali_cutmix.sources import Source, find_source
+from dali_cutmix.survey import survey, without_damaged
 
 __all__ = ["device_id", "train_loader", "val_loader"]
 
@@ -43,6 +52,7 @@ def train_loader(
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
     num_classes: int | None = None,
+    on_error: Literal["raise", "skip"] = "raise",
     device: Literal["gpu", "cpu"] = "gpu",
     seed: int = 0,
     shard_id: int | None = None,
@@ -77,6 +87,11 @@ def train_loader(
         erase_after_mix, repeats, size, area, ratio, interpolation, hflip, mean, std: see `Recipe`.
         num_classes: number of classes. That of a folder or a list is known; of others it must be
             given to mix, here or in `mix`.
+        on_error: what to do about damaged samples. ``"raise"``: the first batch that DALI cannot
+            decode is an error that names them. ``"skip"``: before the first batch all samples are
+            decoded strictly, as `dali-cutmix check` does, and those with a problem are left out,
+            with a warning; ``loader.skipped`` names them. What was found is remembered, so that
+            the next start looks only at what has changed. The same damage gives the same stream.
         device: ``"gpu"`` decodes with nvJPEG and does the rest on the GPU.
         seed: at least 0. The same seed gives the same stream.
         shard_id, num_shards: this process's part; by default from torch.distributed, or
@@ -122,6 +137,7 @@ def train_loader(
     options = _checked(
         source=source,
         num_classes=num_classes,
+        on_error=on_error,
         batch_size=batch_size,
         device=device,
         seed=seed,
@@ -134,7 +150,7 @@ def train_loader(
         prefetch_queue_depth=prefetch_queue_depth,
         hw_decoder_load=hw_decoder_load,
     )
-    classes = options.pop("classes")
+    classes, skipped = options.pop("classes"), options.pop("skipped")
     if used.mix is not None:
         options["mix"] = _with_classes(used.mix, options["num_classes"], classes)
         options["num_classes"] = options["mix"].num_classes
@@ -160,6 +176,7 @@ def train_loader(
         **options,
     )
     loader.classes, loader.num_classes = classes, options["num_classes"]
+    loader.skipped = skipped
     return loader
 
 
@@ -175,6 +192,7 @@ def val_loader(
     std: Sequence[float] | None = None,
     classes: Sequence[str] | None = None,
     num_classes: int | None = None,
+    on_error: Literal["raise", "skip"] = "raise",
     device: Literal["gpu", "cpu"] = "gpu",
     shard_id: int | None = None,
     num_shards: int | None = None,
@@ -224,6 +242,7 @@ def val_loader(
     options = _checked(
         source=source,
         num_classes=num_classes,
+        on_error=on_error,
         batch_size=batch_size,
         device=device,
         shard_id=shard_id,
@@ -235,7 +254,7 @@ def val_loader(
         prefetch_queue_depth=prefetch_queue_depth,
         hw_decoder_load=hw_decoder_load,
     )
-    found = options.pop("classes")
+    found, skipped = options.pop("classes"), options.pop("skipped")
     _check_classes(classes, found)
     loader = Loader(
         imagenet.val,
@@ -249,6 +268,7 @@ def val_loader(
         **options,
     )
     loader.classes, loader.num_classes = found, options["num_classes"]
+    loader.skipped = skipped
     return loader
 
 
@@ -308,6 +328,7 @@ def _checked(**options: Any) -> dict[str, Any]:
         options[name] = checked_int(name, options[name], 1)
     if "seed" in options:
         options["seed"] = checked_int("seed", options["seed"], 0, 2**63 - 1)
+    checked_choice("on_error", options["on_error"], ("raise", "skip"))
     checked_choice("device", options["device"], ("gpu", "cpu"))
     checked_choice("dtype", options["dtype"], imagenet.DTYPE)
     checked_choice("layout", options["layout"], imagenet.LAYOUT)
@@ -321,22 +342,45 @@ def _checked(**options: Any) -> dict[str, Any]:
         source = options["source"] = _found(source)
     options["classes"] = source.classes
     options["num_classes"] = _class_count(options["num_classes"], source)
+    options["skipped"] = ()
+    if options.pop("on_error") == "skip":
+        options["source"], options["skipped"] = _whole(source, options["num_classes"])
     return options
 
 
 def _found(source: Any) -> Source:
-    """Returns the source, with its indexes; if some have to be made, a terminal shows a bar."""
+    """Returns the source, with its indexes, which are made where they are missing."""
+    with _bar("making the index") as report:
+        return find_source(source, make_indexes=True, progress=report)
+
+
+def _whole(source: Source, num_classes: int | None) -> tuple[Source, tuple[str, ...]]:
+    """Returns the source without the samples that have a problem, and their names."""
+    with _bar("looking for damage") as report:
+        found = survey(source, num_classes=num_classes, progress=report)
+    names = tuple(f"{problem.name} ({problem.kind})" for problem in found.problems)
+    if names:
+        listed = ", ".join(names[:5]) + (", …" if len(names) > 5 else "")
+        warnings.warn(
+            f"{len(names)} of {found.samples} samples are left out: {listed}", stacklevel=4
+        )
+    return without_damaged(source, found), names
+
+
+@contextmanager
+def _bar(text: str) -> Iterator[Callable[[int, int], None]]:
+    """Gives a function to report progress to; a terminal shows it as a bar, from the first call."""
     console = Console(stderr=True)
-    columns = (TextColumn("making the index"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
+    columns = (TextColumn(text), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
     bar = Progress(*columns, console=console, disable=not console.is_terminal)
-    task = bar.add_task("index", total=None)
+    task = bar.add_task(text, total=None)
 
     def report(done: int, total: int) -> None:
-        bar.start()  # the first time; no bar where nothing is made
+        bar.start()
         bar.update(task, completed=done, total=total)
 
     try:
-        return find_source(source, make_indexes=True, progress=report)
+        yield report
     finally:
         bar.stop()
 

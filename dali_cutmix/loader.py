@@ -61,6 +61,7 @@ class Loader:
     Attributes:
         classes: the class names, where the loader knows them, else None.
         num_classes: the number of classes, likewise.
+        skipped: what ``on_error="skip"`` of `train_loader` and `val_loader` left out.
         epoch: number of the epoch that the next batch belongs to, from 0.
 
     Raises:
@@ -71,6 +72,7 @@ class Loader:
 
     classes: tuple[str, ...] | None = None
     num_classes: int | None = None
+    skipped: tuple[str, ...] = ()
     epoch: int
     _position: int
     _padded: bool
@@ -99,6 +101,7 @@ class Loader:
         self._options = options
         self._switch = _Switch(options["batch_size"]) if switchable else None
         self._batches: DALIGenericIterator | None = None
+        self._identity: str | None = None
         self._open(checkpoint=None, epoch=0, position=0)
         # The first batch is made here, so that wrong data are an error at construction.
         self._ahead = [self._pull()]
@@ -283,11 +286,13 @@ class Loader:
         return {k: _printed(v) for k, v in options.items() if k not in _NOT_IN_STATE}
 
     def _data(self) -> dict[str, str]:
-        source = self._options.get("source")
+        if self._identity is None:  # once: of a folder it lists all names
+            source = self._options.get("source")
+            self._identity = source.identity if isinstance(source, Source) else ""
         return {
             "images": str(self._meta["epoch_size"]),
             "classes": _printed(self.classes),
-            "source": source.identity if isinstance(source, Source) else "",
+            "source": self._identity,
         }
 
     def _raise_explained(self, error: Exception) -> NoReturn:

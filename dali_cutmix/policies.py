@@ -69,7 +69,8 @@ class RandAugment:
 
     def __post_init__(self) -> None:
         _set(self, "magnitude", _at_least_0("magnitude", self.magnitude))
-        if self.magnitude_std != math.inf:
+        infinite = isinstance(self.magnitude_std, float) and self.magnitude_std == math.inf
+        if not infinite:
             _set(self, "magnitude_std", _at_least_0("magnitude_std", self.magnitude_std))
         _set(self, "num_layers", checked_int("num_layers", self.num_layers, 1, 100))
         _set(self, "prob", checked_share("prob", self.prob))
@@ -100,7 +101,7 @@ class RandAugment:
             raise ValueError(f'`policy` must begin with "rand-", got "{policy}".')
         given: dict[str, str] = {}
         for section in sections:
-            parsed = re.fullmatch(r"(mstd|mmax|inc|m|n|p)(\d+|(?<=p|d)\d*\.?\d+)", section)
+            parsed = re.fullmatch(r"(mstd|mmax|inc|m|n|p)(\d{1,9}|(?<=p|d)\d*\.?\d+)", section)
             if parsed is None or parsed[1] in given:
                 raise ValueError(
                     "`policy` must have sections m, n, p, mstd, mmax and inc, each with a number "

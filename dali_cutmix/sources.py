@@ -27,7 +27,15 @@ from dali_cutmix.formats.indexes import Progress, make_index
 from dali_cutmix.formats.listed import read_list
 from dali_cutmix.formats.paths import INDEXED, Kind, Paths, is_remote, named_files, path_text
 
-__all__ = ["Source", "damaged", "find_source", "index", "make_index", "missing_indexes"]
+__all__ = [
+    "Source",
+    "damaged",
+    "find_source",
+    "index",
+    "make_index",
+    "missing_indexes",
+    "unchecked_source",
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,10 +75,11 @@ class Source:
     def identity(self) -> str:
         """Short text that is equal for the same samples in the same order, wherever they lie.
 
-        Of shards it has their names, not their contents.
+        Of files and shards it has their names, not their contents; of a remote folder nothing.
         """
-        shards = self.paths if self.kind in INDEXED else ()
-        names = [os.path.basename(path) for path in shards]
+        names = [os.path.basename(path) for path in self.paths if self.kind in INDEXED]
+        if self.kind == "folder" and not self.remote:
+            names = [os.path.relpath(file, self.paths[0]) for file in image_files(self.paths[0])]
         facts = (
             names,
             self.files,
@@ -147,6 +156,32 @@ def find_source(
     if kind == "list":
         return _list(found, file_root)
     return _shards(found, path_text(index_dir, "index_dir"), fields, make_indexes, progress)
+
+
+def unchecked_source(
+    source: Paths | Sequence[Paths],
+    *,
+    file_root: Paths | None = None,
+    index_dir: Paths | None = None,
+    label_offset: int = 0,
+) -> Source:
+    """Returns the source as `find_source` does, but without a look at what is in it.
+
+    For `survey`, which finds all faults where `find_source` stops at the first one.
+
+    Raises:
+        FileNotFoundError, TypeError, ValueError: as for `find_source`, where nothing is there.
+    """
+    paths, kind = named_files(source, None)
+    found = Source(kind=kind, paths=paths, label_offset=label_offset)
+    if kind == "folder":
+        return dataclasses.replace(found, file_root=os.path.abspath(paths[0]))
+    if kind == "list":
+        return dataclasses.replace(found, file_root=_root_of_list(paths[0], file_root))
+    if found.remote:
+        return found
+    places = indexes.index_places(paths, kind, path_text(index_dir, "index_dir"))
+    return dataclasses.replace(found, index_paths=tuple(places), fields=_fields(found, None))
 
 
 def missing_indexes(source: Source) -> list[tuple[str, str]]:
@@ -236,8 +271,7 @@ def _list(found: Source, file_root: Any) -> Source:
             f"`source` must be a list on this machine, got {path!r}: copy it here, "
             "and pass `file_root` for its remote images."
         )
-    root = os.path.dirname(path) if file_root is None else path_text(file_root, "file_root")
-    root = root if is_remote(root) else os.path.abspath(root)
+    root = _root_of_list(path, file_root)
     files, labels = read_list(path, root, found.label_offset)
     return dataclasses.replace(
         found,
@@ -247,6 +281,11 @@ def _list(found: Source, file_root: Any) -> Source:
         num_classes=max(labels) + 1,
         size=len(labels),
     )
+
+
+def _root_of_list(path: str, file_root: Any) -> str:
+    root: str = os.path.dirname(path) if file_root is None else path_text(file_root, "file_root")
+    return root if is_remote(root) else os.path.abspath(root)
 
 
 def _shards(

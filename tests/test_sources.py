@@ -598,7 +598,7 @@ def test_arguments_of_another_kind_are_refused(data: dict[str, Any]) -> None:
         ("a.jpg \u0663\n", ValueError, "line 1"),
         ("a.jpg -1\n", ValueError, "line 1: .*at least 0, got -1"),
         (f"a.jpg {2**31}\n", ValueError, "line 1"),
-        ("a.jpg 0\nb.jpg 1\n./a.jpg 1\n", ValueError, "lines 1 and 3"),
+        ("a.jpg 0\nb.jpg 1\n./a.jpg 1\n", ValueError, "line 3: must name every image once, got 'a.jpg' as in line 1"),
         ("a.jpg 0\nc.jpg 1\n", FileNotFoundError, r"line 2: .*c\.jpg"),
         ("a.jpg 0\nx/c.jpg 1\n", FileNotFoundError, r"line 2: .*x/c\.jpg"),
         ("a.jpg 0\nfolder 1\n", FileNotFoundError, "line 2"),

@@ -35,12 +35,15 @@ __all__ = [
     "Progress",
     "check_start",
     "checked_size",
+    "difference",
     "fits",
     "index_places",
     "make_all",
     "make_index",
     "own_place",
     "samples",
+    "without",
+    "write_whole",
 ]
 
 _SPOTS = 64  # records looked at where the index is checked, over all files; at least 3 a file
@@ -119,7 +122,7 @@ def make_index(
         raise ValueError(f"{shard!r} must hold at least one record, got none.")
     if kind == "webdataset":
         lines.insert(0, f"v1.2 {len(lines)}\n")
-    _write_whole(place, "".join(lines))
+    write_whole(place, "".join(lines))
     if progress is not None:
         progress(total, total)
     return place
@@ -141,7 +144,7 @@ def make_all(wanted: list[tuple[str, str]], progress: Progress | None) -> list[s
     return made
 
 
-def _write_whole(place: str, text: str) -> None:
+def write_whole(place: str, text: str) -> None:
     """Writes a file that appears at once, whole."""
     part = f"{place}.{os.getpid()}-{secrets.token_hex(4)}.part"
     try:
@@ -223,6 +226,35 @@ def _check(kind: Kind, path: str, place: str, fields: tuple[str, str] | None, sp
     if kind == "webdataset" and fields is not None:
         tars.check_components(path, place, entries, fields)
     return len(entries)
+
+
+def difference(kind: Kind, place: str, other: str) -> str | None:
+    """Returns how an index differs from another one of the same shard, None if it does not."""
+    if not os.path.exists(place):
+        return None
+    try:
+        entries = _read_index(kind, place)
+    except (OSError, ValueError) as error:
+        return str(error)
+    right = _read_index(kind, other)
+    if np.array_equal(entries, right) if kind != "webdataset" else entries == right:
+        return None
+    return f"it has {len(entries)} entries, the shard {len(right)}, and they are not the same"
+
+
+def without(kind: Kind, place: str, numbers: Sequence[int]) -> str:
+    """Returns the text of an index without some of its samples, numbered from 0 as by `samples`."""
+    left_out = set(numbers)
+    with open(place, encoding="utf-8", errors="surrogateescape") as file:
+        lines = [line for line in file.read().split("\n") if line.strip()]
+    head = lines[:1] if kind == "webdataset" else []
+    lines = lines[len(head) :]
+    if kind == "recordio":
+        lines.sort(key=lambda line: int(line.split()[1]))
+    kept = [line for number, line in enumerate(lines) if number not in left_out]
+    if head:
+        head = [f"{head[0].split()[0]} {len(kept)}"]
+    return "".join(f"{line}\n" for line in [*head, *kept])
 
 
 def _misfit(kind: Kind, path: str, entries: Any, spots: int) -> str | None:

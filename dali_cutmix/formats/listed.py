@@ -9,10 +9,25 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator
+from typing import NamedTuple
 
 from dali_cutmix.formats.paths import is_remote
 
-__all__ = ["read_list"]
+__all__ = ["Line", "read_lines", "read_list"]
+
+
+class Line(NamedTuple):
+    """A line of a list: its number, the path within the root, the label with the offset added.
+
+    `fault` says what is wrong with it, else it is None; then `missing` says whether that is that
+    the file is not there.
+    """
+
+    number: int
+    file: str
+    label: int
+    fault: str | None = None
+    missing: bool = False
 
 
 def read_list(path: str, root: str, label_offset: int) -> tuple[tuple[str, ...], tuple[int, ...]]:
@@ -23,31 +38,34 @@ def read_list(path: str, root: str, label_offset: int) -> tuple[tuple[str, ...],
         ValueError: a line has no path or label, lies outside the root, names an image again, or
             its label is negative or above 2^31 - 1; or there are none.
     """
-    files: dict[str, int] = {}
-    labels = []
-    for number, line in _lines(path):
-        file, label = _entry(path, number, line, root)
-        if file in files:
-            raise ValueError(
-                f"{path!r} must name every image once, got {file!r} in lines "
-                f"{files[file]} and {number}."
-            )
-        label += label_offset
-        if not 0 <= label < 2**31:
-            raise ValueError(
-                f"{path!r}, line {number}: the label with `label_offset` must be at least 0, "
-                f"got {label}."
-            )
-        files[file] = number
-        labels.append(label)
-    if not files:
+    lines = list(read_lines(path, root, label_offset))
+    for line in lines:
+        if line.fault is not None:
+            error = FileNotFoundError if line.missing else ValueError
+            raise error(f"{path!r}, line {line.number}: {line.fault}.")
+    if not lines:
         raise ValueError(f'{path!r} must hold at least one line "path label", got none.')
-    if not is_remote(root):
-        _check_exist(path, root, files)
-    return tuple(files), tuple(labels)
+    return tuple(line.file for line in lines), tuple(line.label for line in lines)
 
 
-def _lines(path: str) -> Iterator[tuple[int, str]]:
+def read_lines(path: str, root: str, label_offset: int) -> Iterator[Line]:
+    """Yields each line that is not empty, also the faulty ones; ValueError if it is no text."""
+    seen: dict[str, int] = {}
+    there: dict[str, set[str]] = {}
+    for number, text in _texts(path):
+        line = _parsed(number, text, root, label_offset)
+        if line.fault is None and line.file in seen:
+            fault = f"must name every image once, got {line.file!r} as in line {seen[line.file]}"
+            line = line._replace(fault=fault)
+        elif line.fault is None:
+            seen[line.file] = number
+            if not is_remote(root) and not _is_there(root, line.file, there):
+                whole = os.path.join(root, line.file)
+                line = line._replace(fault=f"{whole!r} must be a file, is none", missing=True)
+        yield line
+
+
+def _texts(path: str) -> Iterator[tuple[int, str]]:
     try:
         with open(path, encoding="utf-8-sig", newline="\n") as file:
             for number, line in enumerate(file, 1):
@@ -57,38 +75,38 @@ def _lines(path: str) -> Iterator[tuple[int, str]]:
         raise ValueError(f"{path!r} must be UTF-8 text: {error}.") from error
 
 
-def _entry(path: str, number: int, line: str, root: str) -> tuple[str, int]:
+def _parsed(number: int, text: str, root: str, label_offset: int) -> Line:
     """Returns the path within the root, and the label, of a line."""
-    name, _, label = line.rpartition("\t" if "\t" in line else " ")
+    name, _, digits = text.rpartition("\t" if "\t" in text else " ")
     name = name.strip()
-    if not name or not re.fullmatch(r"[+-]?[0-9]{1,18}", label):
-        raise ValueError(
-            f'{path!r}, line {number}: must be "path label" with an integer label, got {line!r}.'
-        )
+    if not name or not re.fullmatch(r"[+-]?[0-9]{1,18}", digits):
+        fault = f'must be "path label" with an integer label, got {text!r}'
+        return Line(number, name, -1, fault)
+    label = int(digits) + label_offset
     if name[0] in "/." or "//" in name or "/." in name:
         # In an address ".." has no meaning: any folder stands for it.
         base = "/\N{REPLACEMENT CHARACTER}/" if is_remote(root) else root.rstrip("/") + "/"
         whole = os.path.normpath(os.path.join(base, name))
         if not whole.startswith(base):
-            raise ValueError(
-                f"{path!r}, line {number}: must lie in {root!r}, got {name!r}. "
-                "For paths that begin elsewhere pass `file_root`."
+            fault = (
+                f"must lie in {root!r}, got {name!r}; for paths that begin elsewhere pass "
+                "`file_root`"
             )
+            return Line(number, name, label, fault)
         name = whole[len(base) :]
-    return name, int(label)
+    if not 0 <= label < 2**31:
+        fault = f"the label with `label_offset` must be at least 0, got {label}"
+        return Line(number, name, label, fault)
+    return Line(number, name, label)
 
 
-def _check_exist(path: str, root: str, files: dict[str, int]) -> None:
+def _is_there(root: str, file: str, there: dict[str, set[str]]) -> bool:
     # Each folder is listed once: a million single look-ups take minutes on a network disk.
-    there: dict[str, set[str]] = {}
-    for file, number in files.items():
-        folder, name = os.path.split(file)
-        if folder not in there:
-            try:
-                with os.scandir(os.path.join(root, folder)) as entries:
-                    there[folder] = {e.name for e in entries if not e.is_dir()}
-            except (FileNotFoundError, NotADirectoryError):
-                there[folder] = set()
-        if name not in there[folder]:
-            whole = os.path.join(root, file)
-            raise FileNotFoundError(f"{path!r}, line {number}: {whole!r} must be a file, is none.")
+    folder, name = os.path.split(file)
+    if folder not in there:
+        try:
+            with os.scandir(os.path.join(root, folder)) as entries:
+                there[folder] = {e.name for e in entries if not e.is_dir()}
+        except (FileNotFoundError, NotADirectoryError):
+            there[folder] = set()
+    return name in there[folder]

@@ -1,0 +1,103 @@
+"""What was found in a data set before, so that a second look reads only what has changed."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import sqlite3
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+__all__ = ["Memory", "cache_folder", "opened"]
+
+
+class Memory:
+    """Findings by name, size and time of change of files, in SQLite; used by one thread."""
+
+    def __init__(self, connection: sqlite3.Connection, how: str) -> None:
+        self._connection, self._how = connection, how
+        self._saved = time.monotonic()
+        connection.execute(
+            "CREATE TABLE IF NOT EXISTS seen (name BLOB PRIMARY KEY, state TEXT, found TEXT)"
+        )
+
+    def get(self, name: str, *paths: str) -> Any:
+        """Returns what was put, as JSON has it, or None where a file has changed since."""
+        query = "SELECT found FROM seen WHERE name = ? AND state = ?"
+        row = self._connection.execute(query, (os.fsencode(name), self._state(paths))).fetchone()
+        return None if row is None else json.loads(row[0])
+
+    def put(self, name: str, *paths: str, found: Any) -> None:
+        """Remembers what was found in files as they are now."""
+        row = (os.fsencode(name), self._state(paths), json.dumps(found))
+        self._connection.execute("INSERT OR REPLACE INTO seen VALUES (?, ?, ?)", row)
+        if time.monotonic() - self._saved > 1:  # what a kill can lose
+            self.save()
+
+    def save(self) -> None:
+        self._connection.commit()
+        self._saved = time.monotonic()
+
+    def _state(self, paths: tuple[str, ...]) -> str:
+        facts = [self._how]
+        for path in paths:
+            try:
+                status = os.stat(path)
+            except OSError:
+                facts.append("none")
+            else:
+                facts.append(f"{status.st_size} {status.st_mtime_ns}")
+        return "; ".join(facts)
+
+
+@contextmanager
+def opened(what: str, how: str, *, fresh: bool = False) -> Iterator[Memory]:
+    """Opens the memory of a data set; processes that look at the same one take turns.
+
+    Args:
+        what: the data set.
+        how: the way it is looked at; what was found in another way counts as changed.
+        fresh: forget everything.
+    """
+    key = hashlib.sha256(os.fsencode(what)).hexdigest()[:16]
+    try:
+        path = os.path.join(cache_folder(), f"survey-{key}.sqlite")
+        lock = open(f"{path}.lock", "w")
+    except OSError:  # nowhere to write: nothing is remembered
+        connection = sqlite3.connect(":memory:")
+        yield Memory(connection, how)
+        connection.close()
+        return
+    with lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if fresh and os.path.exists(path):
+            os.unlink(path)
+        connection, memory = _connected(path, how)
+        try:
+            yield memory
+        finally:
+            memory.save()
+            connection.close()
+
+
+def _connected(path: str, how: str) -> tuple[sqlite3.Connection, Memory]:
+    connection = sqlite3.connect(path)
+    try:
+        return connection, Memory(connection, how)
+    except sqlite3.DatabaseError:  # damaged: it is a memory only
+        connection.close()
+        os.unlink(path)
+        connection = sqlite3.connect(path)
+        return connection, Memory(connection, how)
+
+
+def cache_folder() -> str:
+    """Returns the user's folder for what can be made again; made where missing."""
+    base = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
+    folder = os.path.join(base, "dali-cutmix")
+    os.makedirs(folder, mode=0o700, exist_ok=True)
+    return folder

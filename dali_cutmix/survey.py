@@ -1,0 +1,433 @@
+"""Looks at every sample of a data set: `survey` finds the damaged ones, `without_damaged` leaves
+them out.
+
+What was found is remembered, by name, size and time of change of each file, so that a second look
+reads only what changed, and one that was interrupted, however hard, goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+import tempfile
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, NamedTuple
+
+import PIL
+import simplejpeg
+
+from dali_cutmix import damage
+from dali_cutmix.config import checked_int
+from dali_cutmix.folders import class_entries, is_image_name
+from dali_cutmix.formats import indexes
+from dali_cutmix.formats.indexes import write_whole
+from dali_cutmix.formats.listed import read_lines
+from dali_cutmix.formats.paths import INDEXED
+from dali_cutmix.memory import Memory, cache_folder, opened
+from dali_cutmix.sources import Source
+
+__all__ = [
+    "PROBLEMS",
+    "Finding",
+    "Survey",
+    "report",
+    "survey",
+    "without_damaged",
+    "write_list",
+    "write_report",
+]
+
+Progress = Callable[[int, int], object]
+
+PROBLEMS = {
+    **damage.PROBLEMS,
+    "missing": "is not there",
+    "entry": "is a wrong line of a list",
+    "label": "has no label, or one out of range",
+    "empty class": "is a class folder without images",
+    "shard": "is a shard that cannot be read to its end",
+    "index": "is an index that does not fit its shard",
+}
+
+
+class Finding(NamedTuple):
+    """A problem, or a note, about one sample, file, class or shard."""
+
+    name: str
+    kind: str
+    detail: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Survey:
+    """What was found.
+
+    Attributes:
+        source: the data set.
+        samples: images in it.
+        looked_at: images read now; the others had not changed since they were read before.
+        problems, notes: findings, in the order of the data set. A sample with a problem is not
+            trained on by a loader with ``on_error="skip"``; notes say what is unusual.
+        good: of a folder or a list, (path within the root, label) of all samples without a
+            problem.
+        bad: of shards, the numbers from 0 of the samples with a problem, by shard.
+        seconds: how long it took.
+    """
+
+    source: Source
+    samples: int
+    looked_at: int
+    problems: tuple[Finding, ...]
+    notes: tuple[Finding, ...]
+    good: tuple[tuple[str, int], ...] = field(default=(), repr=False)
+    bad: dict[str, tuple[int, ...]] = field(default_factory=dict, repr=False)
+    seconds: float = 0.0
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Number of problems by kind, most first."""
+        return dict(Counter(finding.kind for finding in self.problems).most_common())
+
+
+def survey(
+    source: Source,
+    *,
+    num_classes: int | None = None,
+    max_pixels: int = damage.MAX_PIXELS,
+    threads: int | None = None,
+    fresh: bool = False,
+    progress: Progress | None = None,
+) -> Survey:
+    """Returns what was found in a data set: every image is decoded, strictly.
+
+    Args:
+        source: what `find_source` found, on this machine; or, to hear of all faults of a list or a
+            folder rather than of the first one, `unchecked_source`.
+        num_classes: labels from this on are a problem; by default no label is too large.
+        max_pixels: images with more pixels are a problem.
+        threads: by default the cores this process may use.
+        fresh: forget what was found before.
+        progress: called with (done, in all), files or, of shards, bytes.
+
+    Raises:
+        ValueError: the source is remote.
+    """
+    if source.remote or (source.file_root or "").find("://") > 0:
+        raise ValueError(f"`source` must be on this machine, got {source.paths[0]!r}.")
+    checked_int("max_pixels", max_pixels, 1, 2**63 - 1)
+    threads = checked_int("threads", threads or len(os.sched_getaffinity(0)), 1, 4096)
+    start = time.monotonic()
+    look = _Look(max_pixels, num_classes, source.label_offset)
+    place = os.path.abspath(source.file_root or source.paths[0])
+    memories = opened(f"{source.kind} {place}", look.how(source), fresh=fresh)
+    with memories as memory, ThreadPoolExecutor(threads) as pool:
+        try:
+            examined = _of_shards if source.kind in INDEXED else _of_files
+            found = examined(source, look, memory, pool, 4 * threads, progress or (lambda *_: None))
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+    return dataclasses.replace(found, seconds=time.monotonic() - start)
+
+
+def without_damaged(source: Source, found: Survey) -> Source:
+    """Returns the source without the samples that have a problem.
+
+    A folder becomes a list with the folder's classes. Shards get other indexes, in a folder of the
+    user's cache, which DALI reads in place of theirs.
+
+    Raises:
+        ValueError: no sample is left, or a shard cannot be read at all.
+    """
+    if source.kind not in INDEXED:
+        if not found.good:
+            raise ValueError(f"{source.paths[0]!r} must hold a good image, has none.")
+        files, labels = zip(*found.good, strict=True)
+        if not found.problems:
+            return source
+        root = source.file_root or os.path.abspath(source.paths[0])
+        return dataclasses.replace(
+            source, kind="list", file_root=root, files=files, labels=labels, size=len(files)
+        )
+    broken = [f for f in found.problems if f.kind in ("shard", "index")]
+    if broken:
+        raise ValueError(
+            f"{broken[0].name!r} must be a whole shard with its index: {broken[0].detail}."
+        )
+    places = []
+    for shard, place in zip(source.paths, source.index_paths, strict=True):
+        bad = found.bad.get(shard, ())
+        if bad:
+            text = indexes.without(source.kind, place, bad)
+            name = hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:16]
+            place = os.path.join(cache_folder(), f"{os.path.basename(shard)}.{name}.idx")
+            write_whole(place, text)
+        places.append(place)
+    size = found.samples - sum(map(len, found.bad.values()))
+    if size == 0:
+        raise ValueError(f"{source.paths[0]!r} must hold a good sample, has none.")
+    return dataclasses.replace(source, index_paths=tuple(places), size=size)
+
+
+def report(found: Survey) -> dict[str, Any]:
+    """Returns the findings as plain values, for JSON."""
+    return {
+        "version": 1,
+        "source": list(found.source.paths),
+        "kind": found.source.kind,
+        "samples": found.samples,
+        "looked_at": found.looked_at,
+        "seconds": round(found.seconds, 3),
+        "counts": found.counts,
+        "problems": [finding._asdict() for finding in found.problems],
+        "notes": [finding._asdict() for finding in found.notes],
+    }
+
+
+def write_report(found: Survey, path: str) -> None:
+    """Writes `report` as JSON; the file appears whole or not at all."""
+    write_whole(path, json.dumps(report(found), indent=1) + "\n")
+
+
+def write_list(found: Survey, path: str) -> None:
+    """Writes the good images as a list, see `formats.listed`; the file appears at once.
+
+    Raises:
+        ValueError: there are none, or a name cannot stand in a list.
+    """
+    if not found.good:
+        raise ValueError(f"{found.source.paths[0]!r} must hold a good image, has none.")
+    for name, _ in found.good:
+        if name != name.strip() or not name.isprintable():
+            raise ValueError(f"a list cannot hold the name {name!r}: rename the file.")
+    write_whole(path, "".join(f"{name}\t{label}\n" for name, label in found.good))
+
+
+# --- folders and lists
+
+
+class _Look(NamedTuple):
+    """How samples are looked at; findings of another way are not taken over."""
+
+    max_pixels: int
+    num_classes: int | None
+    label_offset: int
+
+    def at(self, data: bytes) -> damage.Verdict:
+        return damage.examine(data, max_pixels=self.max_pixels)
+
+    def at_file(self, path: str) -> damage.Verdict:
+        try:
+            with open(path, "rb") as file:
+                return self.at(file.read())
+        except FileNotFoundError:
+            return damage.Verdict("missing")
+        except OSError as error:
+            return damage.Verdict("unreadable", error.strerror or str(error))
+
+    def how(self, source: Source) -> str:
+        """Returns what the findings depend on, but for the data."""
+        decoders = f"pillow {PIL.__version__}, simplejpeg {simplejpeg.__version__}"
+        how = f"1; {decoders}; {self.max_pixels} pixels"
+        if source.kind in INDEXED:
+            how += f"; {self.num_classes} classes, {self.label_offset}, {source.fields}"
+        return how
+
+    def label_fault(self, label: int) -> str | None:
+        if label < 0 or (self.num_classes is not None and label >= self.num_classes):
+            return (
+                f"{label}, not in [0, {'2^31' if self.num_classes is None else self.num_classes})"
+            )
+        return None
+
+
+def _of_files(
+    source: Source,
+    look: _Look,
+    memory: Memory,
+    pool: ThreadPoolExecutor,
+    window: int,
+    progress: Progress,
+) -> Survey:
+    root = source.file_root or source.paths[0]
+    entries = list(_entries(source))
+    problems: list[Finding] = []
+    notes: list[Finding] = []
+    good = []
+    looked_at = 0
+
+    def jobs() -> Iterator[tuple[tuple[str, int], Callable[[], damage.Verdict] | damage.Verdict]]:
+        for name, label, finding in entries:
+            if finding is not None:
+                (notes if finding.kind == "not read" else problems).append(finding)
+                continue
+            path = os.path.join(root, name)
+            known = memory.get(name, path)
+            if known is not None:
+                known = damage.Verdict(known[0], known[1], tuple(known[2]))
+            yield (name, label), known or partial(look.at_file, path)
+
+    total = sum(finding is None for _, _, finding in entries)
+    for done, ((name, label), verdict, is_new) in enumerate(_looked_at(jobs(), pool, window), 1):
+        if is_new:
+            looked_at += 1
+            if verdict.problem not in ("missing", "unreadable"):
+                memory.put(name, os.path.join(root, name), found=verdict)
+        fault = look.label_fault(label)
+        if verdict.problem is None and fault is not None:
+            verdict = damage.Verdict("label", fault, verdict.notes)
+        if verdict.problem is not None:
+            problems.append(Finding(name, verdict.problem, verdict.detail))
+        else:
+            good.append((name, label))
+        notes += [Finding(name, note, "") for note in verdict.notes]
+        progress(done, total)
+    return Survey(
+        source=source,
+        samples=total,
+        looked_at=looked_at,
+        problems=tuple(problems),
+        notes=tuple(notes),
+        good=tuple(good),
+    )
+
+
+def _entries(source: Source) -> Iterator[tuple[str, int, Finding | None]]:
+    """Yields (path within the root, label, finding that takes the place of looking)."""
+    if source.files:
+        for file, label in zip(source.files, source.labels, strict=True):
+            yield file, label, None
+    elif source.kind == "list":
+        path = source.paths[0]
+        for line in read_lines(path, source.file_root or "", source.label_offset):
+            finding = None
+            if line.fault is not None:
+                kind = "missing" if line.missing else "entry"
+                finding = Finding(f"{path}, line {line.number}", kind, line.fault)
+            yield line.file, line.label, finding
+    else:
+        for label, name, files in class_entries(source.paths[0]):
+            images = [file for file in files if is_image_name(file)]
+            if not images:
+                yield name, label, Finding(name, "empty class", "")
+            for file in files:
+                inside = os.path.join(name, file)
+                finding = None
+                if file not in images:
+                    finding = Finding(inside, "not read", "no image by its name")
+                elif os.path.isdir(os.path.join(source.paths[0], inside)):
+                    finding = Finding(inside, "not read", "a folder in a class folder")
+                yield inside, label, finding
+
+
+def _looked_at(
+    jobs: Iterable[tuple[Any, Callable[[], damage.Verdict] | damage.Verdict]],
+    pool: ThreadPoolExecutor,
+    window: int,
+) -> Iterator[tuple[Any, damage.Verdict, bool]]:
+    """Yields (what it is, verdict, whether it is new) in order; `window` jobs run ahead."""
+    ahead: deque[tuple[Any, Future[damage.Verdict] | damage.Verdict]] = deque()
+
+    def first() -> tuple[Any, damage.Verdict, bool]:
+        what, result = ahead.popleft()
+        if isinstance(result, Future):
+            return what, result.result(), True
+        return what, result, False
+
+    for what, job in jobs:
+        ahead.append((what, job if isinstance(job, damage.Verdict) else pool.submit(job)))
+        if len(ahead) > window:
+            yield first()
+    while ahead:
+        yield first()
+
+
+# --- shards
+
+
+def _of_shards(
+    source: Source,
+    look: _Look,
+    memory: Memory,
+    pool: ThreadPoolExecutor,
+    window: int,
+    progress: Progress,
+) -> Survey:
+    problems: list[Finding] = []
+    notes: list[Finding] = []
+    bad: dict[str, tuple[int, ...]] = {}
+    samples = looked_at = done = 0
+    total = sum(os.path.getsize(path) for path in source.paths)
+    for shard, place in zip(source.paths, source.index_paths, strict=True):
+        found = memory.get(shard, shard, place)
+        if found is None:
+            found = _shard(source, shard, place, look, pool, window, done, total, progress)
+            memory.put(shard, shard, place, found=found)
+            looked_at += found["samples"]
+        samples += found["samples"]
+        problems += [Finding(*finding) for finding in found["problems"]]
+        notes += [Finding(*finding) for finding in found["notes"]]
+        bad[shard] = tuple(found["bad"])
+        done += os.path.getsize(shard)
+        progress(done, total)
+    return Survey(
+        source=source,
+        samples=samples,
+        looked_at=looked_at,
+        problems=tuple(problems),
+        notes=tuple(notes),
+        bad={shard: numbers for shard, numbers in bad.items() if numbers},
+    )
+
+
+def _shard(
+    source: Source,
+    shard: str,
+    place: str,
+    look: _Look,
+    pool: ThreadPoolExecutor,
+    window: int,
+    before: int,
+    total: int,
+    progress: Progress,
+) -> dict[str, Any]:
+    """Returns the number of samples, those with a problem, and the findings, of one shard."""
+    found: dict[str, Any] = {"samples": 0, "bad": [], "problems": [], "notes": []}
+    with tempfile.TemporaryDirectory(prefix="dali-cutmix-") as folder:
+        fresh = os.path.join(folder, "index")
+        try:
+            indexes.make_index(shard, fresh)
+            fault = indexes.difference(source.kind, place, fresh) if place else None
+            if fault is not None:
+                found["problems"].append(Finding(shard, "index", f"{place}: {fault}"))
+            indexes.checked_size(source.kind, [shard], [fresh], source.fields)
+        except (OSError, ValueError) as error:
+            found["problems"].append(Finding(shard, "shard", str(error)))
+            return found
+        read = before
+
+        def jobs() -> Iterator[tuple[Any, Callable[[], damage.Verdict]]]:
+            nonlocal read
+            for where, image, label in indexes.samples(source.kind, shard, fresh, source.fields):
+                read += len(image)
+                yield (where, label), partial(look.at, image)
+
+        for number, ((where, label), verdict, _) in enumerate(_looked_at(jobs(), pool, window)):
+            fault = "none" if label is None else look.label_fault(label + look.label_offset)
+            if verdict.problem is None and fault is not None:
+                verdict = damage.Verdict("label", fault, verdict.notes)
+            name = f"{shard} ({where})"
+            if verdict.problem is not None:
+                found["bad"].append(number)
+                found["problems"].append(Finding(name, verdict.problem, verdict.detail))
+            found["notes"] += [Finding(name, note, "") for note in verdict.notes]
+            found["samples"] = number + 1
+            progress(read, total)
+    return found
