@@ -319,7 +319,7 @@ def _parser() -> argparse.ArgumentParser:
         add("--out", metavar="FILE", default="mixed.png", help="picture (default: %(default)s)")
         add("--device", choices=("gpu", "cpu"), help="default: gpu where there is one, else cpu")
         add("--batch-size", metavar="N", type=int, default=32, help="default: %(default)s")
-        add("--size", metavar="PIXELS", type=int, default=224, help="side (default: %(default)s)")
+        add("--size", metavar="PIXELS", type=int, help="side (default: the recipe's, or 224)")
         add("--seed", metavar="N", type=int, default=0, help="default: %(default)s")
         add("--images", metavar="N", type=int, default=12, help="shown (default: %(default)s)")
         add("--columns", metavar="N", type=int, default=4, help="default: %(default)s")

@@ -169,7 +169,10 @@ class MixConfig:
                 "`label_smoothing` must be given: timm smooths by 0.1 where it is left out."
             )
         given = {**_TIMM_DEFAULTS, **options}
-        if given.pop("multi_label"):
+        multi_label = given.pop("multi_label")
+        if not isinstance(multi_label, bool):
+            raise TypeError(f"`multi_label` must be a bool, got {multi_label!r}.")
+        if multi_label:
             raise ValueError(
                 "`multi_label` must be False, got True: timm then smooths towards 0.5. "
                 'For rows mixed as given use MixConfig with `labels="float"`.'

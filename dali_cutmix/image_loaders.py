@@ -40,7 +40,7 @@ def train_loader(
     batch_size: int,
     recipe: str | Recipe | None = None,
     mix: MixConfig | FromRecipe | None = "recipe",
-    augment: Policy | Sequence[Policy] | None = None,
+    augment: Policy | Sequence[Policy] | FromRecipe | None = "recipe",
     erase: RandomErasing | FromRecipe | None = "recipe",
     erase_after_mix: bool | None = None,
     repeats: int | None = None,
@@ -82,7 +82,7 @@ def train_loader(
             None for the defaults of `Recipe`. Each of the next arguments that is given goes before
             it.
         mix: how to mix; None for no mixing.
-        augment: policies applied after the flip; ``()`` for none.
+        augment: policies applied after the flip; None for none.
         erase: random erasing; None for none.
         erase_after_mix, repeats, size, area, ratio, interpolation, hflip, mean, std: see `Recipe`.
         num_classes: number of classes. That of a folder or a list is known; of others it must be
@@ -120,7 +120,6 @@ def train_loader(
     (torch.Size([16, 3, 32, 32]), torch.Size([16, 5]))
     """
     given = _given(
-        augment=augment,
         erase_after_mix=erase_after_mix,
         repeats=repeats,
         size=size,
@@ -132,7 +131,8 @@ def train_loader(
         std=std,
     )
     # None means none of it here.
-    given |= {k: v for k, v in (("mix", mix), ("erase", erase)) if v != "recipe"}
+    or_none = {"mix": mix, "erase": erase, "augment": () if augment is None else augment}
+    given |= {name: value for name, value in or_none.items() if value != "recipe"}
     used = _recipe(recipe, given)
     options = _checked(
         source=source,
@@ -151,8 +151,13 @@ def train_loader(
         hw_decoder_load=hw_decoder_load,
     )
     classes, skipped = options.pop("classes"), options.pop("skipped")
+    if used.mix is not None and 1 < used.repeats and options["batch_size"] < 2 * used.repeats:
+        raise ValueError(
+            f"`batch_size` must be at least twice `repeats`, got {batch_size} and {used.repeats}: "
+            "an image would be mixed with copies of itself alone."
+        )
     if used.mix is not None:
-        options["mix"] = _with_classes(used.mix, options["num_classes"], classes)
+        options["mix"] = _with_classes(used.mix, num_classes, options["num_classes"], classes)
         options["num_classes"] = options["mix"].num_classes
     elif with_params or switchable:
         name = "with_params" if with_params else "switchable"
@@ -287,7 +292,7 @@ def _pair(size: int | tuple[int, int]) -> tuple[int, int]:
 
 
 def _with_classes(
-    mix: MixConfig, num_classes: int | None, classes: tuple[str, ...] | None
+    mix: MixConfig, given: int | None, num_classes: int | None, classes: tuple[str, ...] | None
 ) -> MixConfig:
     if mix.labels != "int":
         raise ValueError('`labels` must be "int" for the loaders, got "float".')
@@ -298,6 +303,10 @@ def _with_classes(
         )
     if mix.num_classes is None:
         return dataclasses.replace(mix, num_classes=num_classes)
+    if given is not None and given != mix.num_classes:
+        raise ValueError(
+            f"`num_classes` must be that of `mix`, got {given} and {mix.num_classes} there."
+        )
     if num_classes is not None and mix.num_classes < num_classes:
         what = "class folders of `source`" if classes else "classes of `source`"
         raise ValueError(

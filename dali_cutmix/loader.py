@@ -282,7 +282,13 @@ class Loader:
         return self._batches
 
     def _stream_options(self) -> dict[str, str]:
-        options = {"switchable": self._switch is not None, **self._options}
+        options = {
+            "switchable": self._switch is not None,
+            "reader_name": self._reader_name,
+            "last_batch": self._last_batch,
+            "channels_last": self._channels_last,
+            **self._options,
+        }
         return {k: _printed(v) for k, v in options.items() if k not in _NOT_IN_STATE}
 
     def _data(self) -> dict[str, str]:

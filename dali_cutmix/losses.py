@@ -32,6 +32,7 @@ def cross_entropy(
     >>> torch.allclose(pair, cross_entropy(logits, torch.tensor([[0.75, 0.0, 0.25]])))
     True
     """
+    _check_logits(logits)
     label_smoothing = checked_share("label_smoothing", label_smoothing)
     if isinstance(targets, torch.Tensor):
         _check_rows(logits, targets)
@@ -68,6 +69,7 @@ def binary_cross_entropy(
     >>> torch.allclose(binary_cross_entropy(logits, pair), binary_cross_entropy(logits, row))
     True
     """
+    _check_logits(logits)
     label_smoothing = checked_share("label_smoothing", label_smoothing)
     if target_threshold is not None:
         target_threshold = checked_share("target_threshold", target_threshold)
@@ -114,6 +116,7 @@ def mixed_accuracy(logits: torch.Tensor, targets: torch.Tensor | Pair) -> torch.
     >>> mixed_accuracy(torch.tensor([[2.0, 1.0], [0.0, 1.0]]), row).item()
     0.3499999940395355
     """
+    _check_logits(logits)
     predicted = logits.argmax(dim=1)
     if isinstance(targets, torch.Tensor):
         _check_rows(logits, targets)
@@ -124,6 +127,16 @@ def mixed_accuracy(logits: torch.Tensor, targets: torch.Tensor | Pair) -> torch.
 
 def _at(rows: torch.Tensor, column: torch.Tensor) -> torch.Tensor:
     return rows.gather(1, column[:, None]).squeeze(1)
+
+
+def _check_logits(logits: torch.Tensor) -> None:
+    if not isinstance(logits, torch.Tensor):
+        raise TypeError(f"`logits` must be a tensor, got {type(logits).__name__}.")
+    if logits.dim() != 2 or not logits.is_floating_point() or not logits.numel():
+        raise ValueError(
+            "`logits` must be float (N, K), N and K at least 1, "
+            f"got {logits.dtype} of shape {tuple(logits.shape)}."
+        )
 
 
 def _check_rows(logits: torch.Tensor, targets: torch.Tensor) -> None:

@@ -153,6 +153,10 @@ class Recipe:
         self._set("hflip", checked_share("hflip", self.hflip))
         for name in ("mean", "std"):
             self._set(name, checked_numbers(name, getattr(self, name), 3))
+        if not 0 <= min(self.mean) <= max(self.mean) <= 1:
+            raise ValueError(
+                f"`mean` must be in [0, 1], for images in [0, 1], got {self.mean}: divide by 255."
+            )
         if min(self.std) <= 0:
             raise ValueError(f"`std` must be above 0, got {self.std}.")
         # (1 - mean) / std then is finite in float16 too.

@@ -75,9 +75,14 @@ class Source:
     def identity(self) -> str:
         """Short text that is equal for the same samples in the same order, wherever they lie.
 
-        Of files and shards it has their names, not their contents; of a remote folder nothing.
+        Of files it has the names, of shards the names and sizes, not the contents; of a remote
+        folder nothing.
         """
-        names = [os.path.basename(path) for path in self.paths if self.kind in INDEXED]
+        names: list[Any] = []
+        if self.kind in INDEXED:
+            names = [os.path.basename(path) for path in self.paths]
+        if names and not self.remote:
+            names += [os.path.getsize(path) for path in self.paths]
         if self.kind == "folder" and not self.remote:
             names = [os.path.relpath(file, self.paths[0]) for file in image_files(self.paths[0])]
         facts = (
@@ -269,7 +274,7 @@ def _list(found: Source, file_root: Any) -> Source:
     if found.remote:
         raise ValueError(
             f"`source` must be a list on this machine, got {path!r}: copy it here, "
-            "and pass `file_root` for its remote images."
+            "and read with find_source(…, file_root=…) for its remote images."
         )
     root = _root_of_list(path, file_root)
     files, labels = read_list(path, root, found.label_offset)
@@ -331,13 +336,13 @@ def _check_passed(found: Source, index_dir: str | None, fields: Any) -> None:
     """Refuses remote shards without what cannot be looked up there."""
     if index_dir is None and found.kind != "webdataset":
         raise ValueError(
-            f"`index_dir` must be given for {found.kind} at {found.paths[0]!r}: the folder, or "
-            "address, with an index <name of the shard>.idx a shard."
+            f"`index_dir` of find_source must be given for {found.kind} at {found.paths[0]!r}: "
+            "the folder, or address, with an index <name of the shard>.idx a shard."
         )
     if fields is None and found.kind == "tfrecord":
         raise ValueError(
-            f"`fields` must be given for TFRecords at {found.paths[0]!r}: the features with image "
-            f"and label, for example {tfrecords.USUAL_FIELDS[0]!r}."
+            f"`fields` of find_source must be given for TFRecords at {found.paths[0]!r}: "
+            f"the features with image and label, for example {tfrecords.USUAL_FIELDS[0]!r}."
         )
 
 

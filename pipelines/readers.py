@@ -15,7 +15,7 @@ import numpy as np
 from nvidia.dali import fn, tfrecord, types
 from nvidia.dali.data_node import DataNode
 
-from dali_cutmix.folders import IMAGE_PATTERNS
+from dali_cutmix.folders import IMAGE_PATTERNS, class_names
 from dali_cutmix.sampling import op_seed
 from dali_cutmix.sources import Source, missing_indexes
 
@@ -66,8 +66,14 @@ def read(
         raise ValueError(
             f"`num_shards` must be at most the {source.size} samples, got {num_shards}."
         )
+    if source.kind == "folder" and source.classes is not None:
+        if tuple(class_names(source.paths[0])) != source.classes:
+            raise ValueError(f"the classes in {source.paths[0]!r} have changed: find it again.")
     options: dict[str, Any] = {
         "name": name,
+        # A mapped file that is cut short while it is read kills the process (SIGBUS). Reading is as
+        # fast: 15 us a file of 110 kB against 22 us mapped.
+        "dont_use_mmap": True,
         "shard_id": shard_id,
         "num_shards": num_shards,
         "pad_last_batch": True,

@@ -309,6 +309,13 @@ def test_a_number_of_classes_goes_with_any_loader(photos: str) -> None:
         ({"recipe": "rsb-a4"}, ValueError, "`recipe` must be one of cutmix-paper, rsb-a1, .* got"),
         ({"recipe": 3}, TypeError, "`recipe` must be a name or a Recipe, got 3"),
         ({"mix": "cutmix"}, TypeError, "`mix` must be a MixConfig or None, got 'cutmix'"),
+        ({"mean": (123.7, 116.3, 103.5)}, ValueError, r"`mean` must be in \[0, 1\], .* divide by"),
+        ({"recipe": "deit", "repeats": 9}, ValueError, "`batch_size` must be at least twice `rep"),
+        (
+            {"mix": dcm.MixConfig(num_classes=9), "num_classes": 8},
+            ValueError,
+            "`num_classes` must be that of `mix`, got 8 and 9 there",
+        ),
         ({"augment": "rand"}, TypeError, "`augment` must be a sequence of policies, got 'rand'"),
         ({"augment": [1]}, TypeError, r"`augment` must hold policies \(RandAugment, .* got 1"),
         ({"augment": [ERASED]}, TypeError, "`augment` must hold policies"),
@@ -359,6 +366,8 @@ def test_one_policy_may_stand_alone(photos: str) -> None:
     policy = dcm.ThreeAugment()
     loader = dcm.train_loader(photos, batch_size=16, size=32, augment=policy, device="cpu")
     assert loader._options["augment"] == (policy,)
+    options: dict[str, Any] = {"batch_size": 16, "size": 32, "device": "cpu", "recipe": "deit"}
+    assert dcm.train_loader(photos, augment=None, **options)._options["augment"] == ()
 
 
 @pytest.mark.parametrize("name", recipes.RECIPES)

@@ -301,6 +301,38 @@ def test_the_loaders_take_every_kind(data: dict[str, Any], kind: str) -> None:
         of_other.load_state_dict(state)
 
 
+def test_a_pattern_of_all_shards_misses_one(data: dict[str, Any], tmp_path: Path) -> None:
+    for path in Path(data["tfrecord"]).glob("*-of-00004"):
+        shutil.copy(path, tmp_path)
+    pattern = str(tmp_path / "train-*-of-00004")
+    assert find_source(pattern, make_indexes=True).size == 80
+    os.unlink(tmp_path / "train-00002-of-00004")
+    with pytest.raises(FileNotFoundError, match="'train-00002-of-00004' is missing"):
+        find_source(pattern)
+    assert len(find_source(str(tmp_path / "train-0000[01]-of-00004")).paths) == 2
+
+
+def test_a_relative_path_is_that_of_now(
+    data: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(Path(data["folder"]).parent)
+    source = find_source(Path(data["folder"]).name)
+    with loader(source) as batches:
+        monkeypatch.chdir(tmp_path)
+        assert len(seen(batches)) == 80
+
+
+def test_another_folder_than_was_found_is_refused(photos: str, tmp_path: Path) -> None:
+    shutil.copytree(photos, tmp_path / "data")
+    source = find_source(tmp_path / "data")
+    identity = source.identity
+    os.rename(tmp_path / "data" / "cat" / "000.jpg", tmp_path / "data" / "coffee" / "new.jpg")
+    assert source.identity != identity  # a state of the one does not fit the other
+    shutil.copytree(tmp_path / "data" / "cat", tmp_path / "data" / "a new class")
+    with pytest.raises(ValueError, match=r"the classes in .* have changed: find it again"):
+        loader(source)
+
+
 @pytest.mark.parametrize("kind", SHARDED)
 def test_without_shuffle_samples_come_in_the_order_of_the_shards(
     data: dict[str, Any], samples: list[Sample], kind: str
@@ -598,7 +630,11 @@ def test_arguments_of_another_kind_are_refused(data: dict[str, Any]) -> None:
         ("a.jpg \u0663\n", ValueError, "line 1"),
         ("a.jpg -1\n", ValueError, "line 1: .*at least 0, got -1"),
         (f"a.jpg {2**31}\n", ValueError, "line 1"),
-        ("a.jpg 0\nb.jpg 1\n./a.jpg 1\n", ValueError, "line 3: must name every image once, got 'a.jpg' as in line 1"),
+        (
+            "a.jpg 0\nb.jpg 1\n./a.jpg 1\n",
+            ValueError,
+            "line 3: must name every image once, got 'a.jpg' as in line 1",
+        ),
         ("a.jpg 0\nc.jpg 1\n", FileNotFoundError, r"line 2: .*c\.jpg"),
         ("a.jpg 0\nx/c.jpg 1\n", FileNotFoundError, r"line 2: .*x/c\.jpg"),
         ("a.jpg 0\nfolder 1\n", FileNotFoundError, "line 2"),
@@ -989,9 +1025,9 @@ def test_s3(data: dict[str, Any], bucket: Path, tmp_path: Path) -> None:
 
 def test_remote_shards_need_what_cannot_be_looked_up(data: dict[str, Any], tmp_path: Path) -> None:
     shards = "gs://bucket/train-{00000..00003}-of-00004"
-    with pytest.raises(ValueError, match="`index_dir` must be given for tfrecord"):
+    with pytest.raises(ValueError, match="`index_dir` of find_source must be given for tfrecord"):
         find_source(shards)
-    with pytest.raises(ValueError, match="`fields` must be given for TFRecords"):
+    with pytest.raises(ValueError, match="`fields` of find_source must be given for TFRecords"):
         find_source(shards, index_dir="gs://bucket/idx")
     with pytest.raises(FileNotFoundError, match=r"train-00000-of-00004\.idx"):
         find_source(shards, index_dir=tmp_path, fields=("a", "b"))

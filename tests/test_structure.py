@@ -54,8 +54,13 @@ BESIDE: dict[str, set[str]] = {
     "recipes": {"config", "policies"},
     "sources": {"config", "folders", "formats"},
     "losses": {"config"},
+    "damage": {"folders"},
+    "memory": set(),
+    "survey": {"config", "damage", "folders", "formats", "memory", "sources"},
     "loader": {"checks", "config", "folders", "sources"},
-    "image_loaders": {"config", "loader", "pipelines", "policies", "recipes", "sources"},
+    "image_loaders": {
+        *("config", "loader", "pipelines", "policies", "recipes", "sources", "survey"),
+    },
 }
 FORMATS: dict[str, set[str]] = {  # of each other
     "paths": set(),

@@ -165,7 +165,7 @@ def write_whole(place: str, text: str) -> None:
 def _no_room(place: str) -> PermissionError:
     return PermissionError(
         f"the index {place!r} cannot be written. Make it elsewhere with "
-        "`dali-cutmix index SOURCE --out DIR`, and pass `index_dir=DIR`."
+        "`dali-cutmix index SOURCE --out DIR`, and read with find_source(…, index_dir=DIR)."
     )
 
 

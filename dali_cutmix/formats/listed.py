@@ -89,8 +89,8 @@ def _parsed(number: int, text: str, root: str, label_offset: int) -> Line:
         whole = os.path.normpath(os.path.join(base, name))
         if not whole.startswith(base):
             fault = (
-                f"must lie in {root!r}, got {name!r}; for paths that begin elsewhere pass "
-                "`file_root`"
+                f"must lie in {root!r}, got {name!r}; for paths that begin elsewhere read with "
+                "find_source(…, file_root=…)"
             )
             return Line(number, name, label, fault)
         name = whole[len(base) :]

@@ -57,7 +57,7 @@ def named_files(source: Any, kind: Kind | None) -> tuple[tuple[str, ...], Kind]:
     else:
         text = path_text(source)
         if not is_remote(text) and os.path.isdir(text):
-            return _of_folder(text, kind)
+            return _of_folder(os.path.abspath(text), kind)
         named = _expanded(text)
     kinds = {kind or kind_by_name(path) for path in named}
     if len(kinds) > 1:
@@ -69,7 +69,7 @@ def named_files(source: Any, kind: Kind | None) -> tuple[tuple[str, ...], Kind]:
     twice = repeated(named)
     if twice is not None:
         raise ValueError(f"`source` must name every file once, got {twice!r} more than once.")
-    return tuple(named), one_kind
+    return tuple(p if is_remote(p) else os.path.abspath(p) for p in named), one_kind
 
 
 def kind_by_name(path: str) -> Kind:
@@ -98,7 +98,7 @@ def join(folder: str, name: str) -> str:
 
 def path_text(path: Any, name: str = "source") -> Any:
     """Returns a path as str that DALI can open, None as None; `name` is that of the argument."""
-    if path is None:
+    if path is None and name != "source":
         return None
     if not isinstance(path, (str, os.PathLike)):
         rule = "a path or a sequence of paths" if name == "source" else "a path"
@@ -148,7 +148,8 @@ def _of_folder(root: str, kind: Kind | None) -> tuple[tuple[str, ...], Kind]:
         what = ", ".join([*(["class folders"] if classes else []), *shards]) or "no shards"
         raise ValueError(
             f"`source` must hold one kind of data, got {root!r} with {what}: "
-            f"pass `kind`, or a pattern such as {os.path.join(root, '*.tar')!r}."
+            "read with find_source(…, kind=…), or pass a pattern such as "
+            f"{os.path.join(root, '*.tar')!r}."
         )
     assert kind is not None
     _check_complete(root, shards[kind])
@@ -165,7 +166,7 @@ def _holds_images(folder: str) -> bool:
 
 
 def _check_complete(root: str, shards: Sequence[str]) -> None:
-    """Refuses a folder with x-00000-of-00010 that lacks one of the ten."""
+    """Refuses a folder, or pattern, of x-00000-of-00010 that lacks one of the ten."""
     sets: dict[tuple[str, str], set[int]] = {}
     for path in shards:
         named = re.search(r"^(.*?)-(\d+)-of-(\d+)", os.path.basename(path))
@@ -177,7 +178,7 @@ def _check_complete(root: str, shards: Sequence[str]) -> None:
             name = f"{stem}-{gaps[0]:0{len(total)}d}-of-{total}"
             raise FileNotFoundError(
                 f"{root!r} must hold all {int(total)} shards {stem}-*-of-{total}, got "
-                f"{len(numbers)}: {name!r} is missing. For a part of them pass a pattern."
+                f"{len(numbers)}: {name!r} is missing. For a part of them pass their paths."
             )
 
 
@@ -206,6 +207,8 @@ def _expanded(pattern: str) -> list[str]:
                 + (f" of {pattern!r}." if one != pattern else ".")
             )
         paths += found
+    if "*-of-" in pattern:  # all of them are meant
+        _check_complete(pattern, paths)
     return paths
 
 

@@ -142,7 +142,7 @@ def check_components(path: str, place: str, samples: list[Sample], fields: tuple
                 raise ValueError(
                     f"{path!r} must have one {what} a sample, got {count} in sample {number} with "
                     f"{', '.join('.' + ext for ext in have)} ({place!r}, line {number + 1}). "
-                    "`fields` names the extensions of image and label."
+                    "find_source(…, fields=…) takes the extensions of image and label."
                 )
 
 

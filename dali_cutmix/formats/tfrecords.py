@@ -66,7 +66,7 @@ def features(path: str, fields: Any) -> tuple[str, str]:
     wanted = f"{fields!r}" if fields else " or ".join(map(repr, USUAL_FIELDS))
     raise ValueError(
         f"{path!r} must have features {wanted}, an image in bytes and a label in int64, got "
-        f"{listed}. `fields` names them."
+        f"{listed}. find_source(…, fields=…) takes their names."
     )
 
 
