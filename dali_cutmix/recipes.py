@@ -73,11 +73,12 @@ class Recipe:
         loss: ``"ce"``, cross entropy, or ``"bce"``, binary cross entropy, on the mixed targets.
         target_threshold: of the binary cross entropy, see `losses.binary_cross_entropy`.
         loss_smoothing: label smoothing in the loss (``mix.label_smoothing`` is that of targets).
-        epochs, batch_size, optimizer, lr, weight_decay, schedule, warmup_epochs, warmup_lr, min_lr,
-        ema_decay, drop_path, clip_grad: for a training script. `lr`, `warmup_lr` and `min_lr` are
-            for `batch_size` images a step, of all processes. The schedule ``"step"`` divides by 10
-            after each quarter of the epochs. `ema_decay`, a step, is None where no weights are
-            averaged; `clip_grad` is the largest norm of all gradients.
+        epochs, batch_size, optimizer, lr, weight_decay, decay_all, schedule, warmup_epochs,
+        warmup_lr, min_lr, ema_decay, drop_path, clip_grad: for a training script. `lr`,
+            `warmup_lr` and `min_lr` are for `batch_size` images a step, of all processes. The
+            schedule ``"step"`` divides by 10 after each quarter of the epochs. `decay_all`: biases
+            and norms decay too. `ema_decay`, a step, is None where no weights are averaged;
+            `clip_grad` is the largest norm of all gradients.
         sources: where the numbers are from, by field.
 
     Raises:
@@ -109,6 +110,7 @@ class Recipe:
     optimizer: Optimizer = "sgd"
     lr: float = 0.1
     weight_decay: float = 1e-4
+    decay_all: bool = False
     schedule: Schedule = "cosine"
     warmup_epochs: int = 0
     warmup_lr: float = 0.0
@@ -174,6 +176,8 @@ class Recipe:
         checked_choice("loss", self.loss, get_args(Loss))
         checked_choice("optimizer", self.optimizer, get_args(Optimizer))
         checked_choice("schedule", self.schedule, get_args(Schedule))
+        if not isinstance(self.decay_all, bool):
+            raise TypeError(f"`decay_all` must be a bool, got {self.decay_all!r}.")
         if self.target_threshold is not None:
             checked_share("target_threshold", self.target_threshold)
         checked_share("loss_smoothing", self.loss_smoothing)
@@ -338,7 +342,8 @@ _ALL = (
         batch_size=(256, "paper, 4.1.1"),
         optimizer=("nesterov", _CLOVAAI),
         lr=(0.1, "paper, 4.1.1"),
-        weight_decay=(1e-4, f"{_CLOVAAI}, of all parameters"),
+        weight_decay=(1e-4, _CLOVAAI),
+        decay_all=(True, f"{_CLOVAAI}: one group of all parameters"),
         schedule=("step", "paper, 4.1.1: after epochs 75, 150 and 225"),
     ),
     _rsb(

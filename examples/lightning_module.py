@@ -22,16 +22,16 @@ import dali_cutmix as dcm
 
 
 class ImageData(pl.LightningDataModule):
-    def __init__(self, train: str, val: str, device: str = "gpu", **options) -> None:
+    def __init__(self, train: str, val: str, device: str = "gpu", resize=None, **options) -> None:
         super().__init__()
-        self.train, self.val = train, val
+        self.train, self.val, self.resize = train, val, resize
         self.options = {"device": device, **options}
 
     def train_dataloader(self) -> dcm.Loader:
         return dcm.train_loader(self.train, **self.options)
 
     def val_dataloader(self) -> dcm.Loader:
-        return dcm.val_loader(self.val, **self.options)
+        return dcm.val_loader(self.val, resize=self.resize, **self.options)
 
 
 class Classifier(pl.LightningModule):
@@ -89,6 +89,7 @@ def main() -> None:
         recipe=recipe,
         batch_size=args.batch_size,
         size=args.size,
+        resize=args.resize,
         num_classes=args.num_classes,
     )
     saver = pl.callbacks.ModelCheckpoint(

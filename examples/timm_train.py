@@ -7,19 +7,22 @@
     train.py ─ create_dataset ─ create_loader, exchanged here ─ train_loader, val_loader
 
 train.py is the file of timm's repository (1.0). Only ``timm.data.create_loader`` is exchanged
-before it runs. The data are an ImageFolder with train/ and validation/, as timm finds them. What
-is asked for and is not here is an error, not left out. Decoding, augmentation and mixing run in
-DALI, in timm's order: mix, normalise, erase.
+before it runs. The data are an ImageFolder with train/ and validation/, with the files and labels
+that timm finds there. What is asked for and is not here is an error, not left out. Decoding,
+augmentation and mixing run in DALI, in timm's order: mix, normalise, erase.
 """
 
 from __future__ import annotations
 
 import math
+import os
 import runpy
 import sys
+import tempfile
 
 import timm.data
 import torch
+import torch.distributed as dist
 
 import dali_cutmix as dcm
 
@@ -41,16 +44,27 @@ class Exchanged:
         self.make, self.seed, self.mixes = make, seed, mixes
         self.dataset = self  # for set_epoch
         self.open(0)
+        # train.py waits for all ranks at every batch of validation too: where a rank has one less,
+        # its last one comes again, as timm's own sampler repeats samples.
+        length = torch.tensor(len(self.loader))
+        if dist.is_initialized():
+            length = length.cuda() if dist.get_backend() == "nccl" else length
+            dist.all_reduce(length, op=dist.ReduceOp.MAX)
+        self.length = int(length)
 
     def open(self, epoch: int) -> None:
         self.loader, self.first_epoch = self.make(self.seed + epoch), epoch
         self.mixing = self.mixes
 
     def __iter__(self):
-        return iter(self.loader)
+        batch = None
+        for batch in self.loader:
+            yield batch
+        for _ in range(len(self) - len(self.loader)):
+            yield batch
 
     def __len__(self) -> int:
-        return len(self.loader)
+        return self.length
 
     def set_epoch(self, epoch: int) -> None:
         if self.first_epoch + self.loader.epoch != epoch:  # train.py has resumed at this epoch
@@ -72,9 +86,10 @@ def create_loader(dataset, input_size, batch_size, is_training=False, **asked):
     for name, value in ONLY.items():
         if asked.get(name) and asked[name] != value:
             sys.exit(f"{name}={asked[name]} is not supported on these loaders")
-    root = getattr(getattr(dataset, "reader", None), "root", None)
-    if root is None:
-        sys.exit(f"an ImageFolder is needed, got {type(dataset).__name__}")
+    reader = getattr(dataset, "reader", None)
+    if type(reader).__name__ != "ReaderImageFolder":
+        sys.exit(f"an ImageFolder is needed, got {type(reader or dataset).__name__}")
+    source = timm_samples(reader)
     dtype = asked.get("img_dtype", torch.float32)
     if dtype not in DTYPES:
         sys.exit(f"images of {dtype} are not supported on these loaders")
@@ -89,7 +104,7 @@ def create_loader(dataset, input_size, batch_size, is_training=False, **asked):
     }
     if not is_training:
         resize = math.floor(min(input_size[-2:]) / (asked.get("crop_pct") or 0.875))
-        return Exchanged(lambda _: dcm.val_loader(root, resize=resize, **options), 0, False)
+        return Exchanged(lambda _: dcm.val_loader(source, resize=resize, **options), 0, False)
     mix = mix_config(asked.get("collate_fn"))
     erase = None
     if asked.get("re_prob"):
@@ -105,7 +120,21 @@ def create_loader(dataset, input_size, batch_size, is_training=False, **asked):
         "ratio": asked.get("ratio") or (3 / 4, 4 / 3),
         "hflip": asked.get("hflip", 0.5),
     }
-    return Exchanged(lambda seed: dcm.train_loader(root, seed=seed, **options), 42, mix is not None)
+    rank = dist.get_rank() if dist.is_initialized() else 0
+    seed = (torch.initial_seed() - rank) % 2**31  # train.py's --seed; it adds the rank
+    return Exchanged(
+        lambda seed: dcm.train_loader(source, seed=seed, **options), seed, mix is not None
+    )
+
+
+def timm_samples(reader) -> dcm.Source:
+    """Returns timm's own files and labels: its order of classes, --class-map and nested folders."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = os.path.join(folder, "samples.txt")
+        with open(path, "w", encoding="utf-8") as file:
+            for name, label in reader.samples:
+                file.write(f"{os.path.relpath(name, reader.root)}\t{label}\n")
+        return dcm.find_source(path, file_root=reader.root)
 
 
 def mix_config(collate) -> dcm.MixConfig | None:

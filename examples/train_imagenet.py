@@ -10,6 +10,10 @@ A run that was interrupted, however hard, goes on from its last state when the s
 given again: model, optimiser, EMA, random numbers and loaders, to the same weights. Models are
 timm's where it is installed, else torchvision's. TRAIN and VAL are anything that train_loader
 reads: folders, lists, tar shards, TFRecord, RecordIO.
+
+Where this is simpler than the recipes: the cosine begins after the warm-up and is set anew every
+step, as torchvision and ConvNeXt have it (timm lays the warm-up over the cosine, and steps by
+epochs); all rates are scaled by the batch size; a ViT gets no layer-wise settings of its own.
 """
 
 from __future__ import annotations
@@ -42,8 +46,11 @@ def main() -> None:
     common = {"batch_size": args.batch_size, "recipe": recipe, "device": args.device}
     common |= {"num_classes": args.num_classes, "size": args.size, "num_threads": args.threads}
     common["layout"] = "NHWC" if args.channels_last else "NCHW"
-    train = dcm.train_loader(args.train, seed=args.seed, switchable=mixed_epochs < epochs, **common)
-    val = dcm.val_loader(args.val, classes=train.classes, resize=args.resize, **common)
+    found = {"label_offset": args.label_offset, "make_indexes": True}
+    sources = [dcm.find_source(source, **found) for source in (args.train, args.val)]
+    switchable = mixed_epochs < epochs
+    train = dcm.train_loader(sources[0], seed=args.seed, switchable=switchable, **common)
+    val = dcm.val_loader(sources[1], classes=train.classes, resize=args.resize, **common)
 
     model = create_model(args.model, train.num_classes, recipe.drop_path).to(device)
     if args.channels_last:
@@ -67,8 +74,10 @@ def main() -> None:
 
     torch.manual_seed(args.seed + rank)  # own dropout on every rank
     parts = {**models, "optimiser": optimiser, "scaler": scaler}
+    run = {"recipe": recipe.name, "model": args.model, "epochs": epochs, "lr": peak, "EMA": decay}
+    run |= {"last epochs unmixed": args.last_epochs_unmixed, "amp": args.amp, "processes": world}
     path = os.path.join(args.out, "last.pt")
-    step = load_state(path, parts, train, device) if os.path.exists(path) else 0
+    step = load_state(path, run, parts, train, device) if os.path.exists(path) else 0
     if rank == 0:
         os.makedirs(args.out, exist_ok=True)
         print(
@@ -103,10 +112,10 @@ def main() -> None:
                 step += 1
                 meter.update(step - epoch * len(train), loss)
                 if step % args.save_every == 0:
-                    save_state(path, parts, train, step, device)
+                    save_state(path, run, parts, train, step, device)
             found = {name: accuracy(m, val, device, autocast) for name, m in models.items()}
             meter.close(", ".join(f"top-1 of {name} {share:.2%}" for name, share in found.items()))
-            save_state(path, parts, train, step, device)
+            save_state(path, run, parts, train, step, device)
     if world > 1:
         dist.destroy_process_group()
 
@@ -119,6 +128,7 @@ def parse_args() -> argparse.Namespace:
     add("--recipe", default="rsb-a2", help="see dali-cutmix recipes (default: %(default)s)")
     add("--model", default="resnet50", help="of timm or torchvision (default: %(default)s)")
     add("--num-classes", type=int, help="default: that of the folder")
+    add("--label-offset", type=int, default=0, help="-1 for labels that begin at 1")
     add("--out", default="run", metavar="DIR", help="where the state goes (default: %(default)s)")
     add("--device", choices=("gpu", "cpu"), default="gpu")
     add("--batch-size", type=int, default=256, help="of each process (default: %(default)s)")
@@ -160,12 +170,15 @@ def create_model(name: str, num_classes: int, drop_path: float) -> torch.nn.Modu
 def create_optimiser(
     recipe: dcm.Recipe, model: torch.nn.Module, lr: float
 ) -> torch.optim.Optimizer:
-    """Returns the recipe's optimiser; biases and norms, which are vectors, do not decay."""
-    matrices = [p for p in model.parameters() if p.ndim > 1]
-    vectors = [p for p in model.parameters() if p.ndim <= 1]
+    """Returns the recipe's optimiser; biases and norms decay only if the recipe says so."""
+    kept = getattr(model, "no_weight_decay", set)()  # by timm, such as the places of a ViT
+    decaying, others = [], []
+    for name, parameter in model.named_parameters():
+        whole = recipe.decay_all or (parameter.ndim > 1 and name not in kept)
+        (decaying if whole else others).append(parameter)
     groups = [
-        {"params": matrices, "weight_decay": recipe.weight_decay},
-        {"params": vectors, "weight_decay": 0.0},
+        {"params": decaying, "weight_decay": recipe.weight_decay},
+        {"params": others, "weight_decay": 0.0},
     ]
     if recipe.optimizer == "lamb":
         from timm.optim import Lamb  # torch has none
@@ -186,8 +199,8 @@ def learning_rate(
         return start + (peak - start) * epoch / warmup
     if recipe.schedule == "step":
         return peak * 0.1 ** int(4 * epoch / epochs)
-    low = recipe.min_lr * scale
-    return low + (peak - low) * (1 + math.cos(math.pi * epoch / epochs)) / 2
+    low, done = recipe.min_lr * scale, (epoch - warmup) / (epochs - warmup)
+    return low + (peak - low) * (1 + math.cos(math.pi * done)) / 2
 
 
 def create_loss(recipe: dcm.Recipe):
@@ -211,7 +224,9 @@ def accuracy(model: torch.nn.Module, val: dcm.Loader, device: torch.device, auto
     return (count[0] / count[1]).item()
 
 
-def save_state(path: str, parts: dict, train: dcm.Loader, step: int, device: torch.device) -> None:
+def save_state(
+    path: str, run: dict, parts: dict, train: dcm.Loader, step: int, device: torch.device
+) -> None:
     """Writes everything that the rest of the run depends on, at once or not at all."""
     own = {"loader": train.state_dict(), "random": torch.get_rng_state()}
     if device.type == "cuda":
@@ -223,16 +238,20 @@ def save_state(path: str, parts: dict, train: dcm.Loader, step: int, device: tor
         dist.gather_object(own, ranks)
     if rank == 0:
         state = {name: part.state_dict() for name, part in parts.items()}
-        torch.save({**state, "step": step, "ranks": ranks}, path + ".part")
+        torch.save({**state, "run": run, "step": step, "ranks": ranks}, path + ".part")
         os.replace(path + ".part", path)
 
 
-def load_state(path: str, parts: dict, train: dcm.Loader, device: torch.device) -> int:
+def load_state(path: str, run: dict, parts: dict, train: dcm.Loader, device: torch.device) -> int:
     """Puts a run back to where it was saved and returns its step."""
-    rank, world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+    rank = dist.get_rank() if dist.is_initialized() else 0
     state = torch.load(path, map_location="cpu", weights_only=True)
-    if len(state["ranks"]) != world:
-        sys.exit(f"{path} is the state of {len(state['ranks'])} process(es), not of {world}")
+    for name, value in run.items():
+        if state["run"][name] != value:
+            sys.exit(
+                f"{path} is of a run with {name} {state['run'][name]}, not {value}: "
+                "give the same options, or another --out"
+            )
     for name, part in parts.items():
         part.load_state_dict(state[name])
     own = state["ranks"][rank]

@@ -101,6 +101,11 @@ def test_a_killed_run_ends_with_the_same_weights(
     assert resumed["step"] == uninterrupted["step"] == STEPS
     for part in ("model", "EMA", "optimiser", "ranks"):
         assert equal(resumed[part], uninterrupted[part]), part
+    other = subprocess.run(
+        [*arguments, "--lr", "0.5"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert other.returncode == 1
+    assert "last.pt is of a run with lr 6.25e-05, not 0.5" in other.stderr
 
 
 def test_two_ranks_resume_together(digits: Path, tmp_path: Path) -> None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import importlib.util
+import shutil
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -159,3 +161,46 @@ def test_what_is_not_here_is_refused(
         loader(script, digits, **asked)
     with pytest.raises(SystemExit, match="an ImageFolder is needed, got object"):
         script.create_loader(object(), (3, 24, 24), 64, **ASKED)
+
+
+def test_files_and_labels_are_those_of_timm(
+    script: ModuleType, digits: Path, tmp_path: Path
+) -> None:
+    # timm sorts folders by their numbers, and takes a class map.
+    for split in ("train", "val"):
+        for i, name in enumerate(("1", "2", "10")):
+            folder = tmp_path / split / name
+            folder.mkdir(parents=True)
+            for k, image in enumerate(sorted((digits / "val" / str(i)).iterdir())[:7]):
+                shutil.copy(image, folder / f"{k}.jpg")
+    (tmp_path / "map.txt").write_text("10\n2\n1\n")
+    for class_map in ("", str(tmp_path / "map.txt")):
+        val = timm.data.create_dataset(
+            "", root=str(tmp_path), split="val", is_training=False, class_map=class_map
+        )
+        asked = {"mean": (0.5,) * 3, "std": (0.25,) * 3, "device": "cpu", "crop_pct": 1.0}
+        made = script.create_loader(val, (3, 32, 32), 8, interpolation="bilinear", **asked)
+        expected = {}
+        for image, label in val:
+            pixels = np.asarray(image.convert("RGB"), np.float32) / 255
+            expected[(pixels[::8, ::8, 0].round(1) + 0.0).tobytes()] = label
+        right = 0
+        for images, labels in made:
+            pixels = (images * 0.25 + 0.5).permute(0, 2, 3, 1).numpy()
+            for image, label in zip(pixels, labels.tolist(), strict=True):
+                key = (image[::8, ::8, 0].round(1) + 0.0).tobytes()
+                right += expected.get(key) == label
+        assert right >= 20  # of 21: rounding
+
+
+def test_other_data_sets_and_seeds(script: ModuleType, digits: Path) -> None:
+    class ReaderWds:
+        root = "/data"
+
+    class Other:
+        reader = ReaderWds()
+
+    with pytest.raises(SystemExit, match="an ImageFolder is needed, got ReaderWds"):
+        script.create_loader(Other(), (3, 24, 24), 64, **ASKED)
+    torch.manual_seed(7)
+    assert loader(script, digits).seed == 7
