@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 import dali_cutmix as dcm
 from tests.run_example import declare_torchvision_schemas
@@ -181,8 +182,9 @@ def test_files_and_labels_are_those_of_timm(
         asked = {"mean": (0.5,) * 3, "std": (0.25,) * 3, "device": "cpu", "crop_pct": 1.0}
         made = script.create_loader(val, (3, 32, 32), 8, interpolation="bilinear", **asked)
         expected = {}
-        for image, label in val:
-            pixels = np.asarray(image.convert("RGB"), np.float32) / 255
+        for name, label in val.reader.samples:
+            with Image.open(name) as image:
+                pixels = np.asarray(image.convert("RGB"), np.float32) / 255
             expected[(pixels[::8, ::8, 0].round(1) + 0.0).tobytes()] = label
         right = 0
         for images, labels in made:
