@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import io
 import json
 import os
 import sys
@@ -32,6 +33,7 @@ from rich.table import Table
 import dali_cutmix as dcm
 from dali_cutmix import demo, folders, recipes, sources, survey
 from dali_cutmix.damage import MAX_PIXELS
+from dali_cutmix.files import write_whole
 from dali_cutmix.image_loaders import device_id
 
 __all__ = ["main"]
@@ -78,7 +80,7 @@ def run_demo(args: argparse.Namespace) -> int:
             )
             rate = _throughput(loader, args.epochs, console)
         samples = _samples(root, mix, device, args)
-    demo.grid(samples, classes, args.columns).save(args.out)
+    _save(demo.grid(samples, classes, args.columns), args.out)
     shown = samples[:8]
     if args.json:
         report = {
@@ -115,7 +117,7 @@ def run_show(args: argparse.Namespace) -> int:
     with _data(args.data) as root:
         classes, mix = _classes_and_mix(root, args)
         samples = _samples(root, mix, device, args)
-    demo.grid(samples, classes, args.columns).save(args.out)
+    _save(demo.grid(samples, classes, args.columns), args.out)
     if args.json:
         report = [
             {"target": s.target.round(6).tolist(), "lam": round(s.lam, 6), "box": s.box}
@@ -431,6 +433,13 @@ def _device_name(device: str) -> str:
 def _data(root: str | None) -> Iterator[str]:
     with nullcontext(root) if root is not None else demo.photo_folder() as folder:
         yield folder
+
+
+def _save(picture: Image.Image, path: str) -> None:
+    encoded = io.BytesIO()
+    form = Image.registered_extensions()[os.path.splitext(path)[1].lower()]
+    picture.save(encoded, form)
+    write_whole(path, encoded.getvalue())
 
 
 def _writable_text(option: str, path: str) -> None:

@@ -20,6 +20,7 @@ Labels = Literal["int", "float"]
 
 __all__ = ["MixConfig"]
 
+MAX_CLASSES = 2**24
 _ALPHA_RANGE = (1e-6, 1e6)  # beyond, float32 draws are constant
 
 
@@ -83,7 +84,7 @@ class MixConfig:
 
     def __post_init__(self) -> None:
         if self.num_classes is not None:
-            self._set("num_classes", checked_int("num_classes", self.num_classes, 1))
+            self._set("num_classes", checked_int("num_classes", self.num_classes, 1, MAX_CLASSES))
         for name in ("cutmix_alpha", "mixup_alpha"):
             alpha = checked_number(name, getattr(self, name))
             if alpha != 0 and not _ALPHA_RANGE[0] <= alpha <= _ALPHA_RANGE[1]:

@@ -20,8 +20,14 @@ from rich.progress import (
 )
 
 from dali_cutmix import recipes
-from dali_cutmix.config import MixConfig, checked_choice, checked_int, checked_share
-from dali_cutmix.loader import Loader
+from dali_cutmix.config import (
+    MAX_CLASSES,
+    MixConfig,
+    checked_choice,
+    checked_int,
+    checked_share,
+)
+from dali_cutmix.loader import MAX_BATCH, Loader
 from dali_cutmix.pipelines import imagenet
 from dali_cutmix.policies import Policy, RandomErasing
 from dali_cutmix.recipes import Recipe
@@ -132,7 +138,12 @@ def train_loader(
     )
     # None means none of it here.
     or_none = {"mix": mix, "erase": erase, "augment": () if augment is None else augment}
-    given |= {name: value for name, value in or_none.items() if value != "recipe"}
+    for name, value in or_none.items():
+        if not (isinstance(value, str) and value == "recipe"):
+            given[name] = value
+    for name, flag in (("with_params", with_params), ("switchable", switchable)):
+        if not isinstance(flag, bool):
+            raise TypeError(f"`{name}` must be a bool, got {flag!r}.")
     used = _recipe(recipe, given)
     options = _checked(
         source=source,
@@ -165,7 +176,7 @@ def train_loader(
     loader = Loader(
         imagenet.train,
         channels_last=layout == "NHWC",
-        switchable=bool(switchable),
+        switchable=switchable,
         augment=used.augment,
         erase=used.erase,
         erase_after_mix=used.erase_after_mix,
@@ -177,7 +188,7 @@ def train_loader(
         hflip=used.hflip,
         mean=used.mean,
         std=used.std,
-        with_params=bool(with_params),
+        with_params=with_params,
         **options,
     )
     loader.classes, loader.num_classes = classes, options["num_classes"]
@@ -333,8 +344,9 @@ def _checked(**options: Any) -> dict[str, Any]:
     """Returns the options that both pipelines take, checked and filled in."""
     if options["num_threads"] is None:
         options["num_threads"] = min(16, len(os.sched_getaffinity(0)))
-    for name in ("batch_size", "num_threads", "prefetch_queue_depth"):
-        options[name] = checked_int(name, options[name], 1)
+    limits = {"batch_size": MAX_BATCH, "num_threads": 1024, "prefetch_queue_depth": 1024}
+    for name, limit in limits.items():
+        options[name] = checked_int(name, options[name], 1, limit)
     if "seed" in options:
         options["seed"] = checked_int("seed", options["seed"], 0, 2**63 - 1)
     checked_choice("on_error", options["on_error"], ("raise", "skip"))
@@ -397,7 +409,7 @@ def _bar(text: str) -> Iterator[Callable[[int, int], None]]:
 def _class_count(num_classes: int | None, source: Source) -> int | None:
     if num_classes is None:
         return source.num_classes
-    num_classes = checked_int("num_classes", num_classes, 1)
+    num_classes = checked_int("num_classes", num_classes, 1, MAX_CLASSES)
     if source.num_classes is not None and num_classes < source.num_classes:
         raise ValueError(
             f"`num_classes` must be at least the {source.num_classes} classes of `source`, "

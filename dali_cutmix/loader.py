@@ -23,6 +23,7 @@ from dali_cutmix.sources import Source, damaged, find_source
 
 __all__ = ["Loader"]
 
+MAX_BATCH = 2**20
 Batch = tuple[torch.Tensor, Any]
 _STATE_VERSION = 1
 _STATE_KEYS = {"version", "epoch", "position", "options", "data", "mixing", "checkpoint"}
@@ -94,6 +95,12 @@ class Loader:
             raise TypeError(f"`pipeline` must be a @pipeline_def function, got {pipeline!r}.")
         if "batch_size" not in options:
             raise TypeError("`batch_size` must be given, with the other arguments of `pipeline`.")
+        options["batch_size"] = checked_int("batch_size", options["batch_size"], 1, MAX_BATCH)
+        for name, value in (("channels_last", channels_last), ("switchable", switchable)):
+            if not isinstance(value, bool):
+                raise TypeError(f"`{name}` must be a bool, got {value!r}.")
+        if reader_name is not None and not isinstance(reader_name, str):
+            raise TypeError(f"`reader_name` must be a name or None, got {reader_name!r}.")
         self._pipeline_fn = pipeline
         self._reader_name = reader_name
         self._last_batch = last_batch
@@ -227,6 +234,8 @@ class Loader:
                     enable_checkpointing=True, checkpoint=checkpoint, **switch, **self._options
                 )
                 pipeline.build()
+        except AssertionError as error:  # what DALI says to an argument that it does not know
+            raise TypeError(f"`pipeline` does not take one of {sorted(self._options)}.") from error
         except RuntimeError as error:
             self._raise_explained(error)
         self._meta = _checked_reader(pipeline, self._reader_name, self._last_batch)

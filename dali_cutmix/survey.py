@@ -25,9 +25,9 @@ import simplejpeg
 
 from dali_cutmix import damage
 from dali_cutmix.config import checked_int
+from dali_cutmix.files import write_whole
 from dali_cutmix.folders import class_entries, is_image_name
 from dali_cutmix.formats import indexes
-from dali_cutmix.formats.indexes import write_whole
 from dali_cutmix.formats.listed import read_lines
 from dali_cutmix.formats.paths import INDEXED
 from dali_cutmix.memory import Memory, cache_folder, opened
@@ -166,9 +166,10 @@ def without_damaged(source: Source, found: Survey) -> Source:
         bad = found.bad.get(shard, ())
         if bad:
             text = indexes.without(source.kind, place, bad)
-            name = hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:16]
+            content = text.encode("utf-8", "surrogateescape")
+            name = hashlib.sha256(content).hexdigest()[:16]
             place = os.path.join(cache_folder(), f"{os.path.basename(shard)}.{name}.idx")
-            write_whole(place, text)
+            write_whole(place, content)
         places.append(place)
     size = found.samples - sum(map(len, found.bad.values()))
     if size == 0:
@@ -193,7 +194,7 @@ def report(found: Survey) -> dict[str, Any]:
 
 def write_report(found: Survey, path: str) -> None:
     """Writes `report` as JSON; the file appears whole or not at all."""
-    write_whole(path, json.dumps(report(found), indent=1) + "\n")
+    write_whole(path, (json.dumps(report(found), indent=1) + "\n").encode())
 
 
 def write_list(found: Survey, path: str) -> None:
@@ -207,7 +208,7 @@ def write_list(found: Survey, path: str) -> None:
     for name, _ in found.good:
         if name != name.strip() or not name.isprintable():
             raise ValueError(f"a list cannot hold the name {name!r}: rename the file.")
-    write_whole(path, "".join(f"{name}\t{label}\n" for name, label in found.good))
+    write_whole(path, "".join(f"{name}\t{label}\n" for name, label in found.good).encode())
 
 
 # --- folders and lists

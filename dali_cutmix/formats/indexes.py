@@ -10,13 +10,13 @@ from __future__ import annotations
 import errno
 import os
 import re
-import secrets
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from dali_cutmix.files import write_whole
 from dali_cutmix.formats import recordio, tars, tfrecords
 from dali_cutmix.formats.paths import (
     INDEXED,
@@ -43,7 +43,6 @@ __all__ = [
     "own_place",
     "samples",
     "without",
-    "write_whole",
 ]
 
 _SPOTS = 64  # records looked at where the index is checked, over all files; at least 3 a file
@@ -122,7 +121,7 @@ def make_index(
         raise ValueError(f"{shard!r} must hold at least one record, got none.")
     if kind == "webdataset":
         lines.insert(0, f"v1.2 {len(lines)}\n")
-    write_whole(place, "".join(lines))
+    _write(place, "".join(lines))
     if progress is not None:
         progress(total, total)
     return place
@@ -144,22 +143,13 @@ def make_all(wanted: list[tuple[str, str]], progress: Progress | None) -> list[s
     return made
 
 
-def write_whole(place: str, text: str) -> None:
-    """Writes a file that appears at once, whole."""
-    part = f"{place}.{os.getpid()}-{secrets.token_hex(4)}.part"
+def _write(place: str, text: str) -> None:
     try:
-        with open(part, "x", encoding="utf-8", errors="surrogateescape", newline="\n") as file:
-            file.write(text)
-        os.replace(part, place)
-    except PermissionError as error:
-        raise _no_room(place) from error
+        write_whole(place, text.encode("utf-8", "surrogateescape"))
     except OSError as error:
-        if error.errno == errno.EROFS:
+        if isinstance(error, PermissionError) or error.errno == errno.EROFS:
             raise _no_room(place) from error
         raise
-    finally:
-        if os.path.exists(part):
-            os.unlink(part)
 
 
 def _no_room(place: str) -> PermissionError:

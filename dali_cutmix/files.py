@@ -1,0 +1,30 @@
+"""Writing files that others rely on."""
+
+from __future__ import annotations
+
+import os
+import secrets
+
+__all__ = ["write_whole"]
+
+
+def write_whole(path: str, content: bytes) -> None:
+    """Writes a file that appears at once, whole, or not at all; what it replaces stays till then.
+
+    Raises:
+        OSError: it cannot be written; the path is in the message.
+    """
+    if os.path.exists(path) and not os.path.isfile(path):  # a pipe or a device
+        with open(path, "wb") as file:
+            file.write(content)
+        return
+    part = f"{path}.{os.getpid()}-{secrets.token_hex(4)}.part"
+    try:
+        with open(part, "xb") as file:
+            file.write(content)
+        os.replace(part, path)
+    except OSError as error:
+        raise OSError(error.errno, os.strerror(error.errno or 0), path) from error
+    finally:
+        if os.path.exists(part):
+            os.unlink(part)
