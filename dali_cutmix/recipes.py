@@ -121,6 +121,11 @@ class Recipe:
     sources: Mapping[str, str] = field(default_factory=dict, repr=False, compare=False)
 
     def __post_init__(self) -> None:
+        for name in ("name", "title"):
+            if not isinstance(getattr(self, name), str):
+                raise TypeError(f"`{name}` must be a text, got {getattr(self, name)!r}.")
+        if not isinstance(self.sources, Mapping):
+            raise TypeError(f"`sources` must be a mapping, got {self.sources!r}.")
         if self.mix is not None and not isinstance(self.mix, MixConfig):
             raise TypeError(f"`mix` must be a MixConfig or None, got {self.mix!r}.")
         if self.erase is not None and not isinstance(self.erase, RandomErasing):
