@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import ctypes
 import hashlib
+import os
 import re
+import threading
 import warnings
+import weakref
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
@@ -24,6 +28,7 @@ from dali_cutmix.sources import Source, damaged, find_source
 __all__ = ["Loader"]
 
 MAX_BATCH = 2**20
+_OPENING = threading.Lock()  # warnings.catch_warnings is for one thread at a time
 Batch = tuple[torch.Tensor, Any]
 _STATE_VERSION = 1
 _STATE_KEYS = {"version", "epoch", "position", "options", "data", "mixing", "checkpoint"}
@@ -77,6 +82,7 @@ class Loader:
     epoch: int
     _position: int
     _padded: bool
+    _before: dict[str, Any] | None  # where it stood, while a batch is made
     _restored: bool
     _ahead: list[list[torch.Tensor]]
 
@@ -125,6 +131,11 @@ class Loader:
         if self._at_end:
             self._at_end = False
             raise StopIteration
+        if self._before is not None:
+            self._step_back(self._before)
+        # Where an exception of a signal, such as KeyboardInterrupt, leaves this method, DALI may
+        # have given a batch that no one got.
+        self._before = self._moment()
         images, *targets = self._ahead.pop() if self._ahead else self._pull()
         self._position += 1
         if self._position == self._length:
@@ -132,7 +143,9 @@ class Loader:
             self._padded = True
         if self._channels_last:
             images = images.permute(0, 3, 1, 2)
-        return images, targets[0] if len(targets) == 1 else tuple(targets)
+        batch = images, targets[0] if len(targets) == 1 else tuple(targets)
+        self._before = None
+        return batch
 
     def __len__(self) -> int:
         return self._length
@@ -169,17 +182,14 @@ class Loader:
 
     def state_dict(self) -> dict[str, Any]:
         """Returns where the loader stands, as plain values, a few kB, for torch.save or JSON."""
-        batches = self._running()
-        fresh = bool(self._ahead)  # the one batch that is there was made at construction
-        checkpoint = self._checkpoint if fresh else batches.checkpoints()[0]
+        self._running()
+        moment = self._moment() if self._before is None else self._before
         return {
             "version": _STATE_VERSION,
-            "epoch": self.epoch,
-            "position": self._position,
             "options": self._stream_options(),
             "data": self._data(),
-            "mixing": None if self._switch is None else self._switch.state(fresh),
-            "checkpoint": checkpoint.hex(),
+            **moment,
+            "checkpoint": moment["checkpoint"].hex(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -225,10 +235,27 @@ class Loader:
             self.__dict__.update(before)
             raise ValueError(f"`state` cannot be restored: {error}") from error
 
+    def _moment(self) -> dict[str, Any]:
+        """Returns where the loader stands between two batches."""
+        batches = self._running()
+        fresh = bool(self._ahead)  # the one batch that is there was made at construction
+        return {
+            "epoch": self.epoch,
+            "position": self._position,
+            "mixing": None if self._switch is None else self._switch.state(fresh),
+            "checkpoint": self._checkpoint if fresh else batches.checkpoints()[0],
+        }
+
+    def _step_back(self, moment: dict[str, Any]) -> None:
+        """Goes back to where the loader stood before a batch was interrupted."""
+        if self._switch is not None:
+            self._switch = _Switch(self._options["batch_size"], **moment["mixing"])
+        self._open(moment["checkpoint"], moment["epoch"], moment["position"])
+
     def _open(self, checkpoint: bytes | None, epoch: int, position: int) -> None:
         switch = {} if self._switch is None else {"mixing": self._switch}
         try:
-            with warnings.catch_warnings():  # the state of the switch is in ours
+            with _OPENING, warnings.catch_warnings():  # the state of the switch is in ours
                 warnings.filterwarnings("ignore", message="Checkpointing enabled in a pipeline wi")
                 pipeline = self._pipeline_fn(
                     enable_checkpointing=True, checkpoint=checkpoint, **switch, **self._options
@@ -254,6 +281,8 @@ class Loader:
         self._padded = checkpoint is not None and epoch > 0 and position == 0
         self._checkpoint = self._batches.checkpoints()[0]
         self._ahead = []
+        self._before = None
+        _LOADERS.add(self)
 
     def _pull(self) -> list[torch.Tensor]:
         """Returns the next outputs of the pipeline."""
@@ -316,6 +345,22 @@ class Loader:
         if words is None:
             raise error
         raise ValueError(words) from error
+
+
+_LOADERS: weakref.WeakSet[Loader] = weakref.WeakSet()
+
+
+def _in_forked_child() -> None:
+    """Lets go of the parent's pipelines: DALI would wait for their threads, which are not here."""
+    for loader in list(_LOADERS):
+        if loader._batches is not None:
+            for pipeline in loader._batches._pipes:
+                ctypes.pythonapi.Py_IncRef(ctypes.py_object(pipeline._pipe))  # never destroyed
+                pipeline._pipe = None
+            loader._batches, loader._ahead = None, []
+
+
+os.register_at_fork(after_in_child=_in_forked_child)
 
 
 class _Switch:
