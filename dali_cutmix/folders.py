@@ -63,12 +63,15 @@ def image_files(root: str | os.PathLike[str]) -> Iterator[str]:
         yield from sorted(_images_in(os.path.join(root, name)))
 
 
-def class_entries(root: str | os.PathLike[str]) -> Iterator[tuple[int, str, list[str]]]:
-    """Yields (label, name, sorted names of everything inside) of every class folder."""
+def class_entries(
+    root: str | os.PathLike[str],
+) -> Iterator[tuple[int, str, list[tuple[str, bool]]]]:
+    """Yields (label, name, what is inside) of every class folder: sorted (name, is a folder)."""
     with os.scandir(root) as entries:
         names = sorted(entry.name for entry in entries if entry.is_dir())
     for label, name in enumerate(names):
-        yield label, name, sorted(os.listdir(os.path.join(root, name)))
+        with os.scandir(os.path.join(root, name)) as entries:
+            yield label, name, sorted((entry.name, entry.is_dir()) for entry in entries)
 
 
 def is_image_name(name: str) -> bool:

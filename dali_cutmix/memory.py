@@ -25,15 +25,15 @@ class Memory:
             "CREATE TABLE IF NOT EXISTS seen (name BLOB PRIMARY KEY, state TEXT, found TEXT)"
         )
 
-    def get(self, name: str, *paths: str) -> Any:
-        """Returns what was put, as JSON has it, or None where a file has changed since."""
+    def get(self, name: str, state: str) -> Any:
+        """Returns what was put, as JSON has it, or None where the state was another one."""
         query = "SELECT found FROM seen WHERE name = ? AND state = ?"
-        row = self._connection.execute(query, (os.fsencode(name), self._state(paths))).fetchone()
+        row = self._connection.execute(query, (os.fsencode(name), state)).fetchone()
         return None if row is None else json.loads(row[0])
 
-    def put(self, name: str, *paths: str, found: Any) -> None:
-        """Remembers what was found in files as they are now."""
-        row = (os.fsencode(name), self._state(paths), json.dumps(found))
+    def put(self, name: str, state: str, found: Any) -> None:
+        """Remembers what was found in files whose `state` was taken before they were read."""
+        row = (os.fsencode(name), state, json.dumps(found))
         self._connection.execute("INSERT OR REPLACE INTO seen VALUES (?, ?, ?)", row)
         if time.monotonic() - self._saved > 1:  # what a kill can lose
             self.save()
@@ -42,7 +42,8 @@ class Memory:
         self._connection.commit()
         self._saved = time.monotonic()
 
-    def _state(self, paths: tuple[str, ...]) -> str:
+    def state(self, *paths: str) -> str:
+        """Returns how files are now, by size and time of change."""
         facts = [self._how]
         for path in paths:
             try:

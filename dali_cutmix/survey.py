@@ -29,7 +29,7 @@ from dali_cutmix.files import write_whole
 from dali_cutmix.folders import class_entries, is_image_name
 from dali_cutmix.formats import indexes
 from dali_cutmix.formats.listed import read_lines
-from dali_cutmix.formats.paths import INDEXED
+from dali_cutmix.formats.paths import INDEXED, is_remote
 from dali_cutmix.memory import Memory, cache_folder, opened
 from dali_cutmix.sources import Source
 
@@ -119,7 +119,7 @@ def survey(
     Raises:
         ValueError: the source is remote.
     """
-    if source.remote or (source.file_root or "").find("://") > 0:
+    if source.remote or is_remote(source.file_root or ""):
         raise ValueError(f"`source` must be on this machine, got {source.paths[0]!r}.")
     checked_int("max_pixels", max_pixels, 1, 2**63 - 1)
     threads = checked_int("threads", threads or len(os.sched_getaffinity(0)), 1, 4096)
@@ -149,9 +149,9 @@ def without_damaged(source: Source, found: Survey) -> Source:
     if source.kind not in INDEXED:
         if not found.good:
             raise ValueError(f"{source.paths[0]!r} must hold a good image, has none.")
-        files, labels = zip(*found.good, strict=True)
         if not found.problems:
             return source
+        files, labels = zip(*found.good, strict=True)
         root = source.file_root or os.path.abspath(source.paths[0])
         return dataclasses.replace(
             source, kind="list", file_root=root, files=files, labels=labels, size=len(files)
@@ -264,26 +264,26 @@ def _of_files(
     good = []
     looked_at = 0
 
-    def jobs() -> Iterator[tuple[tuple[str, int], Callable[[], damage.Verdict] | damage.Verdict]]:
+    def jobs() -> Iterator[tuple[Any, Callable[[], damage.Verdict] | damage.Verdict]]:
         for name, label, finding in entries:
             if finding is not None:
                 (notes if finding.kind == "not read" else problems).append(finding)
                 continue
             path = os.path.join(root, name)
-            known = memory.get(name, path)
+            state = memory.state(path)
+            known = memory.get(name, state)
             if known is not None:
                 known = damage.Verdict(known[0], known[1], tuple(known[2]))
-            yield (name, label), known or partial(look.at_file, path)
+            yield (name, label, state), known or partial(look.at_file, path)
 
     total = sum(finding is None for _, _, finding in entries)
-    for done, ((name, label), verdict, is_new) in enumerate(_looked_at(jobs(), pool, window), 1):
+    results = _looked_at(jobs(), pool, window)
+    for done, ((name, label, state), verdict, is_new) in enumerate(results, 1):
         if is_new:
             looked_at += 1
             if verdict.problem not in ("missing", "unreadable"):
-                memory.put(name, os.path.join(root, name), found=verdict)
-        fault = look.label_fault(label)
-        if verdict.problem is None and fault is not None:
-            verdict = damage.Verdict("label", fault, verdict.notes)
+                memory.put(name, state, verdict)
+        verdict = _labelled(verdict, look.label_fault(label))
         if verdict.problem is not None:
             problems.append(Finding(name, verdict.problem, verdict.detail))
         else:
@@ -314,18 +314,24 @@ def _entries(source: Source) -> Iterator[tuple[str, int, Finding | None]]:
                 finding = Finding(f"{path}, line {line.number}", kind, line.fault)
             yield line.file, line.label, finding
     else:
-        for label, name, files in class_entries(source.paths[0]):
-            images = [file for file in files if is_image_name(file)]
-            if not images:
+        for label, name, inside in class_entries(source.paths[0]):
+            if not any(is_image_name(file) for file, _ in inside):
                 yield name, label, Finding(name, "empty class", "")
-            for file in files:
-                inside = os.path.join(name, file)
+            for file, is_folder in inside:
+                path = os.path.join(name, file)
                 finding = None
-                if file not in images:
-                    finding = Finding(inside, "not read", "no image by its name")
-                elif os.path.isdir(os.path.join(source.paths[0], inside)):
-                    finding = Finding(inside, "not read", "a folder in a class folder")
-                yield inside, label, finding
+                if not is_image_name(file):
+                    finding = Finding(path, "not read", "no image by its name")
+                elif is_folder:
+                    finding = Finding(path, "not read", "a folder in a class folder")
+                yield path, label, finding
+
+
+def _labelled(verdict: damage.Verdict, fault: str | None) -> damage.Verdict:
+    """Returns the verdict, or that of the label where only that is wrong."""
+    if verdict.problem is not None or fault is None:
+        return verdict
+    return damage.Verdict("label", fault, verdict.notes)
 
 
 def _looked_at(
@@ -367,10 +373,11 @@ def _of_shards(
     samples = looked_at = done = 0
     total = sum(os.path.getsize(path) for path in source.paths)
     for shard, place in zip(source.paths, source.index_paths, strict=True):
-        found = memory.get(shard, shard, place)
+        state = memory.state(shard, place)
+        found = memory.get(shard, state)
         if found is None:
             found = _shard(source, shard, place, look, pool, window, done, total, progress)
-            memory.put(shard, shard, place, found=found)
+            memory.put(shard, state, found)
             looked_at += found["samples"]
         samples += found["samples"]
         problems += [Finding(*finding) for finding in found["problems"]]
@@ -422,8 +429,7 @@ def _shard(
 
         for number, ((where, label), verdict, _) in enumerate(_looked_at(jobs(), pool, window)):
             fault = "none" if label is None else look.label_fault(label + look.label_offset)
-            if verdict.problem is None and fault is not None:
-                verdict = damage.Verdict("label", fault, verdict.notes)
+            verdict = _labelled(verdict, fault)
             name = f"{shard} ({where})"
             if verdict.problem is not None:
                 found["bad"].append(number)

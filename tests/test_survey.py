@@ -197,6 +197,23 @@ def test_only_what_changed_is_looked_at_again(data: Path, cache: Path) -> None:
     assert looked(data).looked_at == 80
 
 
+def test_a_file_that_changes_while_it_is_read_is_looked_at_again(
+    data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    victim, whole = data / "cat" / "002.jpg", (data / "cat" / "002.jpg").read_bytes()
+    examine = damage.examine
+
+    def changed_meanwhile(read: bytes, **options: Any) -> damage.Verdict:
+        if read == whole:
+            victim.write_bytes(b"")
+        return examine(read, **options)
+
+    monkeypatch.setattr(damage, "examine", changed_meanwhile)
+    assert not looked(data).problems
+    (problem,) = looked(data).problems
+    assert (problem.name, problem.kind) == ("cat/002.jpg", "empty")
+
+
 def test_nothing_is_remembered_where_nothing_can_be_written(
     data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
