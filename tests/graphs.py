@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import warnings
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from nvidia.dali import Pipeline, fn, pipeline_def
+from PIL import Image
 
 import dali_cutmix as dcm
 
@@ -134,6 +136,16 @@ def sample_pipeline(cfg: dcm.MixConfig, batch_size: int, seed: int, **options: A
         return tuple(node for node in params if node is not None)
 
     return pipe()
+
+
+def numbered_folder(root: Path, count: int, size: tuple[int, int] = (40, 50)) -> str:
+    """Makes an ImageFolder of one image a class: the label is the identity of the image."""
+    rng = np.random.default_rng(0)
+    for i in range(count):
+        (root / f"{i:02d}").mkdir()
+        pixels = rng.integers(0, 256, (*size, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(root / f"{i:02d}" / "image.jpg", quality=95)
+    return str(root)
 
 
 def distinct_images(rng: np.random.Generator, count: int, size: tuple[int, int]) -> Array:

@@ -10,9 +10,9 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-from PIL import Image
+
+from tests import graphs
 
 ROOT = Path(__file__).parent.parent
 IMAGES, BATCH = 69, 8  # every image is a class of its own, so that a label tells the image
@@ -22,11 +22,7 @@ IMAGES, BATCH = 69, 8  # every image is a class of its own, so that a label tell
 def ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     """What each of two ranks saw."""
     root, out = tmp_path_factory.mktemp("images"), tmp_path_factory.mktemp("out")
-    rng = np.random.default_rng(0)
-    for i in range(IMAGES):
-        (root / f"{i:03d}").mkdir()
-        pixels = rng.integers(0, 256, (24, 24, 3), dtype=np.uint8)
-        Image.fromarray(pixels).save(root / f"{i:03d}" / "0.jpg")
+    graphs.numbered_folder(root, IMAGES, (24, 24))
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2"]
     command += ["--standalone", "-m", "tests.distributed_worker", str(root), str(out)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}

@@ -45,14 +45,7 @@ def digests(loader: Iterable[Any]) -> list[int]:
 
 @pytest.fixture(scope="module")
 def numbered(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """25 classes of one image: the label is the identity of the image."""
-    root = tmp_path_factory.mktemp("numbered")
-    rng = np.random.default_rng(0)
-    for i in range(25):
-        (root / f"{i:02d}").mkdir()
-        pixels = rng.integers(0, 256, (40, 50, 3), dtype=np.uint8)
-        Image.fromarray(pixels).save(root / f"{i:02d}" / "image.jpg", quality=95)
-    return str(root)
+    return graphs.numbered_folder(tmp_path_factory.mktemp("numbered"), 25)
 
 
 # What is yielded

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 import dali_cutmix as dcm
 from dali_cutmix import recipes
@@ -248,14 +247,7 @@ def test_float16_and_nchw_after_erasing(photos: str) -> None:
 
 @pytest.fixture(scope="module")
 def numbered(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """24 images, each a class of its own."""
-    root = tmp_path_factory.mktemp("numbered")
-    rng = np.random.default_rng(0)
-    for i in range(24):
-        (root / f"{i:02d}").mkdir()
-        pixels = rng.integers(0, 256, (40, 50, 3), dtype=np.uint8)
-        Image.fromarray(pixels).save(root / f"{i:02d}" / "image.jpg", quality=95)
-    return str(root)
+    return graphs.numbered_folder(tmp_path_factory.mktemp("numbered"), 24)
 
 
 @pytest.mark.parametrize("repeats", [1, 2, 3])
