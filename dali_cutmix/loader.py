@@ -263,6 +263,11 @@ class Loader:
                 pipeline.build()
         except AssertionError as error:  # what DALI says to an argument that it does not know
             raise TypeError(f"`pipeline` does not take one of {sorted(self._options)}.") from error
+        except RecursionError as error:
+            raise ValueError(
+                "`pipeline` must have a smaller graph, which DALI walks by recursion: fewer "
+                "policies in `augment`, or a higher sys.setrecursionlimit."
+            ) from error
         except RuntimeError as error:
             self._raise_explained(error)
         self._meta = _checked_reader(pipeline, self._reader_name, self._last_batch)

@@ -32,6 +32,8 @@ __all__ = [
     "TrivialAugmentWide",
 ]
 
+_MOST_LAYERS = 16  # DALI walks the graph by recursion: some 22 reach Python's limit
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RandAugment:
@@ -45,7 +47,7 @@ class RandAugment:
         magnitude_std: each application draws its own strength from a normal distribution around
             `magnitude` with this deviation, clipped to [0, `magnitude_max`]; ``math.inf`` draws
             it uniformly from [0, `magnitude`). timm's ``mstd``.
-        num_layers: operations a sample, timm's ``n``.
+        num_layers: operations a sample, at most 16; timm's ``n``.
         prob: probability that a drawn operation is applied, timm's ``p``.
         magnitude_max: largest strength, timm's ``mmax``. Up to 10 the operations stay in the ranges
             that timm states.
@@ -72,7 +74,7 @@ class RandAugment:
         infinite = isinstance(self.magnitude_std, float) and self.magnitude_std == math.inf
         if not infinite:
             _set(self, "magnitude_std", _at_least_0("magnitude_std", self.magnitude_std))
-        _set(self, "num_layers", checked_int("num_layers", self.num_layers, 1, 100))
+        _set(self, "num_layers", checked_int("num_layers", self.num_layers, 1, _MOST_LAYERS))
         _set(self, "prob", checked_share("prob", self.prob))
         largest = checked_number("magnitude_max", self.magnitude_max)
         if largest <= 0:

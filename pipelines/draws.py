@@ -144,7 +144,8 @@ def _draw_rand(policy: RandAugment, size: tuple[int, int], own: Callable[[str], 
 
 def _magnitude(policy: RandAugment, seed: int) -> DataNode:
     layers = [policy.num_layers]
-    if policy.magnitude_std == 0 or (policy.magnitude_std == math.inf and policy.magnitude == 0):
+    none = policy.magnitude < 1e-38  # fn.random.uniform refuses an empty range, in float32
+    if policy.magnitude_std == 0 or (policy.magnitude_std == math.inf and none):
         drawn = min(policy.magnitude, policy.magnitude_max)
         return fn.constant(fdata=[drawn] * policy.num_layers, shape=layers)
     if policy.magnitude_std == math.inf:

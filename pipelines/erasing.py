@@ -124,7 +124,7 @@ def draw_erase(
 
 def _attempts(bounds: list[float], seed: int) -> DataNode:
     low, high = bounds
-    if low == high:  # refused by fn.random.uniform
+    if np.float32(low) == np.float32(high):  # refused by fn.random.uniform, whose range is float32
         return types.Constant(np.full(_ATTEMPTS, low))
     return fn.random.uniform(range=bounds, shape=[_ATTEMPTS], dtype=types.FLOAT64, seed=seed)
 

@@ -902,6 +902,7 @@ def test_the_gpu_agrees_with_the_cpu_at_one_seed(policy: Any) -> None:
         (policies.RandAugment, {"magnitude_std": -1}, ValueError, "`magnitude_std` must be at"),
         (policies.RandAugment, {"magnitude_std": math.nan}, ValueError, "`magnitude_std` must be"),
         (policies.RandAugment, {"num_layers": 0}, ValueError, "`num_layers` must be at least 1"),
+        (policies.RandAugment, {"num_layers": 17}, ValueError, "`num_layers` must be at most 16"),
         (policies.RandAugment, {"prob": 1.1}, ValueError, r"`prob` must be in \[0, 1\]"),
         (policies.RandAugment, {"magnitude_max": 0}, ValueError, "`magnitude_max` must be above 0"),
         (policies.RandAugment, {"interpolation": "x"}, ValueError, "`interpolation` must be one"),
@@ -998,3 +999,25 @@ def test_wrong_images_are_named() -> None:
         words = dcm.checks.explain(caught.value)
         assert words is not None
         assert words.startswith("`images` must be HWC RGB of the size given")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"augment": policies.RandAugment(magnitude=1e-300, magnitude_std=math.inf)},
+        {"augment": policies.RandAugment(magnitude=1e300, magnitude_max=1e300)},
+        {"augment": policies.RandAugment(num_layers=16)},
+        {"erase": policies.RandomErasing(area=(0.0, 1e-219))},
+        {"erase": policies.RandomErasing(ratio=(1.0, 1.0000000001))},
+    ],
+    ids=str,
+)
+def test_numbers_that_float32_cannot_tell_apart_work(photos: str, options: Any) -> None:
+    with dcm.train_loader(photos, batch_size=8, size=16, device="cpu", **options) as loader:
+        assert next(loader)[0].isfinite().all()
+
+
+def test_a_graph_too_deep_for_dali_is_refused_by_name(photos: str) -> None:
+    deep = [policies.RandAugment(num_layers=16)] * 3
+    with pytest.raises(ValueError, match="`augment`, or a higher sys.setrecursionlimit"):
+        dcm.train_loader(photos, batch_size=8, size=16, device="cpu", augment=deep)
