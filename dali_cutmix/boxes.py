@@ -70,9 +70,9 @@ def _times(size: DataNode, factor: float) -> DataNode:
     """
     length = fn.cast(size, dtype=types.FLOAT64)
     product, rest, parts = length * 0.0, factor, []
-    while rest:
-        parts.append(float(np.float32(rest)))
-        rest -= parts[-1]
+    while part := float(np.float32(rest)):
+        parts.append(part)
+        rest -= part
     for part in reversed(parts):
         product = length * part + product
     return product

@@ -261,6 +261,12 @@ class Loader:
                     enable_checkpointing=True, checkpoint=checkpoint, **switch, **self._options
                 )
                 pipeline.build()
+        except TypeError as error:
+            if hasattr(self._pipeline_fn, "_is_pipeline_def"):
+                raise
+            raise TypeError(
+                f"`pipeline` must be a @pipeline_def function, got {self._pipeline_fn!r}: {error}"
+            ) from error
         except AssertionError as error:  # what DALI says to an argument that it does not know
             raise TypeError(f"`pipeline` does not take one of {sorted(self._options)}.") from error
         except RecursionError as error:

@@ -46,6 +46,7 @@ def expected_box(
         {"box": "inside"},
         {"minmax": (0.2, 0.8)},
         {"minmax": (0.0, 1.0)},
+        {"minmax": (1e-157, 0.4)},  # less than float32 has
         {"minmax": (0.29, 0.58)},  # int(0.29 * 100) is 28, in float32 it would be 29
     ],
     ids=str,
