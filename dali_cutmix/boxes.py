@@ -1,4 +1,7 @@
-"""lam, centre and image size -> the clipped box and the share it leaves of the original."""
+"""lam, centre and image size -> the clipped box and the share it leaves of the original.
+
+All of it for tables of N rows, see `table.Table`; N is 1 where each sample has its own.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ __all__ = ["around", "between", "corrected_lam", "inside"]
 
 
 def around(lam: DataNode, position: DataNode, size: DataNode, *, odd: bool = False) -> DataNode:
-    """Returns the box around a centre, clipped to the image: int32 (4,), ``(y, x, h, w)``.
+    """Returns the boxes around centres, clipped to the image: int32 (N, 4), ``(y, x, h, w)``.
 
     Per axis of S pixels: side = int(S * sqrt(1 - lam)), centre = floor(position * S), and the box
     is [centre - side // 2, centre + side // 2) clipped to [0, S] (Yun et al. 2019 and the authors'
@@ -19,8 +22,8 @@ def around(lam: DataNode, position: DataNode, size: DataNode, *, odd: bool = Fal
     An empty box is returned as ``(H, W, 0, 0)``.
 
     Args:
-        lam: float64 (), share of the original.
-        position: float64 (2,) in [0, 1), (y, x).
+        lam: float64 (N, 1), share of the original.
+        position: float64 (N, 2) in [0, 1), (y, x).
         size: int32 (2,), (H, W).
     """
     centre = dmath.floor(position * size)
@@ -31,9 +34,9 @@ def around(lam: DataNode, position: DataNode, size: DataNode, *, odd: bool = Fal
 
 
 def inside(lam: DataNode, position: DataNode, size: DataNode) -> DataNode:
-    """Returns a box of side int(S * sqrt(1 - lam)) that needs no clipping, as `around` does.
+    """Returns boxes of side int(S * sqrt(1 - lam)) that need no clipping, as `around` does.
 
-    It starts at floor(position * (S - side + 1)): uniform among the places inside the image.
+    They start at floor(position * (S - side + 1)): uniform among the places inside the image.
     """
     return _placed(_sides(lam, size), position, size)
 
@@ -45,7 +48,7 @@ def between(
     size: DataNode,
     minmax: tuple[float, float],
 ) -> DataNode:
-    """Returns a box inside the image with sides in [int(lo * S), int(hi * S)), as `around` does.
+    """Returns boxes inside the image with sides in [int(lo * S), int(hi * S)), as `around` does.
 
     side = int(lo * S) + floor(sides * (int(hi * S) - int(lo * S))) in each axis, as timm 1.0.31
     draws it for cutmix_minmax; empty where lam is 1.
@@ -56,10 +59,10 @@ def between(
 
 
 def corrected_lam(box: DataNode, size: DataNode) -> DataNode:
-    """Returns the share of the original that the box leaves: float64 (), 1 - h * w / (H * W)."""
+    """Returns the share of the original that boxes leave: float64 (N, 1), 1 - h * w / (H * W)."""
     # In float64 the product of the two ratios is exact enough for any image size.
-    side_share = box[2:] / fn.cast(size, dtype=types.FLOAT64)
-    return 1.0 - side_share[0] * side_share[1]
+    side_share = box[:, 2:] / fn.cast(size, dtype=types.FLOAT64)
+    return 1.0 - side_share[:, :1] * side_share[:, 1:]
 
 
 def _times(size: DataNode, factor: float) -> DataNode:
@@ -92,7 +95,7 @@ def _clipped(start: DataNode, end: DataNode, size: DataNode) -> DataNode:
     sides = dmath.min(end, size) - start
     # An empty region goes to the far corner: on the GPU, multi_paste pastes pixels that it should
     # not for an empty region elsewhere.
-    empty = sides[0] * sides[1] <= 0.0
+    empty = sides[:, :1] * sides[:, 1:] <= 0.0
     start = dmath.max(start, size * empty)
     sides = dmath.min(sides, size - start)
-    return fn.cast(fn.cat(start, sides), dtype=types.INT32)
+    return fn.cast(fn.cat(start, sides, axis=1), dtype=types.INT32)

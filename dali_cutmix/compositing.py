@@ -2,34 +2,67 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from nvidia.dali import fn, types
 from nvidia.dali.data_node import DataNode
 
-__all__ = ["blend", "gather", "paste", "paste_within"]
+__all__ = ["Regions", "blend", "gather", "paste", "paste_within", "region_columns"]
 
 
-def paste(images: DataNode, others: DataNode, box: DataNode, size: DataNode) -> DataNode:
-    """Returns the images with the box of the other images in them, byte for byte.
+class Regions(NamedTuple):
+    """What fn.multi_paste pastes of two images: the whole of the first, a box of the second.
+
+    Fields:
+        anchors: int32 (4,), ``(0, 0, y, x)``.
+        shapes: int32 (4,), ``(H, W, h, w)``.
+    """
+
+    anchors: DataNode
+    shapes: DataNode
+
+    def box(self) -> DataNode:
+        """Returns the box, int32 (4,), ``(y, x, h, w)``."""
+        return fn.cat(self.anchors[2:], self.shapes[2:])
+
+    def arguments(self) -> dict[str, DataNode]:
+        """Returns the arguments of fn.multi_paste."""
+        anchors, shapes = (fn.reshape(x, shape=[2, 2]) for x in self)
+        return {"in_anchors": anchors, "out_anchors": anchors, "shapes": shapes}
+
+
+def region_columns(box: DataNode, size: DataNode) -> DataNode:
+    """Returns a table of regions, int32 (N, 8), anchors and shapes beside each other.
+
+    Args:
+        box: int32 (N, 4), ``(y, x, h, w)`` inside the image; an empty one must be
+            ``(H, W, 0, 0)``.
+        size: int32 (2,), (H, W).
+    """
+    zeros = box[:, :2] * 0
+    return fn.cat(zeros, box[:, :2], zeros + size, box[:, 2:], axis=1)
+
+
+def paste(images: DataNode, others: DataNode, regions: Regions) -> DataNode:
+    """Returns the images with a box of the other images in them, byte for byte.
 
     Args:
         images, others: HWC, one size for the batch, uint8 or float32, on the same device.
-        box: int32 (4,), ``(y, x, h, w)`` inside the image; an empty one must be ``(H, W, 0, 0)``.
-        size: int32 (2,), (H, W).
     """
-    return fn.multi_paste(images, others, **_regions(box, size))
+    return fn.multi_paste(images, others, **regions.arguments())
 
 
 def paste_within(
-    images: DataNode, original: DataNode, partner: DataNode, box: DataNode, size: DataNode
+    images: DataNode, original: DataNode, partner: DataNode, regions: Regions
 ) -> DataNode:
-    """Returns image `original` of the batch with the box of image `partner` in it.
+    """Returns image `original` of the batch with a box of image `partner` in it.
 
     Every pixel is moved once, which `paste` with gathered images does not reach.
 
     Args:
         original, partner: int32 (), indices in the batch.
     """
-    return fn.multi_paste(images, in_ids=fn.stack(original, partner), **_regions(box, size))
+    return fn.multi_paste(images, in_ids=fn.stack(original, partner), **regions.arguments())
 
 
 def gather(images: DataNode, index: DataNode) -> DataNode:
@@ -53,10 +86,3 @@ def blend(images: DataNode, others: DataNode, lam: DataNode, dtype: str = "uint8
     """
     blended = lam * images + (1.0 - lam) * others
     return fn.cast(blended, dtype=types.UINT8) if dtype == "uint8" else blended
-
-
-def _regions(box: DataNode, size: DataNode) -> dict[str, DataNode]:
-    # Region 0 is the whole background; region 1, the patch, is pasted over it. (size * 0 and not
-    # a constant: a constant has the whole batch also where `box` is of a part of it.)
-    anchors = fn.stack(size * 0, box[:2])
-    return {"in_anchors": anchors, "out_anchors": anchors, "shapes": fn.stack(size, box[2:])}

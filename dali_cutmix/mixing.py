@@ -11,7 +11,7 @@ from nvidia.dali.data_node import DataNode
 
 from dali_cutmix import boxes, checks, compositing, sampling, targets
 from dali_cutmix.config import MixConfig, checked_choice, checked_int
-from dali_cutmix.sampling import MixParams
+from dali_cutmix.sampling import Draws, MixParams
 
 __all__ = ["Mixed", "cutmix", "mix", "mixup"]
 
@@ -91,13 +91,15 @@ def mix(
     """
     num_classes, batch_size = _checked(images, labels, cfg, partners, enabled)
     checked_choice("dtype", dtype, ("uint8", "float32"))
+    if not isinstance(keep_order, bool):
+        raise TypeError(f"`keep_order` must be a bool, got {keep_order!r}.")
     images, shape = checks.hwc(images, dtype)
     size = shape[:2]
     others = None
     if partners is not None:
         others = checks.same_shape(*checks.hwc(partners[0], dtype), shape)
     if params is None:
-        params = sampling.sample(
+        drawn = sampling.draw(
             cfg,
             batch_size,
             _mix_seed(seed),
@@ -105,13 +107,18 @@ def mix(
             enabled=None if enabled is None else checks.switch(enabled),
             own_partners=partners is None,
         )
+        cuts, always_blended = cfg.cutmix_alpha > 0, drawn.blended is None
+        params, regions = _resolved_draws(drawn, cfg, size)
         uniform = cfg.mode == "batch"
     else:
         _check_params(params, cfg, partners, enabled, seed, keep_order)
+        cuts, always_blended = (
+            params.box is not None or cfg.cutmix_alpha > 0,
+            params.blended is None,
+        )
+        params, regions = _resolved_params(params, cfg, size)
         uniform = False
-    cuts = params.box is not None or cfg.cutmix_alpha > 0
-    always_blended = not cuts and params.blended is None
-    params = _resolved(params, cfg, size)
+    always_blended = always_blended and not cuts
 
     label_a, label_b = _labels_of_both(labels, partners, params, cfg, num_classes)
     on_gpu = images.device == "gpu"
@@ -134,7 +141,8 @@ def mix(
         originals = _originals(images, params)
         mixed = compositing.blend(originals, _others(images, others, params), lam, dtype)
     else:
-        mixed = _composited(images, others, lam, params, size, dtype, cuts=cuts, uniform=uniform)
+        cut = regions if cuts else None
+        mixed = _composited(images, others, lam, params, cut, dtype, uniform=uniform)
     return Mixed(mixed, target, params)
 
 
@@ -190,28 +198,86 @@ def mixup(
     return mix(images, labels, cfg, seed=seed)
 
 
-def _resolved(params: MixParams, cfg: MixConfig, size: DataNode) -> MixParams:
-    """Returns the parameters with the box, and lam as the label shall have it (float32)."""
-    lam, box, blended = params.lam, params.box, params.blended
-    if box is None and not cfg.cutmix_alpha:
-        box = fn.cat(size, size * 0)
-        if blended is None:
+def _resolved_draws(
+    drawn: Draws, cfg: MixConfig, size: DataNode
+) -> tuple[MixParams, compositing.Regions]:
+    """Returns `_resolved` of draws in a table, for each sample."""
+    hw = drawn.table.of_first(size)
+    lam, box = _resolved(drawn.lam, drawn.position, drawn.sides, drawn.blended, cfg, hw)
+    columns = [compositing.region_columns(box, hw), fn.reinterpret(lam, dtype=types.INT32)]
+    if drawn.blended is not None:
+        columns.append(fn.cast(drawn.blended, dtype=types.INT32))
+    row = drawn.table.rows(fn.cat(*columns, axis=1))
+    regions = compositing.Regions(row[:4], row[4:8])
+    blended = None if drawn.blended is None else row[9] != 0
+    if not cfg.cutmix_alpha and blended is None:
+        blended = fn.ones(shape=[], dtype=types.BOOL)
+    lam = fn.reinterpret(row[8], dtype=types.FLOAT)
+    params = MixParams(
+        lam=lam,
+        partner=drawn.partner,
+        blended=blended,
+        box=regions.box(),
+        original=drawn.original,
+    )
+    return params, regions
+
+
+def _resolved_params(
+    params: MixParams, cfg: MixConfig, size: DataNode
+) -> tuple[MixParams, compositing.Regions]:
+    """Returns `_resolved` of parameters that were given, each sample a table of one row."""
+
+    def row(x: DataNode | None, columns: int) -> DataNode | None:
+        return None if x is None else fn.reshape(x, shape=[1, columns])
+
+    box, lam, blended = params.box, params.lam, params.blended
+    if box is None:
+        lam, boxes_ = _resolved(
+            row(lam, 1), row(params.position, 2), row(params.sides, 2), row(blended, 1), cfg, size
+        )
+        lam, box = fn.reshape(lam, shape=[]), fn.reshape(boxes_, shape=[4])
+        if not cfg.cutmix_alpha and blended is None:
             blended = fn.ones(shape=[], dtype=types.BOOL)
-    elif box is None:
-        cut_lam = lam if blended is None else lam + blended * (1.0 - lam)
-        box = _box(cut_lam, params, cfg, size)
-        if cfg.correct_lam:
-            corrected = boxes.corrected_lam(box, size)
-            lam = corrected if blended is None else corrected - blended * (1.0 - lam)
-    return params._replace(box=box, lam=fn.cast(lam, dtype=types.FLOAT), blended=blended)
+    columns = compositing.region_columns(row(box, 4), size)
+    regions = compositing.Regions(columns[0, :4], columns[0, 4:])
+    lam = fn.cast(lam, dtype=types.FLOAT)
+    final = params._replace(lam=lam, position=None, sides=None, blended=blended, box=box)
+    return final, regions
 
 
-def _box(lam: DataNode, params: MixParams, cfg: MixConfig, size: DataNode) -> DataNode:
+def _resolved(
+    lam: DataNode,
+    position: DataNode | None,
+    sides: DataNode | None,
+    blended: DataNode | None,
+    cfg: MixConfig,
+    size: DataNode,
+) -> tuple[DataNode, DataNode]:
+    """Returns lam as the label shall have it, float32 (N, 1), and boxes, int32 (N, 4)."""
+    if not cfg.cutmix_alpha:
+        box = fn.cat(size, size * 0)
+        return fn.cast(lam, dtype=types.FLOAT), box + fn.cast(lam * 0.0, dtype=types.INT32)
+    cut_lam = lam if blended is None else lam + blended * (1.0 - lam)
+    box = _box(cut_lam, position, sides, cfg, size)
+    if cfg.correct_lam:
+        corrected = boxes.corrected_lam(box, size)
+        lam = corrected if blended is None else corrected - blended * (1.0 - lam)
+    return fn.cast(lam, dtype=types.FLOAT), box
+
+
+def _box(
+    lam: DataNode,
+    position: DataNode | None,
+    sides: DataNode | None,
+    cfg: MixConfig,
+    size: DataNode,
+) -> DataNode:
     if cfg.minmax is not None:
-        return boxes.between(lam, params.sides, params.position, size, cfg.minmax)
+        return boxes.between(lam, sides, position, size, cfg.minmax)
     if cfg.box == "inside":
-        return boxes.inside(lam, params.position, size)
-    return boxes.around(lam, params.position, size, odd=cfg.box == "timm")
+        return boxes.inside(lam, position, size)
+    return boxes.around(lam, position, size, odd=cfg.box == "timm")
 
 
 def _composited(
@@ -219,39 +285,37 @@ def _composited(
     others: DataNode | None,
     lam: DataNode,
     params: MixParams,
-    size: DataNode,
+    regions: compositing.Regions | None,
     dtype: str,
     *,
-    cuts: bool,
     uniform: bool,
 ) -> DataNode:
     """Returns the mixed images. A sample that is blended has an empty box.
 
     Args:
-        cuts: there may be boxes that are not empty.
+        regions: what is pasted; None where nothing is.
         uniform: all samples of a batch are blended, or none.
     """
     blended = params.blended
     if blended is None:
-        return _cut(images, others, params, size)
+        return _cut(images, others, params, regions)
 
     # Batches are split and merged by reference, without a copy.
     def split(x: DataNode | None) -> tuple[DataNode | None, DataNode | None]:
         return (None, None) if x is None else tuple(fn._conditional.split(x, predicate=blended))
 
-    def unblended(images: Any, others: Any, params: MixParams, size: Any) -> DataNode:
-        return _cut(images, others, params, size) if cuts else _originals(images, params)
+    def split_all(nodes: Any) -> tuple[Any, Any]:
+        parts = [split(x) for x in nodes]
+        return type(nodes)(*(p[0] for p in parts)), type(nodes)(*(p[1] for p in parts))
 
     if uniform:  # the method that was not chosen gets an empty batch
-        parts = [split(x) for x in (images, others, lam, size, *params)]
-        (images, others, lam, _, *b), (cut_images, cut_others, _, cut_size, *c) = zip(
-            *parts, strict=True
-        )
-        cut = unblended(cut_images, cut_others, MixParams(*c), cut_size)
-        params = MixParams(*b)
+        (images, cut_images), (others, cut_others), (lam, _) = map(split, (images, others, lam))
+        params, cut_params = split_all(params)
+        cut_regions = None if regions is None else split_all(regions)[1]
+        cut = _cut(cut_images, cut_others, cut_params, cut_regions)
         originals, others = _originals(images, params), _others(images, others, params)
     else:
-        all_cut = unblended(images, others, params, size)
+        all_cut = _cut(images, others, params, regions)
         (originals, cut), (others, _), (lam, _) = (
             split(x) for x in (all_cut, _others(images, others, params), lam)
         )
@@ -259,10 +323,17 @@ def _composited(
     return fn._conditional.merge(blend, cut, predicate=blended)
 
 
-def _cut(images: DataNode, others: DataNode | None, params: MixParams, size: DataNode) -> DataNode:
+def _cut(
+    images: DataNode,
+    others: DataNode | None,
+    params: MixParams,
+    regions: compositing.Regions | None,
+) -> DataNode:
+    if regions is None:
+        return _originals(images, params)
     if params.original is not None:
-        return compositing.paste_within(images, params.original, params.partner, params.box, size)
-    return compositing.paste(images, _others(images, others, params), params.box, size)
+        return compositing.paste_within(images, params.original, params.partner, regions)
+    return compositing.paste(images, _others(images, others, params), regions)
 
 
 def _originals(images: DataNode, params: MixParams) -> DataNode:

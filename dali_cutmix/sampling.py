@@ -8,15 +8,16 @@ makes their draws alike, and DALI's automatic seeds change when an output is add
 from __future__ import annotations
 
 import zlib
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from nvidia.dali import fn, types
 from nvidia.dali.data_node import DataNode
 
 from dali_cutmix.config import MixConfig
+from dali_cutmix.table import Table, of_first
 
-__all__ = ["MixParams", "op_seed", "sample"]
+__all__ = ["Draws", "MixParams", "draw", "op_seed", "sample"]
 
 
 class MixParams(NamedTuple):
@@ -33,8 +34,9 @@ class MixParams(NamedTuple):
             partners are a second batch.
         position: float64 (2,) in [0, 1): place of the box in (y, x). For the boxes around a centre
             that is floor(position * S), for those inside the image the first pixel is
-            floor(position * (S - side + 1)).
-        sides: float64 (2,) in [0, 1): (h, w) between the bounds of ``minmax``; else None.
+            floor(position * (S - side + 1)). None once final.
+        sides: float64 (2,) in [0, 1): (h, w) between the bounds of ``minmax``; else, and once
+            final, None.
         blended: bool (): MixUp, no box. None in final params: nobody; as drawn: all or nobody,
             whichever method the configuration has.
         box: int32 (4,), ``(y, x, h, w)`` in pixels, clipped to the image. An empty one is
@@ -52,7 +54,55 @@ class MixParams(NamedTuple):
     original: DataNode | None = None
 
 
-def sample(
+class Draws(NamedTuple):
+    """The draws of `draw`: what `MixParams` has a sample, here a row of a table, see `Table`.
+
+    Fields:
+        table: whose rows the others are; with ``mode="batch"`` it has one, for all samples.
+        lam: float64 (N, 1).
+        position, sides: float64 (N, 2).
+        blended: bool (N, 1).
+        partner, original: int32 (), for each sample; not in the table.
+    """
+
+    table: Table
+    lam: DataNode
+    position: DataNode | None
+    sides: DataNode | None
+    blended: DataNode | None
+    partner: DataNode | None
+    original: DataNode | None
+
+    def for_each_sample(self) -> MixParams:
+        """Returns the draws a sample."""
+
+        def doubles(x: DataNode | None, shape: list[int]) -> DataNode | None:
+            if x is None:
+                return None
+            bits = self.table.rows(fn.reinterpret(x, dtype=types.INT32))
+            return fn.reinterpret(bits, dtype=types.FLOAT64, shape=shape)
+
+        blended = self.blended
+        if blended is not None:
+            blended = (
+                fn.reshape(self.table.rows(fn.cast(blended, dtype=types.INT32)), shape=[]) != 0
+            )
+        return MixParams(
+            lam=doubles(self.lam, []),
+            partner=self.partner,
+            position=doubles(self.position, [2]),
+            sides=doubles(self.sides, [2]),
+            blended=blended,
+            original=self.original,
+        )
+
+
+def sample(cfg: MixConfig, batch_size: int, seed: int, **options: Any) -> MixParams:
+    """Returns the draws for one batch, for each sample; for the arguments see `draw`."""
+    return draw(cfg, batch_size, seed, **options).for_each_sample()
+
+
+def draw(
     cfg: MixConfig,
     batch_size: int,
     seed: int,
@@ -60,8 +110,8 @@ def sample(
     keep_order: bool = True,
     enabled: DataNode | None = None,
     own_partners: bool = True,
-) -> MixParams:
-    """Returns the draws for one batch.
+) -> Draws:
+    """Returns the draws for one batch, in a table.
 
     Args:
         cfg: what to draw.
@@ -73,41 +123,35 @@ def sample(
         enabled: bool (), the same for the whole batch: where it is False nothing is mixed.
         own_partners: with ``False`` no partners are drawn.
     """
-    mixed = enabled
+    # Any permutation will do: the rows are drawn alike. MixUp alone gains nothing by the shuffle.
+    order = fn.batch_permutation(seed=op_seed(seed, "order"))
+    original = order if own_partners and not keep_order and cfg.cutmix_alpha > 0 else None
+    partner = _partner(cfg, batch_size, seed, original) if own_partners else None
+    if cfg.mode == "pair":
+        row = by_place(order, [min(i, batch_size - 1 - i) for i in range(batch_size)])
+        table = Table(order, row, batch_size)
+    else:
+        table = Table(order, order, batch_size if cfg.mode == "elem" else 1)
+
+    mixed = None if enabled is None else table.of_first(enabled)
     if cfg.prob < 1:
-        drawn = _coin(cfg.prob, op_seed(seed, "apply"))
-        mixed = drawn if enabled is None else drawn & enabled
+        drawn = _coin(cfg.prob, op_seed(seed, "apply"), table)
+        mixed = drawn if mixed is None else drawn & mixed
     both = cfg.cutmix_alpha > 0 and cfg.mixup_alpha > 0
-    blend = _coin(1 - cfg.switch_prob, op_seed(seed, "switch")) if both else None
-    lam = _lam(cfg, seed, blend)
+    blend = _coin(1 - cfg.switch_prob, op_seed(seed, "switch"), table) if both else None
+    lam = _lam(cfg, seed, blend, table)
     if mixed is not None:
         lam = 1.0 - mixed * (1.0 - lam)
     blended = position = sides = None
     if both:
         blended = blend if mixed is None else blend & mixed
-    elif cfg.mixup_alpha > 0:
-        blended = mixed
+    elif cfg.mixup_alpha > 0 and mixed is not None:
+        blended = mixed & (lam <= 1.0)  # one for each row
     if cfg.cutmix_alpha > 0:
-        position = _uniform_pair(op_seed(seed, "position"))
+        position = _uniform_pair(op_seed(seed, "position"), table)
     if cfg.minmax is not None:
-        sides = _uniform_pair(op_seed(seed, "sides"))
-
-    def shared(x: DataNode | None) -> DataNode | None:
-        """Makes a draw the same for those who share one."""
-        if x is None or cfg.mode == "elem":
-            return x
-        if cfg.mode == "batch":
-            return _of_first(x)
-        return by_place(x, [min(i, batch_size - 1 - i) for i in range(batch_size)])
-
-    partner = original = None
-    if own_partners:
-        if not keep_order and cfg.cutmix_alpha > 0:  # MixUp alone would gain nothing
-            original = fn.batch_permutation(seed=op_seed(seed, "order"))
-        partner = _partner(cfg, batch_size, seed, original)
-    return MixParams(
-        shared(lam), partner, shared(position), shared(sides), shared(blended), original=original
-    )
+        sides = _uniform_pair(op_seed(seed, "sides"), table)
+    return Draws(table, lam, position, sides, blended, partner, original)
 
 
 def op_seed(seed: int, *path: str | int) -> int:
@@ -128,36 +172,31 @@ def by_place(x: DataNode, places: list[int]) -> DataNode:
     return fn.permute_batch(x, indices=places)
 
 
-def _lam(cfg: MixConfig, seed: int, blend: DataNode | None) -> DataNode:
+def _lam(cfg: MixConfig, seed: int, blend: DataNode | None, table: Table) -> DataNode:
     """Returns lam by the method that each sample has if it is mixed."""
     mixup_lam = cut_lam = None
     if cfg.mixup_alpha > 0:
-        mixup_lam = _beta(cfg.mixup_alpha, op_seed(seed, "mixup lam"))
+        mixup_lam = _beta(cfg.mixup_alpha, op_seed(seed, "mixup lam"), table)
     if cfg.minmax is not None:  # sides are drawn instead; lam will be that of the box
-        cut_lam = fn.zeros(shape=[], dtype=types.FLOAT64)
+        cut_lam = fn.cast(table.zeros(1), dtype=types.FLOAT64)
     elif cfg.cutmix_alpha > 0:
-        cut_lam = _beta(cfg.cutmix_alpha, op_seed(seed, "cutmix lam"))
+        cut_lam = _beta(cfg.cutmix_alpha, op_seed(seed, "cutmix lam"), table)
     if blend is None:
         return cut_lam if mixup_lam is None else mixup_lam
     return mixup_lam * blend + cut_lam * (blend ^ True)
 
 
-def _coin(probability: float, seed: int) -> DataNode:
-    return fn.random.coin_flip(probability=probability, dtype=types.BOOL, seed=seed)
+def _coin(probability: float, seed: int, table: Table) -> DataNode:
+    return fn.random.coin_flip(table.zeros(1), probability=probability, dtype=types.BOOL, seed=seed)
 
 
-def _beta(alpha: float, seed: int) -> DataNode:
+def _beta(alpha: float, seed: int, table: Table) -> DataNode:
     # In float64: in float32 a small alpha gives exact zeros and ones.
-    return fn.random.beta(alpha=alpha, beta=alpha, dtype=types.FLOAT64, seed=seed)
+    return fn.random.beta(table.zeros(1), alpha=alpha, beta=alpha, dtype=types.FLOAT64, seed=seed)
 
 
-def _uniform_pair(seed: int) -> DataNode:
-    return fn.random.uniform(range=[0.0, 1.0], shape=[2], dtype=types.FLOAT64, seed=seed)
-
-
-def _of_first(x: DataNode) -> DataNode:
-    """Returns the first sample's value for every sample, whatever the batch size."""
-    return fn.permute_batch(x, indices=fn.zeros(shape=[], dtype=types.INT32))
+def _uniform_pair(seed: int, table: Table) -> DataNode:
+    return fn.random.uniform(table.zeros(2), range=[0.0, 1.0], dtype=types.FLOAT64, seed=seed)
 
 
 def _partner(cfg: MixConfig, batch_size: int, seed: int, original: DataNode | None) -> DataNode:
@@ -168,9 +207,8 @@ def _partner(cfg: MixConfig, batch_size: int, seed: int, original: DataNode | No
     partner = fn.batch_permutation(
         no_fixed_points=cfg.partner == "derangement", seed=op_seed(seed, "partner")
     )
-    if original is None:
-        return partner
-    # original o partner: who was paired by place is still paired, after the shuffle.
+    if original is None or cfg.partner == "permutation":
+        return partner  # two permutations drawn apart need no composition
     return fn.permute_batch(original, indices=partner)
 
 
@@ -181,7 +219,7 @@ def _own_place(batch_size: int, seed: int) -> DataNode:
     0, 1, 1, 1, … the bits of 0, 1, 2, … are picked by place.
     """
     distinct = fn.batch_permutation(seed=seed)
-    not_first = fn.cast(distinct != _of_first(distinct), dtype=types.INT32)
+    not_first = fn.cast(distinct != of_first(distinct, distinct * 0), dtype=types.INT32)
     bits = range((batch_size - 1).bit_length())
     picked = [by_place(not_first, [i >> bit & 1 for i in range(batch_size)]) for bit in bits]
     place = not_first * 0

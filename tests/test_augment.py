@@ -1019,5 +1019,5 @@ def test_numbers_that_float32_cannot_tell_apart_work(photos: str, options: Any) 
 
 def test_a_graph_too_deep_for_dali_is_refused_by_name(photos: str) -> None:
     deep = [policies.RandAugment(num_layers=16)] * 3
-    with pytest.raises(ValueError, match="`augment`, or a higher sys.setrecursionlimit"):
+    with pytest.raises(ValueError, match=r"`augment`, or a higher sys\.setrecursionlimit"):
         dcm.train_loader(photos, batch_size=8, size=16, device="cpu", augment=deep)

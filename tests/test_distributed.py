@@ -70,6 +70,7 @@ def test_every_rank_draws_its_own(ranks: list[dict[str, Any]]) -> None:
         [round(max(row.values()), 6) for epoch in rank["mixed"] for batch in epoch for row in batch]
         for rank in ranks
     ]
-    assert sum(a == b for a, b in zip(*shares, strict=True) if max(a, b) < 1) == 0
+    # Of 64 pairs; shares are of whole pixels, so that one or two may be equal by chance.
+    assert sum(a == b for a, b in zip(*shares, strict=True) if max(a, b) < 1) <= 2
     orders = [images_of(rank["plain"][0]) for rank in ranks]
     assert orders[0] != orders[1]

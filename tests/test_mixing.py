@@ -413,6 +413,7 @@ def build(batch_size: int = 16, cfg: Any = None, **options: Any) -> None:
         ({"images": np.zeros(3)}, TypeError, "`images` must be a DataNode of a pipeline, got nda"),
         ({"labels": 3}, TypeError, "`labels` must be a DataNode of a pipeline, got int"),
         ({"params": "x"}, TypeError, "`params` must be MixParams with a box or a position"),
+        ({"keep_order": 1}, TypeError, "`keep_order` must be a bool, got 1"),
         ({"seed": -1}, ValueError, "`seed` must be at least 0, got -1"),
         ({"seed": 1.5}, TypeError, "`seed` must be an int, got 1.5"),
         ({"dtype": "float16"}, ValueError, '`dtype` must be one of "uint8", "float32"'),

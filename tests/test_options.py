@@ -644,6 +644,12 @@ def checked_images(images: torch.Tensor, count: int, given_: Options, size: Any)
     assert images.is_contiguous(memory_format=torch.channels_last) or not nhwc
 
 
+def of_shard(given_: Options, count: int = 20) -> int:
+    """How many of the images are those of the shard, where a wrong value was a right one."""
+    shard, shards = given_.get("shard_id") or 0, given_.get("num_shards") or 1
+    return int(count * (shard + 1) // shards - count * shard // shards)
+
+
 @sets(40)
 @given(drawn=st.data())
 def test_train_loader(data: dict[str, Any], drawn: st.DataObject) -> None:
@@ -663,7 +669,7 @@ def test_train_loader(data: dict[str, Any], drawn: st.DataObject) -> None:
         return
     with loader:
         count = int(given_["batch_size"])
-        assert len(loader) == 20 // count
+        assert len(loader) == of_shard(given_) // count
         images, targets = next(loader)
         checked_images(images, count, given_, given_["size"])
         parts = targets if isinstance(targets, tuple) else (targets,)
@@ -698,8 +704,8 @@ def test_val_loader(data: dict[str, Any], drawn: st.DataObject) -> None:
             assert labels.dtype == torch.int64
             assert 0 <= labels.min() <= labels.max() < 5
             seen += len(labels)
-        assert seen == 20
-        assert len(loader) == math.ceil(20 / given_["batch_size"])
+        assert seen == of_shard(given_)
+        assert len(loader) == math.ceil(seen / given_["batch_size"])
 
 
 @pipeline_def
@@ -707,7 +713,9 @@ def own_pipeline(root: str, cfg: Any = None, pad: bool = True, second: bool = Fa
     encoded, labels = fn.readers.file(file_root=root, pad_last_batch=pad, name="first")
     images = fn.resize(imagenet.decode(encoded, "cpu"), size=(6, 9))
     if second:
-        images = fn.cast_like(images + fn.readers.file(file_root=root, name="second")[1] * 0, images)
+        images = fn.cast_like(
+            images + fn.readers.file(file_root=root, name="second")[1] * 0, images
+        )
     if cfg is None:
         return images, fn.cast(fn.reshape(labels, shape=[]), dtype=types.INT64)
     mixed = dcm.mix(images, labels, cfg)

@@ -69,11 +69,11 @@ def test_every_random_operator_has_a_seed_of_its_own(
 
 
 def test_the_pixels_are_composited_in_one_pass(photos: str) -> None:
-    # One MultiPaste, and no gathered copy of the images: what is permuted are the two labels
-    # and the partners.
+    # One MultiPaste, and no gathered copy of the images: what is permuted are the two labels and,
+    # for the table of the draws, who is the first sample, and the table.
     names = serialised_operators(train(photos))
     assert names.count("MultiPaste") == 1
-    assert names.count("PermuteBatch") == 3
+    assert names.count("PermuteBatch") == 4
 
 
 def test_the_validation_graph_has_no_mixing(photos: str) -> None:

@@ -64,7 +64,8 @@ def test_centres_are_uniform_over_the_pixels() -> None:
     def pipe() -> Any:
         position = dcm.sampling.sample(dcm.MixConfig(num_classes=2), n, 3).position
         hw = types.Constant(np.array(size, np.int32))
-        return dcm.boxes.around(fn.constant(fdata=[1 - 0.0625], shape=[]), position, hw)
+        lam = fn.constant(fdata=[1 - 0.0625], shape=[1, 1])
+        return dcm.boxes.around(lam, fn.reshape(position, shape=[1, 2]), hw)[0]
 
     ((box,),) = graphs.run(pipe())
     for axis, side in enumerate(size):

@@ -15,7 +15,8 @@ ALLOWED: dict[str, set[str]] = {
     "checks": set(),
     "targets": set(),
     "compositing": set(),
-    "sampling": {"config"},
+    "table": set(),
+    "sampling": {"config", "table"},
     "mixing": {"boxes", "checks", "compositing", "config", "sampling", "targets"},
 }
 
