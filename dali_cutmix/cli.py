@@ -32,8 +32,9 @@ from rich.table import Table
 
 import dali_cutmix as dcm
 from dali_cutmix import demo, folders, recipes, sources, survey
+from dali_cutmix.bench import command as bench
 from dali_cutmix.damage import MAX_PIXELS
-from dali_cutmix.files import write_whole
+from dali_cutmix.files import check_writable, write_whole
 from dali_cutmix.image_loaders import device_id
 
 __all__ = ["main"]
@@ -43,7 +44,7 @@ _SHOWN = 20  # findings of a kind
 
 def main(argv: list[str] | None = None) -> int:
     """Runs the command and returns its exit status: 0, 1 for an error, 2 for wrong usage."""
-    args = _parser().parse_args(argv)
+    args = _parser().parse_args(bench.with_kind(sys.argv[1:] if argv is None else argv))
     try:
         return int(args.run(args))
     except KeyboardInterrupt:
@@ -160,7 +161,7 @@ def run_check(args: argparse.Namespace) -> int:
     """Looks at every sample of a data set; returns 3 where some have a problem."""
     for name in ("report", "write_list"):
         if getattr(args, name) is not None:
-            _writable_text(f"--{name.replace('_', '-')}", getattr(args, name))
+            check_writable(f"--{name.replace('_', '-')}", getattr(args, name))
     console = Console(stderr=True, highlight=False)
     given = args.source if len(args.source) > 1 else args.source[0]
     source = sources.unchecked_source(
@@ -357,6 +358,7 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("source", metavar="SOURCE", nargs="+", help=help_text)
     command.add_argument("--out", metavar="DIR", help="folder for them (default: beside the data)")
     command.add_argument("--json", action="store_true", help="report as JSON on stdout")
+    bench.add_parser(commands)
     return parser
 
 
@@ -442,23 +444,12 @@ def _save(picture: Image.Image, path: str) -> None:
     write_whole(path, encoded.getvalue())
 
 
-def _writable_text(option: str, path: str) -> None:
-    """Fails now rather than after the run if the file cannot be written."""
-    folder = os.path.dirname(path) or "."
-    if os.path.isdir(path):
-        raise IsADirectoryError(f"`{option}` must be a file, got the folder {path!r}.")
-    if not os.path.isdir(folder):
-        raise FileNotFoundError(f"`{option}` must be in an existing folder, got {path!r}.")
-    if not os.access(folder, os.W_OK):
-        raise PermissionError(f"`{option}` must be in a writable folder, got {path!r}.")
-
-
 def _writable(path: str) -> None:
     """Fails now rather than after the run if the picture cannot be written."""
     extension = os.path.splitext(path)[1].lower()
     if Image.registered_extensions().get(extension) not in {"PNG", "JPEG", "WEBP", "BMP", "TIFF"}:
         raise ValueError(f"`--out` must end in .png, .jpg or another picture format, got {path!r}.")
-    _writable_text("--out", path)
+    check_writable("--out", path)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 
-__all__ = ["write_whole"]
+__all__ = ["check_writable", "write_whole"]
 
 
 def write_whole(path: str, content: bytes) -> None:
@@ -28,3 +28,14 @@ def write_whole(path: str, content: bytes) -> None:
     finally:
         if os.path.exists(part):
             os.unlink(part)
+
+
+def check_writable(option: str, path: str) -> None:
+    """Raises OSError now rather than after a run if the file cannot be written."""
+    folder = os.path.dirname(path) or "."
+    if os.path.isdir(path):
+        raise IsADirectoryError(f"`{option}` must be a file, got the folder {path!r}.")
+    if not os.path.isdir(folder):
+        raise FileNotFoundError(f"`{option}` must be in an existing folder, got {path!r}.")
+    if not os.access(folder, os.W_OK):
+        raise PermissionError(f"`{option}` must be in a writable folder, got {path!r}.")

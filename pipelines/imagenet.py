@@ -28,7 +28,9 @@ from dali_cutmix.recipes import IMAGENET_MEAN, IMAGENET_STD
 from dali_cutmix.sampling import by_place, op_seed
 from dali_cutmix.sources import Source, find_source
 
-__all__ = ["IMAGENET_MEAN", "IMAGENET_STD", "decode", "train", "val"]
+__all__ = ["IMAGENET_MEAN", "IMAGENET_STD", "Stage", "decode", "train", "val"]
+
+Stage = Literal["read", "decode", "augment", "mix", "normalise"]
 
 INTERPOLATION = {"bilinear": types.INTERP_LINEAR, "bicubic": types.INTERP_CUBIC}
 DTYPE = {"float32": types.FLOAT, "float16": types.FLOAT16}
@@ -61,12 +63,14 @@ def train(
     hw_decoder_load: float = 0.65,
     with_params: bool = False,
     mixing: Callable[[], Any] | None = None,
+    until: Stage | None = None,
 ) -> tuple[DataNode, ...]:
     """Returns normalised images and their targets; for the arguments see `train_loader`.
 
     Crop, flip and mix have seeds of their own, made from the pipeline's seed and the shard.
     ``with_params`` adds what was mixed, a sample: lam, box, label and partner's label. `mixing`
     is asked for every batch whether it is to be mixed, see `Loader`; without it nothing is fed.
+    `until` ends the graph after a stage, for profiles: images, or their files, and labels.
     """
     seed = Pipeline.current().seed or 0
     encoded, labels = read(
@@ -75,20 +79,27 @@ def train(
     if repeats > 1:  # before decoding: what is read is reused, and decoded and cropped anew
         places = [i // repeats for i in range(Pipeline.current().max_batch_size)]
         encoded, labels = by_place(encoded, places), by_place(labels, places)
-    images = _random_resized_crop(
+    if until == "read":
+        return encoded, labels
+    images = _random_crop(
         encoded,
         device,
         hw_decoder_load,
-        size=size,
         area=area,
         ratio=ratio,
+        seed=op_seed(seed, "crop", shard_id),
+    )
+    if until == "decode":
+        return images, labels
+    images = fn.resize(
+        images,
+        size=size,
         interp_type=_drawn_interpolation(interpolation, op_seed(seed, "interpolation", shard_id)),
         antialias=antialias,
-        seed=op_seed(seed, "crop", shard_id),
     )
     mirror = fn.random.coin_flip(probability=hflip, seed=op_seed(seed, "flip", shard_id))
     colors = {"mean": mean, "std": std}
-    if mix is None and not augment and erase is None:
+    if mix is None and not augment and erase is None and until is None:
         images = _normalise(images, dtype=dtype, layout=layout, mirror=mirror, **colors)
         return images, _index(labels, device, num_classes)
 
@@ -102,11 +113,15 @@ def train(
             shard_id=shard_id,
             fill=[round(255 * m) for m in mean],
         )
+    if until == "augment":
+        return images, labels
     floats = erase is not None and not erase_after_mix  # are mixed, else bytes
     mixed = None
     if mix is not None and not floats:
         mixed = _mixed(images, labels, mix, mixing, op_seed(seed, shard_id), "uint8")
         images = mixed.images
+    if until == "mix" and not floats:
+        return images, *(() if mixed is None else _targets(mixed))
     if erase is None:
         images = _normalise(images, dtype=dtype, layout=layout, **colors)
     else:
@@ -114,6 +129,8 @@ def train(
         images = erasing.erase(
             images, erase, size=size, seed=op_seed(seed, "erase"), shard_id=shard_id
         )
+    if until == "normalise" and floats:
+        return images, labels
     if mix is not None and floats:
         mixed = _mixed(images, labels, mix, mixing, op_seed(seed, shard_id), "float32")
         images = mixed.images
@@ -121,8 +138,7 @@ def train(
         images = _as_asked(images, dtype, layout)
     if mixed is None:
         return images, _index(labels, device, num_classes)
-    targets = mixed.targets if isinstance(mixed.targets, tuple) else (mixed.targets,)
-    return (images, *targets, *(_what_was_mixed(mixed, labels) if with_params else ()))
+    return (images, *_targets(mixed), *(_what_was_mixed(mixed, labels) if with_params else ()))
 
 
 @pipeline_def
@@ -202,21 +218,19 @@ def _found(source: Source | str) -> Source:
     return source if isinstance(source, Source) else find_source(source)
 
 
-def _random_resized_crop(
+def _random_crop(
     encoded: DataNode,
     device: str,
     hw_decoder_load: float,
     *,
-    size: tuple[int, int],
     area: Sequence[float],
     ratio: Sequence[float],
     seed: int,
-    **resize: Any,
 ) -> DataNode:
-    """Returns a random part of each image, resized: uint8 HWC, of one size.
+    """Returns a random part of each image: uint8 HWC.
 
-    Cropped first and resized then, as torchvision does it. fn.random_resized_crop lets the filter
-    see pixels outside the crop.
+    To be resized afterwards, as torchvision does it. fn.random_resized_crop lets the filter see
+    pixels outside the crop.
     """
     start, shape = fn.random_crop_generator(
         fn.peek_image_shape(encoded),
@@ -227,10 +241,8 @@ def _random_resized_crop(
     )
     if device == "gpu":
         images = decode(encoded, device, hw_decoder_load)
-        images = fn.slice(images, start=start, shape=shape, axes=[0, 1])
-    else:
-        images = fn.decoders.image_slice(encoded, start, shape, axes=[0, 1])
-    return fn.resize(images, size=size, **resize)
+        return fn.slice(images, start=start, shape=shape, axes=[0, 1])
+    return fn.decoders.image_slice(encoded, start, shape, axes=[0, 1])
 
 
 def _drawn_interpolation(interpolation: str, seed: int) -> Any:
@@ -287,6 +299,10 @@ def _index(labels: DataNode, device: str, num_classes: int | None = None) -> Dat
         labels = checks.class_index(labels, num_classes)
     labels = fn.cast(fn.reshape(labels, shape=[]), dtype=types.INT64)
     return labels.gpu() if device == "gpu" else labels
+
+
+def _targets(mixed: Mixed) -> tuple[DataNode, ...]:
+    return mixed.targets if isinstance(mixed.targets, tuple) else (mixed.targets,)
 
 
 def _what_was_mixed(mixed: Mixed, labels: DataNode) -> tuple[DataNode, ...]:

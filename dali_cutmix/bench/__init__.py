@@ -1,0 +1,1 @@
+"""Benchmarks of input pipelines: ``dali-cutmix bench``."""

@@ -1,0 +1,270 @@
+"""What mixing alone costs, on batches that are already there, in the graph and in torch."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib import import_module
+from importlib.util import find_spec
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from nvidia.dali import fn, pipeline_def
+
+from dali_cutmix import sampling, targets
+from dali_cutmix.bench.peers import import_torchvision
+from dali_cutmix.bench.results import Result, Row, in_turn
+from dali_cutmix.checks import class_index
+from dali_cutmix.config import MixConfig
+from dali_cutmix.mixing import mix
+
+__all__ = ["Work", "row_names", "run"]
+
+CONFIGS: dict[str, dict[str, Any]] = {
+    "CutMix, elem": {},
+    "CutMix, batch": {"mode": "batch"},
+    "CutMix, pair": {"mode": "pair", "partner": "flip"},
+    "MixUp, elem": {"cutmix_alpha": 0.0, "mixup_alpha": 0.8},
+    "MixUp, batch": {"cutmix_alpha": 0.0, "mixup_alpha": 0.8, "mode": "batch"},
+    "both, elem": {"mixup_alpha": 0.8},
+    "both, batch": {"mixup_alpha": 0.8, "mode": "batch"},
+}
+PARTS = ("draws and boxes", "soft labels")
+
+
+class Work(NamedTuple):
+    """The batch that is mixed."""
+
+    batch_size: int
+    size: int
+    num_classes: int
+    threads: int
+    device: str
+
+
+class Cost(NamedTuple):
+    """Of a batch, in ms: by the clock, of all threads, and of the GPU, where there is one."""
+
+    wall: float
+    cpu: float
+    gpu: float | None
+
+
+def row_names() -> list[str]:
+    """Returns who is measured, the installed and the absent."""
+    return [*PARTS, *CONFIGS, *(peer.name for peer in TORCH_PEERS)]
+
+
+def run(
+    work: Work, *, rounds: int, batches: int, result: Result, advance: Callable[[], None]
+) -> None:
+    """Measures the cost of mixing into `result`: groups ``"time"``, ``"CPU time"``, ``"GPU time"``.
+
+    In the graph it is the difference to the same graph without mixing, measured next to each
+    other. In torch it is the call.
+
+    Args:
+        batches: of each measurement.
+    """
+    torch.set_num_threads(work.threads)
+    walls = [Row("time", name, "ms") for name in row_names()]
+    cpus = {row.name: Row("CPU time", row.name, "ms") for row in walls}
+    gpus = {row.name: Row("GPU time", row.name, "ms") for row in walls}
+    result.rows += [*walls, *cpus.values(), *(gpus.values() if work.device == "gpu" else ())]
+    peers = {peer.name: peer for peer in TORCH_PEERS}
+    for row in walls:
+        needs = peers[row.name].needs if row.name in peers else ()
+        if absent := [name for name in needs if find_spec(name) is None]:
+            row.note = f"absent: needs {', '.join(absent)}"
+
+    def measure(row: Row) -> float:
+        if row.name in peers:
+            cost = _cost_of_calls(peers[row.name].make(work), batches, work)
+        else:
+            cost = _cost_in_a_graph(row.name, work, batches)
+        cpus[row.name].values.append(cost.cpu)
+        if cost.gpu is not None:
+            gpus[row.name].values.append(cost.gpu)
+        return cost.wall
+
+    try:
+        in_turn(walls, rounds, measure, advance)
+    finally:
+        for row in walls:
+            cpus[row.name].note = gpus[row.name].note = row.note
+
+
+def _cost_in_a_graph(name: str, work: Work, batches: int) -> Cost:
+    costs = []
+    for what in (name, None):
+        pipeline = _graph(
+            work,
+            what,
+            batch_size=work.batch_size,
+            num_threads=work.threads,
+            device_id=0 if work.device == "gpu" else None,
+            seed=1,
+        )
+        pipeline.build()
+        costs.append(_cost_of_calls(pipeline.run, batches, work))
+        del pipeline
+    mixed, plain = costs
+    gpu = None if mixed.gpu is None or plain.gpu is None else mixed.gpu - plain.gpu
+    return Cost(mixed.wall - plain.wall, mixed.cpu - plain.cpu, gpu)
+
+
+@pipeline_def
+def _graph(work: Work, what: str | None) -> Any:
+    images, labels = _batch(work)
+    samples = list(images)
+    fed = fn.external_source(
+        source=lambda: samples, batch=True, layout="HWC", no_copy=True, device="cpu"
+    )
+    numbers = [np.array([label], np.int32) for label in labels]
+    known = fn.external_source(source=lambda: numbers, batch=True, no_copy=True)
+    if work.device == "gpu":
+        on_gpu = [torch.from_numpy(image).cuda() for image in samples]
+        fed = fn.external_source(
+            source=lambda: on_gpu, batch=True, layout="HWC", no_copy=True, device="gpu"
+        )
+    if what is None:
+        return fed, known
+    cfg = MixConfig(num_classes=work.num_classes, **CONFIGS.get(what, {}))
+    if what == "draws and boxes":
+        params = mix(fed, known, cfg, keep_order=False).params
+        return fed, known, params.lam, params.box, params.partner, params.original
+    if what == "soft labels":
+        return fed, known, _soft_labels(known, work)
+    mixed = mix(fed, known, cfg, keep_order=False)
+    return mixed.images, mixed.targets
+
+
+def _soft_labels(labels: Any, work: Work) -> Any:
+    """Returns the targets of mix() for a lam that is there."""
+    label = class_index(labels, work.num_classes)
+    order = sampling.by_place(label, [*range(1, work.batch_size), 0])
+    lam = fn.constant(fdata=[0.3], shape=[])
+    label_a = sampling.by_place(label, [*range(work.batch_size)])
+    if work.device == "gpu":
+        label_a, order, lam = label_a.gpu(), order.gpu(), lam.gpu()
+    return targets.soft_targets(label_a, order, lam, num_classes=work.num_classes)
+
+
+def _batch(work: Work) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    rng = np.random.default_rng(0)
+    shape = (work.batch_size, work.size, work.size, 3)
+    images = rng.integers(0, 256, shape, dtype=np.uint8)
+    return images, rng.integers(0, work.num_classes, work.batch_size)
+
+
+class TorchPeer(NamedTuple):
+    """Mixing in torch: `make` returns a call that mixes one batch, on the device."""
+
+    name: str
+    needs: tuple[str, ...]
+    make: Callable[[Work], Callable[[], Any]]
+
+
+def _torch_batch(work: Work, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
+    images, labels = _batch(work)
+    device = "cuda" if work.device == "gpu" else "cpu"
+    pixels = torch.from_numpy(images).permute(0, 3, 1, 2).contiguous().to(device, dtype)
+    return pixels, torch.from_numpy(labels).to(device)
+
+
+def _timm(dtype: torch.dtype, **options: Any) -> Callable[[Work], Callable[[], Any]]:
+    def make(work: Work) -> Callable[[], Any]:
+        mixup = _imported("timm.data").Mixup(
+            **options, label_smoothing=0.0, num_classes=work.num_classes
+        )
+        images, labels = _torch_batch(work, dtype)
+        return lambda: mixup(images, labels)  # in place: what was mixed is mixed again
+
+    return make
+
+
+def _torchvision(name: str, dtype: torch.dtype) -> Callable[[Work], Callable[[], Any]]:
+    def make(work: Work) -> Callable[[], Any]:
+        transform = getattr(_imported("torchvision.transforms.v2"), name)
+        mixed = transform(num_classes=work.num_classes)
+        images, labels = _torch_batch(work, dtype)
+        return lambda: mixed(images, labels)
+
+    return make
+
+
+def _imported(name: str) -> Any:
+    """Returns a module that may import torchvision."""
+    if find_spec("torchvision") is not None:
+        import_torchvision()
+    return import_module(name)
+
+
+def _kornia(work: Work) -> Callable[[], Any]:
+    mixed = _imported("kornia.augmentation").RandomCutMixV2(data_keys=["input", "class"], p=1.0)
+    images, labels = _torch_batch(work, torch.float32)
+    return lambda: mixed(images / 255, labels)
+
+
+TORCH_PEERS = (
+    TorchPeer(
+        "timm Mixup, CutMix, elem, uint8",
+        ("timm",),
+        _timm(torch.uint8, mixup_alpha=0.0, cutmix_alpha=1.0, mode="elem"),
+    ),
+    TorchPeer(
+        "timm Mixup, CutMix, batch, uint8",
+        ("timm",),
+        _timm(torch.uint8, mixup_alpha=0.0, cutmix_alpha=1.0, mode="batch"),
+    ),
+    TorchPeer(
+        "timm Mixup, MixUp, elem, float32",
+        ("timm",),
+        _timm(torch.float32, mixup_alpha=0.8, cutmix_alpha=0.0, mode="elem"),
+    ),
+    TorchPeer(
+        "timm Mixup, MixUp, batch, float32",
+        ("timm",),
+        _timm(torch.float32, mixup_alpha=0.8, cutmix_alpha=0.0, mode="batch"),
+    ),
+    TorchPeer(
+        "torchvision v2.CutMix, batch, uint8", ("torchvision",), _torchvision("CutMix", torch.uint8)
+    ),
+    TorchPeer(
+        "torchvision v2.MixUp, batch, float32",
+        ("torchvision",),
+        _torchvision("MixUp", torch.float32),
+    ),
+    TorchPeer("kornia RandomCutMixV2, elem, float32", ("kornia",), _kornia),
+)
+
+
+def _cost_of_calls(call: Callable[[], Any], batches: int, work: Work) -> Cost:
+    """Returns the cost of one call, the mean of `batches` of them after three of warm-up."""
+    for _ in range(3):
+        call()
+    with _watched(work) as gpu_ms:
+        wall, cpu = time.perf_counter(), time.process_time()
+        for _ in range(batches):
+            call()
+        if work.device == "gpu":
+            torch.cuda.synchronize()
+        wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+    each = 1000 / batches
+    return Cost(wall * each, cpu * each, gpu_ms[0] / batches if gpu_ms else None)
+
+
+@contextmanager
+def _watched(work: Work) -> Iterator[list[float]]:
+    """Yields a list that afterwards holds the ms that the GPU has worked, in all streams."""
+    found: list[float] = []
+    if work.device != "gpu":
+        yield found
+        return
+    torch.cuda.synchronize()
+    activities = [torch.profiler.ProfilerActivity.CUDA]
+    with torch.profiler.profile(activities=activities) as profiler:
+        yield found
+    found.append(sum(e.device_time_total for e in profiler.key_averages()) / 1000)
