@@ -6,11 +6,12 @@ All of it for tables of N rows, see `table.Table`; N is 1 where each sample has 
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 from nvidia.dali import fn, types
 from nvidia.dali import math as dmath
 from nvidia.dali.data_node import DataNode
 
-__all__ = ["around", "between", "corrected_lam", "inside"]
+__all__ = ["around", "between", "corrected_lam", "inside", "law"]
 
 
 def around(lam: DataNode, position: DataNode, size: DataNode, *, odd: bool = False) -> DataNode:
@@ -56,6 +57,38 @@ def between(
     low = dmath.floor(_times(size, minmax[0]))
     drawn = low + dmath.floor(sides * (dmath.floor(_times(size, minmax[1])) - low))
     return _placed(drawn * (lam < 1.0), position, size)
+
+
+def law(
+    size: tuple[int, int], *, odd: bool = False
+) -> tuple[NDArray[np.float64], list[NDArray[np.int32]]]:
+    """Returns the distribution of the box `around` a uniform centre where lam is uniform.
+
+    Sides are whole pixels, so they come in classes: those of sqrt(1 - lam) between two numbers at
+    which a side changes. Within a class the box is a function of its centre, in each axis by
+    itself. Exact, for 1 - lam = r * r has the distribution function r * r.
+
+    Returns:
+        The probabilities of the classes, (K,), and for each axis of S pixels an array, int32
+        (K, S, 4), of ``(0, start, S, side)`` by class and centre; all empty, ``(0, S, S, 0)``,
+        where one side is 0.
+    """
+    step = 1 if odd else 2  # a side of `around` is an even number
+    edges = np.unique(np.concatenate([np.arange(0, s, step) / s for s in size]))
+    edges = np.append(edges, 1.0)
+    middles = (edges[:-1] + edges[1:]) / 2
+    axes = []
+    for length in size:
+        side = np.floor(middles * length / step).astype(np.int32)[:, None] * step
+        centre = np.arange(length, dtype=np.int32)[None]
+        start = np.maximum(centre - side // 2, 0)
+        end = np.minimum(centre + (side + 1) // 2, length)
+        rows = np.broadcast_arrays(0, start, length, end - start)
+        axes.append(np.stack(rows, axis=2).astype(np.int32))
+    empty = np.any([(axis[:, 0, 3] == 0) for axis in axes], axis=0)
+    for length, axis in zip(size, axes, strict=True):
+        axis[empty] = (0, length, length, 0)
+    return np.diff(edges**2), axes
 
 
 def corrected_lam(box: DataNode, size: DataNode) -> DataNode:

@@ -14,8 +14,8 @@ class Regions(NamedTuple):
     """What fn.multi_paste pastes of two images: the whole of the first, a box of the second.
 
     Fields:
-        anchors: int32 (4,), ``(0, 0, y, x)``.
-        shapes: int32 (4,), ``(H, W, h, w)``.
+        anchors: int32 (4,) or (2, 2), ``(0, 0, y, x)``.
+        shapes: int32 (4,) or (2, 2), ``(H, W, h, w)``.
     """
 
     anchors: DataNode

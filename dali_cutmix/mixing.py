@@ -13,7 +13,7 @@ from dali_cutmix import boxes, checks, compositing, sampling, targets
 from dali_cutmix.config import MixConfig, checked_choice, checked_int
 from dali_cutmix.sampling import Draws, MixParams
 
-__all__ = ["Mixed", "cutmix", "mix", "mixup"]
+__all__ = ["Mixed", "cutmix", "mix", "mix_known", "mixup"]
 
 _LITTLE_VARIETY = 16
 
@@ -89,7 +89,7 @@ def mix(
     >>> images.shape()[0], targets.shape()[0]
     ((32, 48, 3), (5,))
     """
-    num_classes, batch_size = _checked(images, labels, cfg, partners, enabled)
+    _checked(images, labels, cfg, partners, enabled)
     checked_choice("dtype", dtype, ("uint8", "float32"))
     if not isinstance(keep_order, bool):
         raise TypeError(f"`keep_order` must be a bool, got {keep_order!r}.")
@@ -101,7 +101,7 @@ def mix(
     if params is None:
         drawn = sampling.draw(
             cfg,
-            batch_size,
+            Pipeline.current().max_batch_size,
             _mix_seed(seed),
             keep_order=keep_order,
             enabled=None if enabled is None else checks.switch(enabled),
@@ -112,15 +112,82 @@ def mix(
         uniform = cfg.mode == "batch"
     else:
         _check_params(params, cfg, partners, enabled, seed, keep_order)
-        cuts, always_blended = (
-            params.box is not None or cfg.cutmix_alpha > 0,
-            params.blended is None,
-        )
+        cuts = params.box is not None or cfg.cutmix_alpha > 0
+        always_blended = params.blended is None
         params, regions = _resolved_params(params, cfg, size)
         uniform = False
-    always_blended = always_blended and not cuts
+    how = _How(cuts, always_blended and not cuts, uniform, dtype)
+    both = _labels_of_both(labels, partners, params, cfg)
+    return _mixed(images, others, both, params, regions, cfg, how)
 
-    label_a, label_b = _labels_of_both(labels, partners, params, cfg, num_classes)
+
+def mix_known(
+    images: DataNode,
+    labels: DataNode,
+    cfg: MixConfig,
+    *,
+    size: tuple[int, int],
+    enabled: DataNode | None = None,
+    seed: int | None = None,
+    keep_order: bool = True,
+    dtype: Literal["uint8", "float32"] = "uint8",
+) -> Mixed:
+    """Returns what `mix` does, of images that the same graph has just brought to one size.
+
+    For pipelines, not for their users: that the images are (H, W, C) of `size` and `dtype` is not
+    looked at, which in a batch of 64 takes as long as the pasting. And CutMix alone with the
+    default ``cutmix_alpha=1`` and ``mode="elem"`` draws its boxes by `sampling.draw_boxes`: the
+    same distribution, other numbers.
+    """
+    _checked(images, labels, cfg, None, enabled)
+    batch_size, own = Pipeline.current().max_batch_size, _mix_seed(seed)
+    if sampling.has_law(cfg, size) and enabled is None:
+        _, original, partner = sampling.draw_partners(cfg, batch_size, own, keep_order=keep_order)
+        params, regions = _of_boxes(sampling.draw_boxes(cfg, size, own), size)
+        params = params._replace(partner=partner, original=original)
+        how = _How(cuts=True, always_blended=False, uniform=False, dtype=dtype)
+    else:
+        drawn = sampling.draw(
+            cfg,
+            batch_size,
+            own,
+            keep_order=keep_order,
+            enabled=None if enabled is None else checks.switch(enabled),
+        )
+        hw = types.Constant(np.array(size, np.int32))
+        params, regions = _resolved_draws(drawn, cfg, hw)
+        cuts = cfg.cutmix_alpha > 0
+        how = _How(cuts, drawn.blended is None and not cuts, cfg.mode == "batch", dtype)
+    both = _labels_of_both(labels, None, params, cfg)
+    return _mixed(images, None, both, params, regions, cfg, how)
+
+
+class _How(NamedTuple):
+    """What is known of all batches when the graph is built.
+
+    Fields:
+        cuts: there may be boxes that are not empty.
+        always_blended: every sample is blended.
+        uniform: all samples of a batch are blended, or none.
+        dtype: of the images.
+    """
+
+    cuts: bool
+    always_blended: bool
+    uniform: bool
+    dtype: Literal["uint8", "float32"]
+
+
+def _mixed(
+    images: DataNode,
+    others: DataNode | None,
+    labels: tuple[DataNode, DataNode],
+    params: MixParams,
+    regions: compositing.Regions,
+    cfg: MixConfig,
+    how: _How,
+) -> Mixed:
+    label_a, label_b = labels
     on_gpu = images.device == "gpu"
     lam = params.lam.gpu() if on_gpu else params.lam
     if on_gpu:
@@ -133,16 +200,16 @@ def mix(
             label_a,
             label_b,
             lam,
-            num_classes=num_classes,
+            num_classes=_num_classes(cfg),
             label_smoothing=cfg.label_smoothing,
             labels=cfg.labels,
         )
-    if always_blended:
+    if how.always_blended:
         originals = _originals(images, params)
-        mixed = compositing.blend(originals, _others(images, others, params), lam, dtype)
+        mixed = compositing.blend(originals, _others(images, others, params), lam, how.dtype)
     else:
-        cut = regions if cuts else None
-        mixed = _composited(images, others, lam, params, cut, dtype, uniform=uniform)
+        cut = regions if how.cuts else None
+        mixed = _composited(images, others, lam, params, cut, how)
     return Mixed(mixed, target, params)
 
 
@@ -196,6 +263,15 @@ def mixup(
     """
     cfg = MixConfig(num_classes=num_classes, cutmix_alpha=0.0, mixup_alpha=alpha, **options)
     return mix(images, labels, cfg, seed=seed)
+
+
+def _of_boxes(rows: DataNode, size: tuple[int, int]) -> tuple[MixParams, compositing.Regions]:
+    """Returns the parameters of boxes as `sampling.draw_boxes` gives them."""
+    pixels = size[0] * size[1]
+    lam = (pixels - rows[3, 0] * rows[3, 1]) / float(pixels)
+    regions = compositing.Regions(rows[:2], rows[2:])
+    box = fn.reshape(fn.cat(rows[1:2], rows[3:4]), shape=[4])
+    return MixParams(lam=lam, box=box), regions
 
 
 def _resolved_draws(
@@ -286,15 +362,12 @@ def _composited(
     lam: DataNode,
     params: MixParams,
     regions: compositing.Regions | None,
-    dtype: str,
-    *,
-    uniform: bool,
+    how: _How,
 ) -> DataNode:
     """Returns the mixed images. A sample that is blended has an empty box.
 
     Args:
         regions: what is pasted; None where nothing is.
-        uniform: all samples of a batch are blended, or none.
     """
     blended = params.blended
     if blended is None:
@@ -308,7 +381,7 @@ def _composited(
         parts = [split(x) for x in nodes]
         return type(nodes)(*(p[0] for p in parts)), type(nodes)(*(p[1] for p in parts))
 
-    if uniform:  # the method that was not chosen gets an empty batch
+    if how.uniform:  # the method that was not chosen gets an empty batch
         (images, cut_images), (others, cut_others), (lam, _) = map(split, (images, others, lam))
         params, cut_params = split_all(params)
         cut_regions = None if regions is None else split_all(regions)[1]
@@ -319,7 +392,7 @@ def _composited(
         (originals, cut), (others, _), (lam, _) = (
             split(x) for x in (all_cut, _others(images, others, params), lam)
         )
-    blend = compositing.blend(originals, others, lam, dtype)
+    blend = compositing.blend(originals, others, lam, how.dtype)
     return fn._conditional.merge(blend, cut, predicate=blended)
 
 
@@ -351,9 +424,9 @@ def _labels_of_both(
     partners: tuple[DataNode, DataNode] | None,
     params: MixParams,
     cfg: MixConfig,
-    num_classes: int,
 ) -> tuple[DataNode, DataNode]:
     check = checks.class_index if cfg.labels == "int" else checks.class_row
+    num_classes = _num_classes(cfg)
     labels = check(labels, num_classes)
     if partners is not None:
         return labels, check(partners[1], num_classes)
@@ -369,8 +442,8 @@ def _checked(
     cfg: MixConfig,
     partners: tuple[DataNode, DataNode] | None,
     enabled: DataNode | None,
-) -> tuple[int, int]:
-    """Returns num_classes and batch_size; raises for what is known while the graph is built."""
+) -> None:
+    """Raises for what is known to be wrong while the graph is built."""
     if not isinstance(cfg, MixConfig):
         raise TypeError(f"`cfg` must be a MixConfig, got {cfg!r}.")
     nodes = [("images", images), ("labels", labels)]
@@ -397,8 +470,7 @@ def _checked(
             f"`partners` must be on the device of `images`, got {partners[0].device} "
             f"and {images.device}."
         )
-    if cfg.num_classes is None:
-        raise ValueError("`num_classes` must be given in MixConfig to mix in a pipeline, got None.")
+    _num_classes(cfg)
     pipeline = Pipeline.current()
     if pipeline is None:
         raise RuntimeError("mix() must be called inside a @pipeline_def function.")
@@ -415,7 +487,12 @@ def _checked(
                 f"{_LITTLE_VARIETY}.",
                 stacklevel=4,
             )
-    return cfg.num_classes, batch_size
+
+
+def _num_classes(cfg: MixConfig) -> int:
+    if cfg.num_classes is None:
+        raise ValueError("`num_classes` must be given in MixConfig to mix in a pipeline, got None.")
+    return cfg.num_classes
 
 
 def _check_params(

@@ -14,10 +14,14 @@ import numpy as np
 from nvidia.dali import fn, types
 from nvidia.dali.data_node import DataNode
 
+from dali_cutmix import boxes
 from dali_cutmix.config import MixConfig
 from dali_cutmix.table import Table, of_first
 
-__all__ = ["Draws", "MixParams", "draw", "op_seed", "sample"]
+__all__ = ["Draws", "MixParams", "draw", "draw_boxes", "has_law", "op_seed", "sample"]
+
+
+_LARGEST = 640  # pixels a side: 6 MB
 
 
 class MixParams(NamedTuple):
@@ -123,10 +127,10 @@ def draw(
         enabled: bool (), the same for the whole batch: where it is False nothing is mixed.
         own_partners: with ``False`` no partners are drawn.
     """
-    # Any permutation will do: the rows are drawn alike. MixUp alone gains nothing by the shuffle.
-    order = fn.batch_permutation(seed=op_seed(seed, "order"))
-    original = order if own_partners and not keep_order and cfg.cutmix_alpha > 0 else None
-    partner = _partner(cfg, batch_size, seed, original) if own_partners else None
+    # Any permutation will do: the rows are drawn alike.
+    order, original, partner = draw_partners(
+        cfg, batch_size, seed, keep_order=keep_order, own_partners=own_partners
+    )
     if cfg.mode == "pair":
         row = by_place(order, [min(i, batch_size - 1 - i) for i in range(batch_size)])
         table = Table(order, row, batch_size)
@@ -152,6 +156,61 @@ def draw(
     if cfg.minmax is not None:
         sides = _uniform_pair(op_seed(seed, "sides"), table)
     return Draws(table, lam, position, sides, blended, partner, original)
+
+
+def draw_partners(
+    cfg: MixConfig, batch_size: int, seed: int, *, keep_order: bool, own_partners: bool = True
+) -> tuple[DataNode, DataNode | None, DataNode | None]:
+    """Returns a permutation, and originals and partners, see `draw`; each int32 ()."""
+    order = fn.batch_permutation(seed=op_seed(seed, "order"))
+    # MixUp alone gains nothing by the shuffle.
+    original = order if own_partners and not keep_order and cfg.cutmix_alpha > 0 else None
+    return order, original, _partner(cfg, batch_size, seed, original) if own_partners else None
+
+
+def has_law(cfg: MixConfig, size: tuple[int, int]) -> bool:
+    """Says whether `draw_boxes` can draw: CutMix alone, around a centre, a sample its own box.
+
+    Not for large images, whose tables would take more than some megabytes.
+    """
+    around = cfg.minmax is None and cfg.box != "inside"
+    uniform = cfg.cutmix_alpha == 1 and cfg.mixup_alpha == 0 and cfg.correct_lam
+    return around and uniform and cfg.mode == "elem" and max(size) <= _LARGEST
+
+
+def draw_boxes(cfg: MixConfig, size: tuple[int, int], seed: int) -> DataNode:
+    """Returns a box for each sample, drawn from `boxes.law` without a detour by lam and centre.
+
+    Three operators instead of some forty: the class of the sides by its probability, which gives a
+    table by centre, and a row of that for each axis.
+
+    Args:
+        cfg: one that `has_law`.
+        size: (H, W) of the images.
+
+    Returns:
+        int32 (4, 2): rows ``(0, 0)``, ``(y, x)``, ``(H, W)``, ``(h, w)``.
+    """
+    probabilities, axes = boxes.law(size, odd=cfg.box == "timm")
+    tables = axes[:1] if size[0] == size[1] else axes
+    of_class = np.concatenate(tables, axis=1)
+    unmixed = [
+        np.broadcast_to(np.array([0, length, length, 0], np.int32), (length, 4)) for length in size
+    ]
+    of_class = np.concatenate([of_class, np.concatenate(unmixed[: len(tables)])[None]])
+    shares = [*(cfg.prob * probabilities).tolist(), 1 - cfg.prob]
+    by_centre = fn.random.choice(
+        types.Constant(of_class), p=shares, seed=op_seed(seed, "class of the box")
+    )
+    own = op_seed(seed, "centre")
+    if len(tables) == 1:
+        rows = fn.random.choice(by_centre, shape=[2], seed=own)
+    else:
+        parts = by_centre[: size[0]], by_centre[size[0] :]
+        rows = fn.stack(
+            *(fn.random.choice(part, seed=op_seed(own, str(i))) for i, part in enumerate(parts))
+        )
+    return fn.transpose(rows, perm=[1, 0])
 
 
 def op_seed(seed: int, *path: str | int) -> int:

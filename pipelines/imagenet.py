@@ -18,8 +18,7 @@ from nvidia.dali.data_node import DataNode
 
 from dali_cutmix import checks
 from dali_cutmix.config import MixConfig
-from dali_cutmix.mixing import Mixed
-from dali_cutmix.mixing import mix as mix_batch
+from dali_cutmix.mixing import Mixed, mix_known
 from dali_cutmix.pipelines import augment as augmentation
 from dali_cutmix.pipelines import erasing
 from dali_cutmix.pipelines.readers import read
@@ -118,7 +117,7 @@ def train(
     floats = erase is not None and not erase_after_mix  # are mixed, else bytes
     mixed = None
     if mix is not None and not floats:
-        mixed = _mixed(images, labels, mix, mixing, op_seed(seed, shard_id), "uint8")
+        mixed = _mixed(images, labels, mix, size, mixing, op_seed(seed, shard_id), "uint8")
         images = mixed.images
     if until == "mix" and not floats:
         return images, *(() if mixed is None else _targets(mixed))
@@ -132,7 +131,7 @@ def train(
     if until == "normalise" and floats:
         return images, labels
     if mix is not None and floats:
-        mixed = _mixed(images, labels, mix, mixing, op_seed(seed, shard_id), "float32")
+        mixed = _mixed(images, labels, mix, size, mixing, op_seed(seed, shard_id), "float32")
         images = mixed.images
     if erase is not None:
         images = _as_asked(images, dtype, layout)
@@ -278,12 +277,15 @@ def _mixed(
     images: DataNode,
     labels: DataNode,
     mix: MixConfig,
+    size: tuple[int, int],
     mixing: Callable[[], Any] | None,
     seed: int,
     dtype: Literal["uint8", "float32"],
 ) -> Mixed:
     enabled = None if mixing is None else fn.external_source(source=mixing, batch=True)
-    return mix_batch(images, labels, mix, enabled=enabled, seed=seed, keep_order=False, dtype=dtype)
+    return mix_known(
+        images, labels, mix, size=size, enabled=enabled, seed=seed, keep_order=False, dtype=dtype
+    )
 
 
 def _as_asked(images: DataNode, dtype: str, layout: str) -> DataNode:

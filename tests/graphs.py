@@ -12,6 +12,7 @@ from nvidia.dali import Pipeline, fn, pipeline_def
 from PIL import Image
 
 import dali_cutmix as dcm
+from dali_cutmix.mixing import mix_known
 
 Array = NDArray[Any]
 
@@ -89,11 +90,12 @@ def mix_pipeline(
     seed: int | None = 1,
     layout: str | None = "HWC",
     with_blended: bool = False,
+    known: bool = False,
     **options: Any,
 ) -> Pipeline:
     """Outputs: images, lam, box, partner, [original,] *targets[, blended].
 
-    `draws` are injected if given.
+    `draws` are injected if given. With `known` it is mix_known() that mixes.
     """
     batch_size = len(images)
 
@@ -108,10 +110,12 @@ def mix_pipeline(
         pixels = feed(images, layout)
         if device == "gpu":
             pixels = pixels.gpu()
-        params = None
         if draws is not None:
-            params = dcm.MixParams(**{name: feed(values) for name, values in draws.items()})
-        mixed = dcm.mix(pixels, feed(labels), cfg, params=params, **options)
+            given = {name: feed(values) for name, values in draws.items()}
+            options["params"] = dcm.MixParams(**given)
+        if known:
+            options["size"] = tuple(images.shape[1:3])
+        mixed = (mix_known if known else dcm.mix)(pixels, feed(labels), cfg, **options)
         targets = mixed.targets if isinstance(mixed.targets, tuple) else (mixed.targets,)
         used = [mixed.params.lam, mixed.params.box, mixed.params.partner]
         if mixed.params.original is not None:

@@ -204,9 +204,10 @@ def option_space() -> st.SearchStrategy[dcm.MixConfig]:
     size=st.sampled_from([(6, 9), (9, 6), (1, 5), (8, 8)]),
     seed=st.integers(0, 2**31),
     keep_order=st.booleans(),
+    known=st.booleans(),
 )
 def test_every_configuration_keeps_its_promises(
-    cfg: dcm.MixConfig, count: int, size: tuple[int, int], seed: int, keep_order: bool
+    cfg: dcm.MixConfig, count: int, size: tuple[int, int], seed: int, keep_order: bool, known: bool
 ) -> None:
     # 1,000 configurations: pixels outside the box are the sample's, inside the partner's; unmixed
     # samples are bit-identical; rows sum to 1; lam is the counted share; pairs are as promised.
@@ -216,7 +217,7 @@ def test_every_configuration_keeps_its_promises(
     if cfg.labels == "float":
         labels = (rng.random((count, 8)) < 0.4).astype(np.float32)
     pipe = graphs.mix_pipeline(
-        images, labels, cfg, seed=seed, keep_order=keep_order, with_blended=True
+        images, labels, cfg, seed=seed, keep_order=keep_order, with_blended=True, known=known
     )
     (outputs,) = graphs.run(pipe)
     shuffled = len(outputs) - (3 if cfg.targets == "pair" else 1) == 6

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from nvidia.dali import fn, pipeline_def, types
 from scipy import stats
 
 import dali_cutmix as dcm
-from tests import graphs
+from tests import graphs, reference
 from tests.graphs import Array
 
 P_MIN = 1e-3  # a right implementation fails one such test in a thousand seeds
@@ -202,6 +203,75 @@ def test_same_seed_same_draws_and_other_seed_other_draws() -> None:
     for a, b, c in zip(one, again, other, strict=True):
         assert np.array_equal(a, b)
         assert not np.array_equal(a, c)
+
+
+# Boxes drawn from their law
+
+
+@pytest.mark.parametrize("odd", [False, True])
+@pytest.mark.parametrize("size", [(8, 8), (7, 7), (6, 9), (1, 5), (1, 1), (2, 3)], ids=str)
+def test_the_law_of_boxes_is_that_of_lam_and_centre(size: tuple[int, int], odd: bool) -> None:
+    # Every centre, and lam at the middle of each of 7,000 equal parts of [0, 1].
+    shares, axes = dcm.boxes.law(size, odd=odd)
+    assert shares.sum() == pytest.approx(1, abs=1e-12)
+    rule = reference.timm_box if odd else reference.paper_box
+    lams = (np.arange(7000) + 0.5) / 7000
+    upper = 1 - np.cumsum(shares)  # of lam, by class
+    classes = np.array([int(np.argmax(lam > upper - 1e-12)) for lam in lams])
+    assert np.abs(np.bincount(classes, minlength=len(shares)) / 7000 - shares).max() < 3e-4
+    far = np.abs(lams[:, None] - upper).min(axis=1) > 1e-6  # from where a side changes
+    for lam, k in zip(lams[far][::7], classes[far][::7], strict=True):
+        for y, x in itertools.product(*map(range, size)):
+            (zero, top, height, h), (_, left, width, w) = axes[0][k, y], axes[1][k, x]
+            assert (zero, height, width) == (0, *size)
+            assert (top, left, h, w) == rule(lam, (y, x), size)
+
+
+@pytest.mark.parametrize("box", ["paper", "timm"])
+@pytest.mark.parametrize("size", [(8, 8), (4, 6)], ids=str)
+@pytest.mark.parametrize("prob", [1.0, 0.6])
+def test_boxes_drawn_from_their_law_are_distributed_like_others(
+    size: tuple[int, int], box: Any, prob: float
+) -> None:
+    # Every possible box, counted against its exact probability: chi-square, n = 40,000, p > 1e-3.
+    n, cfg = 40_000, dcm.MixConfig(num_classes=2, box=box, prob=prob)
+    assert dcm.sampling.has_law(cfg, size)
+
+    @pipeline_def(batch_size=n, num_threads=2, device_id=None)
+    def pipe() -> Any:
+        return dcm.sampling.draw_boxes(cfg, size, 4)
+
+    ((rows,),) = graphs.run(pipe())
+    assert (rows[:, 0] == 0).all()
+    assert (rows[:, 2] == size).all()
+    shares, axes = dcm.boxes.law(size, odd=box == "timm")
+    expected: dict[tuple[int, ...], float] = {(*size, 0, 0): 1 - prob}
+    for share, ys, xs in zip(shares, *axes, strict=True):
+        for (_, y, _, h), (_, x, _, w) in itertools.product(ys.tolist(), xs.tolist()):
+            of_box = prob * share / (size[0] * size[1])
+            expected[y, x, h, w] = expected.get((y, x, h, w), 0) + of_box
+    drawn = [(int(r[1, 0]), int(r[1, 1]), int(r[3, 0]), int(r[3, 1])) for r in rows]
+    counts = Counter(drawn)
+    assert counts.keys() <= expected.keys()
+    likely = [key for key, share in expected.items() if share * n >= 5]
+    seen = [*(counts[key] for key in likely), n - sum(counts[key] for key in likely)]
+    asked = [*(n * expected[key] for key in likely), n * (1 - sum(expected[k] for k in likely))]
+    if asked[-1] < 5:
+        seen, asked = seen[:-1], asked[:-1]
+        asked = [a * sum(seen) / sum(asked) for a in asked]
+    assert stats.chisquare(seen, asked).pvalue > P_MIN
+
+
+def test_only_what_has_a_law_is_drawn_from_it() -> None:
+    size = (224, 224)
+    assert dcm.sampling.has_law(dcm.MixConfig(num_classes=2, box="torchvision", prob=0.5), size)
+    others: list[dict[str, Any]] = [
+        *({"cutmix_alpha": 0.5}, {"mixup_alpha": 0.2}, {"mode": "batch"}, {"box": "inside"}),
+        *({"minmax": (0.2, 0.8)}, {"correct_lam": False}),
+    ]
+    for options in others:
+        assert not dcm.sampling.has_law(dcm.MixConfig(num_classes=2, **options), size)
+    assert not dcm.sampling.has_law(dcm.MixConfig(num_classes=2), (224, 2000))
 
 
 def test_op_seeds_differ_by_path_and_seed() -> None:

@@ -16,7 +16,7 @@ ALLOWED: dict[str, set[str]] = {
     "targets": set(),
     "compositing": set(),
     "table": set(),
-    "sampling": {"config", "table"},
+    "sampling": {"boxes", "config", "table"},
     "mixing": {"boxes", "checks", "compositing", "config", "sampling", "targets"},
 }
 
