@@ -3,7 +3,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test lint gpu-test
+.PHONY: demo test lint gpu-test bench
 
 demo: $(READY)  ## decode, cut, mix and show real photographs
 	$(BIN)/dali-cutmix demo
@@ -13,6 +13,16 @@ test: lint  ## linter, formatter check, types, tests
 
 gpu-test: $(READY)  ## what only a GPU can show
 	$(BIN)/python -m pytest -m gpu
+
+HARDWARE = $(shell $(BIN)/python -c "import torch; print(torch.cuda.get_device_name().split()[-1].lower() if torch.cuda.is_available() else 'cpu')")
+
+bench: $(READY)  ## all benchmarks, and the tables of the README
+	mkdir -p benchmarks/results/$(HARDWARE)
+	$(BIN)/dali-cutmix bench mix --batch-size 256 --out benchmarks/results/$(HARDWARE)/bench-mix.json
+	$(BIN)/dali-cutmix bench loader --out benchmarks/results/$(HARDWARE)/bench-loader.json
+	$(BIN)/dali-cutmix bench train --out benchmarks/results/$(HARDWARE)/bench-train.json
+	$(BIN)/dali-cutmix bench --out benchmarks/results/$(HARDWARE)/bench-profile.json
+	$(BIN)/python benchmarks/tables.py
 
 lint: $(READY)
 	$(BIN)/ruff check .

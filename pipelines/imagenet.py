@@ -29,7 +29,7 @@ from dali_cutmix.sources import Source, find_source
 
 __all__ = ["IMAGENET_MEAN", "IMAGENET_STD", "Stage", "decode", "train", "val"]
 
-Stage = Literal["read", "decode", "augment", "mix", "normalise"]
+Stage = Literal["read", "decode", "augment"]
 
 INTERPOLATION = {"bilinear": types.INTERP_LINEAR, "bicubic": types.INTERP_CUBIC}
 DTYPE = {"float32": types.FLOAT, "float16": types.FLOAT16}
@@ -119,8 +119,6 @@ def train(
     if mix is not None and not floats:
         mixed = _mixed(images, labels, mix, size, mixing, op_seed(seed, shard_id), "uint8")
         images = mixed.images
-    if until == "mix" and not floats:
-        return images, *(() if mixed is None else _targets(mixed))
     if erase is None:
         images = _normalise(images, dtype=dtype, layout=layout, **colors)
     else:
@@ -128,8 +126,6 @@ def train(
         images = erasing.erase(
             images, erase, size=size, seed=op_seed(seed, "erase"), shard_id=shard_id
         )
-    if until == "normalise" and floats:
-        return images, labels
     if mix is not None and floats:
         mixed = _mixed(images, labels, mix, size, mixing, op_seed(seed, shard_id), "float32")
         images = mixed.images
@@ -137,7 +133,8 @@ def train(
         images = _as_asked(images, dtype, layout)
     if mixed is None:
         return images, _index(labels, device, num_classes)
-    return (images, *_targets(mixed), *(_what_was_mixed(mixed, labels) if with_params else ()))
+    targets = mixed.targets if isinstance(mixed.targets, tuple) else (mixed.targets,)
+    return (images, *targets, *(_what_was_mixed(mixed, labels) if with_params else ()))
 
 
 @pipeline_def
@@ -301,10 +298,6 @@ def _index(labels: DataNode, device: str, num_classes: int | None = None) -> Dat
         labels = checks.class_index(labels, num_classes)
     labels = fn.cast(fn.reshape(labels, shape=[]), dtype=types.INT64)
     return labels.gpu() if device == "gpu" else labels
-
-
-def _targets(mixed: Mixed) -> tuple[DataNode, ...]:
-    return mixed.targets if isinstance(mixed.targets, tuple) else (mixed.targets,)
 
 
 def _what_was_mixed(mixed: Mixed, labels: DataNode) -> tuple[DataNode, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import torch
 from nvidia.dali import fn, pipeline_def
 
 import dali_cutmix as dcm
+from dali_cutmix import cli
 from dali_cutmix.pipelines import imagenet
 from tests import graphs
 
@@ -41,6 +43,43 @@ def test_the_whole_mix_graph_equals_the_cpu_at_one_seed(
         for a, b in zip(cpu[:-1], gpu[:-1], strict=True):
             assert np.array_equal(a, b)
         assert np.abs(cpu[-1] - gpu[-1]).max() < 1e-6
+
+
+@pytest.mark.parametrize("size", [(40, 40), (45, 64)], ids=str)
+@pytest.mark.parametrize("prob", [1.0, 0.5])
+def test_boxes_drawn_from_their_law_are_pasted_as_on_the_cpu(
+    size: tuple[int, int], prob: float
+) -> None:
+    images = graphs.distinct_images(np.random.default_rng(0), 64, size)
+    labels, cfg = np.arange(64, dtype=np.int32)[:, None], dcm.MixConfig(num_classes=64, prob=prob)
+    cpu, gpu = (
+        graphs.run(
+            graphs.mix_pipeline(images, labels, cfg, device=device, known=True, keep_order=False), 5
+        )
+        for device in ("cpu", "gpu")
+    )
+    for ours, theirs in zip(cpu, gpu, strict=True):
+        for a, b in zip(ours[:-1], theirs[:-1], strict=True):
+            assert np.array_equal(a, b)
+        assert np.abs(ours[-1] - theirs[-1]).max() < 1e-6
+
+
+@pytest.mark.parametrize("kind", ["profile", "mix", "loader", "train"])
+def test_every_benchmark_runs(kind: str, photos: str, tmp_path: Path) -> None:
+    out = tmp_path / "out.json"
+    argv = ["bench", kind, "--quick", "--device", "gpu", "--out", str(out)]
+    argv += [] if kind == "mix" else ["--data", photos]
+    argv += ["--only", "dali_cutmix", "torchvision"] if kind in ("loader", "train") else []
+    argv += ["--model", "tiny"] if kind == "train" else []
+    assert cli.main(argv) == 0
+    found = json.loads(out.read_text())
+    assert found["complete"]
+    assert found["environment"]["gpu"]
+    failed = [row for row in found["rows"] if row["note"].startswith("failed")]
+    assert not failed, failed
+    if kind == "mix":
+        times = [row for row in found["rows"] if row["group"] == "GPU time"]
+        assert any(row["values"] and row["values"][0] > 0 for row in times)
 
 
 def test_unmixed_batches_are_the_originals_bit_for_bit() -> None:

@@ -18,7 +18,7 @@ from dali_cutmix.bench.peers import import_torchvision
 from dali_cutmix.bench.results import Result, Row, in_turn
 from dali_cutmix.checks import class_index
 from dali_cutmix.config import MixConfig
-from dali_cutmix.mixing import mix
+from dali_cutmix.mixing import mix, mix_known
 
 __all__ = ["Work", "row_names", "run"]
 
@@ -31,6 +31,7 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "both, elem": {"mixup_alpha": 0.8},
     "both, batch": {"mixup_alpha": 0.8, "mode": "batch"},
 }
+BY_MIX = "CutMix, elem, by mix() in one's own pipeline"
 PARTS = ("draws and boxes", "soft labels")
 
 
@@ -54,7 +55,7 @@ class Cost(NamedTuple):
 
 def row_names() -> list[str]:
     """Returns who is measured, the installed and the absent."""
-    return [*PARTS, *CONFIGS, *(peer.name for peer in TORCH_PEERS)]
+    return [*PARTS, *CONFIGS, BY_MIX, *(peer.name for peer in TORCH_PEERS)]
 
 
 def run(
@@ -63,7 +64,7 @@ def run(
     """Measures the cost of mixing into `result`: groups ``"time"``, ``"CPU time"``, ``"GPU time"``.
 
     In the graph it is the difference to the same graph without mixing, measured next to each
-    other. In torch it is the call.
+    other; the graph is that of the loaders, but for one row. In torch it is the call.
 
     Args:
         batches: of each measurement.
@@ -131,13 +132,17 @@ def _graph(work: Work, what: str | None) -> Any:
         )
     if what is None:
         return fed, known
-    cfg = MixConfig(num_classes=work.num_classes, **CONFIGS.get(what, {}))
-    if what == "draws and boxes":
-        params = mix(fed, known, cfg, keep_order=False).params
-        return fed, known, params.lam, params.box, params.partner, params.original
     if what == "soft labels":
         return fed, known, _soft_labels(known, work)
-    mixed = mix(fed, known, cfg, keep_order=False)
+    cfg = MixConfig(num_classes=work.num_classes, **CONFIGS.get(what, {}))
+    if what == BY_MIX:
+        mixed = mix(fed, known, cfg)
+    else:
+        size = (work.size, work.size)
+        mixed = mix_known(fed, known, cfg, size=size, keep_order=False)
+    if what == "draws and boxes":
+        params = mixed.params
+        return fed, known, params.lam, params.box, params.partner, params.original
     return mixed.images, mixed.targets
 
 

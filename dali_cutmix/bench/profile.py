@@ -81,14 +81,9 @@ def as_plain(options: dict[str, Any]) -> dict[str, Any]:
 
 
 def stage_names(options: dict[str, Any]) -> list[str]:
-    """Returns the stages of a training pipeline, in their order."""
-    used = _pipeline_options(options)
-    stages = list(get_args(Stage))
-    if used["erase"] is not None and not used["erase_after_mix"]:
-        stages = ["read", "decode", "augment", "normalise", "mix"]
-    if used.get("mix") is None:
-        stages.remove("mix")
-    return [*stages, HAND_OVER]
+    """Returns the stages of a training pipeline, in the order in which they are switched on."""
+    mixes = _pipeline_options(options).get("mix") is not None
+    return [*get_args(Stage), "normalise", *(["mix"] if mixes else []), HAND_OVER]
 
 
 def _stages(
@@ -98,18 +93,23 @@ def _stages(
     result: Result,
     advance: Callable[[], None],
 ) -> None:
-    """Measures the pipeline up to each of its stages: what one adds is what it costs."""
+    """Measures the pipeline with more and more of its stages: what one adds is what it costs.
+
+    Mixing is the last to be switched on, though it stands before normalisation.
+    """
     names = stage_names(options)
     rows = [Row("stages", name, "ms") for name in names]
     result.rows += rows
-    last, used = names[-2], _pipeline_options(options)
+    used = _pipeline_options(options)
 
     def milliseconds(row: Row) -> float:
         if row.name == HAND_OVER:
             rate = _loader_rate(options, seconds)
         else:
-            until = None if row.name == last else row.name
-            pipeline = imagenet.train(until=until, **used)
+            changed: dict[str, Any] = {} if row.name == "mix" else {"mix": None}
+            if row.name in get_args(Stage):
+                changed = {"until": row.name}
+            pipeline = imagenet.train(**{**used, **changed})
             pipeline.build()
             rate = _rate(_runs(pipeline), options["batch_size"], seconds, _ahead(options))
         return 1000 * float(options["batch_size"]) / rate

@@ -6,6 +6,7 @@ All of it is made from the JSON alone, so that a kept file gives the same tables
 from __future__ import annotations
 
 import os
+import textwrap
 from collections.abc import Iterator
 from importlib.util import find_spec
 from typing import Any, NamedTuple
@@ -15,7 +16,7 @@ from rich.table import Table
 __all__ = ["Lines", "groups", "line_of_code", "markdown", "plot", "summary", "tables"]
 
 TITLES = {
-    "stages": "up to and with a stage",
+    "stages": "stages, switched on one after the other",
     "num_threads": "threads",
     "prefetch_queue_depth": "batches prepared ahead",
     "hw_decoder_load": "share of the JPEG hardware",
@@ -63,7 +64,7 @@ def groups(result: dict[str, Any]) -> Iterator[Lines]:
 
 def _cells(row: dict[str, Any]) -> tuple[str, str, str]:
     if row["median"] is None:
-        return row["name"], row["note"] or "not measured", ""
+        return row["name"], textwrap.shorten(row["note"] or "not measured", 60), ""
     low, high = row["quartiles"]
     note = f" ({row['note']})" if row["note"] else ""
     return row["name"] + note, _number(row["median"]), f"{_number(low)} to {_number(high)}"
