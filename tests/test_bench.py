@@ -178,6 +178,12 @@ def test_what_cannot_be_is_refused_before_anything_is_measured(
     assert os.listdir(tmp_path) == []
 
 
+def test_a_peer_that_is_none_is_an_error(capsys: pytest.CaptureFixture[str]) -> None:
+    for kind in ("loader", "train"):
+        assert cli.main(["bench", kind, *QUICK, "--only", "nobody"]) == 1
+        assert "`--only` must be among dali_cutmix, " in capsys.readouterr().err
+
+
 def test_a_gpu_that_is_not_there_is_an_error(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

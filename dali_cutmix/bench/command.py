@@ -176,6 +176,10 @@ def _prepared(
                 work, rounds=args.rounds, batches=args.batches, result=result, advance=advance
             ),
         )
+    known = [peer.name for peer in PEERS]
+    for name in args.only or ():
+        if name not in known:
+            raise ValueError(f"`--only` must be among {', '.join(known)}, got {name!r}.")
     root = _data(args, settings, console)
     job = Job(root, batch_size, args.size, threads, device, args.num_classes)
     with _loader(job):  # what is wrong with the data is an error before anything is measured
