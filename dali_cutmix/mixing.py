@@ -141,9 +141,10 @@ def mix_known(
     """
     _checked(images, labels, cfg, None, enabled)
     batch_size, own = Pipeline.current().max_batch_size, _mix_seed(seed)
-    if sampling.has_law(cfg, size) and enabled is None:
+    enabled = None if enabled is None else checks.switch(enabled)
+    if sampling.has_law(cfg, size):
         _, original, partner = sampling.draw_partners(cfg, batch_size, own, keep_order=keep_order)
-        params, regions = _of_boxes(sampling.draw_boxes(cfg, size, own), size)
+        params, regions = _of_boxes(sampling.draw_boxes(cfg, size, own, enabled), size)
         params = params._replace(partner=partner, original=original)
         how = _How(cuts=True, always_blended=False, uniform=False, dtype=dtype)
     else:
@@ -152,7 +153,7 @@ def mix_known(
             batch_size,
             own,
             keep_order=keep_order,
-            enabled=None if enabled is None else checks.switch(enabled),
+            enabled=enabled,
         )
         hw = types.Constant(np.array(size, np.int32))
         params, regions = _resolved_draws(drawn, cfg, hw)

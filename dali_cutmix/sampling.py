@@ -178,7 +178,9 @@ def has_law(cfg: MixConfig, size: tuple[int, int]) -> bool:
     return around and uniform and cfg.mode == "elem" and max(size) <= _LARGEST
 
 
-def draw_boxes(cfg: MixConfig, size: tuple[int, int], seed: int) -> DataNode:
+def draw_boxes(
+    cfg: MixConfig, size: tuple[int, int], seed: int, enabled: DataNode | None = None
+) -> DataNode:
     """Returns a box for each sample, drawn from `boxes.law` without a detour by lam and centre.
 
     Three operators instead of some forty: the class of the sides by its probability, which gives a
@@ -187,6 +189,7 @@ def draw_boxes(cfg: MixConfig, size: tuple[int, int], seed: int) -> DataNode:
     Args:
         cfg: one that `has_law`.
         size: (H, W) of the images.
+        enabled: bool (): where it is False all boxes are empty; what is drawn does not change.
 
     Returns:
         int32 (4, 2): rows ``(0, 0)``, ``(y, x)``, ``(H, W)``, ``(h, w)``.
@@ -210,7 +213,11 @@ def draw_boxes(cfg: MixConfig, size: tuple[int, int], seed: int) -> DataNode:
         rows = fn.stack(
             *(fn.random.choice(part, seed=op_seed(own, str(i))) for i, part in enumerate(parts))
         )
-    return fn.transpose(rows, perm=[1, 0])
+    drawn = fn.transpose(rows, perm=[1, 0])
+    if enabled is None:
+        return drawn
+    empty = types.Constant(np.array([(0, 0), size, size, (0, 0)], np.int32))
+    return empty + enabled * (drawn - empty)
 
 
 def op_seed(seed: int, *path: str | int) -> int:
