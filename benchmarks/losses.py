@@ -11,10 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import statistics
-import subprocess
 import time
 from collections.abc import Callable
 
@@ -22,6 +19,7 @@ import torch
 import torch.nn.functional as F
 
 from dali_cutmix import losses
+from dali_cutmix.bench.results import environment
 
 SHAPES = ((256, 1000), (256, 21841))
 
@@ -60,22 +58,6 @@ def measure(n: int, k: int, device: str, repeats: int) -> dict[str, object]:
     return result
 
 
-def environment(device: str) -> dict[str, object]:
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
-    )
-    with open("/proc/cpuinfo", encoding="utf-8") as file:
-        models = [line.partition(":")[2].strip() for line in file if line.startswith("model name")]
-    return {
-        "commit": commit.stdout.strip(),
-        "torch": torch.__version__,
-        "python": platform.python_version(),
-        "cpu": models[0] if models else platform.machine(),
-        "cores": len(os.sched_getaffinity(0)),
-        "gpu": torch.cuda.get_device_name() if device == "cuda" else None,
-    }
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--repeats", type=int, default=200)
@@ -91,7 +73,7 @@ def main() -> None:
         )
     if args.json:
         with open(args.json, "w", encoding="utf-8") as file:
-            json.dump({"environment": environment(device), "results": results}, file, indent=2)
+            json.dump({"environment": environment(), "results": results}, file, indent=2)
             file.write("\n")
 
 

@@ -16,13 +16,11 @@ import argparse
 import io
 import json
 import os
-import platform
 import statistics
-import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from importlib import metadata, resources
+from importlib import resources
 from typing import Any, NamedTuple
 from unittest import mock
 
@@ -34,6 +32,7 @@ from rich.console import Console
 from rich.table import Table
 from scipy import stats
 
+from dali_cutmix.bench.results import environment
 from dali_cutmix.pipelines import imagenet
 
 if torch.version.cuda is None:  # torchvision's wheel is a CUDA build: it lacks two schemas here
@@ -416,25 +415,6 @@ def speeds(repeats: int) -> list[Row]:
     return rows
 
 
-def environment() -> dict[str, object]:
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
-    )
-    with open("/proc/cpuinfo", encoding="utf-8") as file:
-        models = [line.partition(":")[2].strip() for line in file if line.startswith("model name")]
-    packages = ("nvidia-dali-cuda120", "torch", "torchvision", "pillow", "numpy")
-    return {
-        "commit": commit.stdout.strip(),
-        **{name: metadata.version(name) for name in packages},
-        "libjpeg-turbo of pillow": features.version("libjpeg_turbo"),
-        "python": platform.python_version(),
-        "cpu": models[0] if models else platform.machine(),
-        "cores": len(os.sched_getaffinity(0)),
-        "threads": 2,
-        "gpu": None,
-    }
-
-
 def show(title: str, rows: Sequence[Row]) -> None:
     table = Table(title=title)
     for i, name in enumerate(rows[0]):
@@ -460,7 +440,9 @@ def main() -> None:
     show("Speed", results["speed"])
     if args.json:
         with open(args.json, "w", encoding="utf-8") as file:
-            json.dump({"environment": environment(), "results": results}, file, indent=2)
+            libjpeg = features.version("libjpeg_turbo")
+            where = {**environment(), "libjpeg-turbo of pillow": libjpeg, "threads": 2}
+            json.dump({"environment": where, "results": results}, file, indent=2)
             file.write("\n")
 
 

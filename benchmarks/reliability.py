@@ -21,7 +21,6 @@ import io
 import itertools
 import json
 import os
-import platform
 import random
 import shlex
 import signal
@@ -33,7 +32,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +43,7 @@ from rich.table import Table
 from scipy import stats
 
 import dali_cutmix as dcm
+from dali_cutmix.bench.results import environment
 
 SIZE, BATCH = 16, 16
 # Growth that counts as none: half of the smaller tensor of a batch, its targets. (The images have
@@ -699,22 +698,6 @@ def shutdown(root: str, jobs: int) -> Row:
 
 
 # --- the command
-
-
-def environment() -> dict[str, object]:
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
-    )
-    with open("/proc/cpuinfo", encoding="utf-8") as file:
-        models = [line.partition(":")[2].strip() for line in file if line.startswith("model name")]
-    return {
-        "commit": commit.stdout.strip(),
-        **{name: metadata.version(name) for name in ("nvidia-dali-cuda120", "torch", "numpy")},
-        "python": platform.python_version(),
-        "cpu": models[0] if models else platform.machine(),
-        "cores": len(os.sched_getaffinity(0)),
-        "gpu": None,
-    }
 
 
 def show(title: str, result: Row) -> None:

@@ -107,16 +107,13 @@ def mix(
             enabled=None if enabled is None else checks.switch(enabled),
             own_partners=partners is None,
         )
-        cuts, always_blended = cfg.cutmix_alpha > 0, drawn.blended is None
         params, regions = _resolved_draws(drawn, cfg, size)
-        uniform = cfg.mode == "batch"
+        how = _how_drawn(drawn, cfg, dtype)
     else:
         _check_params(params, cfg, partners, enabled, seed, keep_order)
         cuts = params.box is not None or cfg.cutmix_alpha > 0
-        always_blended = params.blended is None
+        how = _How(cuts, params.blended is None and not cuts, uniform=False, dtype=dtype)
         params, regions = _resolved_params(params, cfg, size)
-        uniform = False
-    how = _How(cuts, always_blended and not cuts, uniform, dtype)
     both = _labels_of_both(labels, partners, params, cfg)
     return _mixed(images, others, both, params, regions, cfg, how)
 
@@ -148,17 +145,10 @@ def mix_known(
         params = params._replace(partner=partner, original=original)
         how = _How(cuts=True, always_blended=False, uniform=False, dtype=dtype)
     else:
-        drawn = sampling.draw(
-            cfg,
-            batch_size,
-            own,
-            keep_order=keep_order,
-            enabled=enabled,
-        )
+        drawn = sampling.draw(cfg, batch_size, own, keep_order=keep_order, enabled=enabled)
         hw = types.Constant(np.array(size, np.int32))
         params, regions = _resolved_draws(drawn, cfg, hw)
-        cuts = cfg.cutmix_alpha > 0
-        how = _How(cuts, drawn.blended is None and not cuts, cfg.mode == "batch", dtype)
+        how = _how_drawn(drawn, cfg, dtype)
     both = _labels_of_both(labels, None, params, cfg)
     return _mixed(images, None, both, params, regions, cfg, how)
 
@@ -177,6 +167,11 @@ class _How(NamedTuple):
     always_blended: bool
     uniform: bool
     dtype: Literal["uint8", "float32"]
+
+
+def _how_drawn(drawn: Draws, cfg: MixConfig, dtype: Literal["uint8", "float32"]) -> _How:
+    cuts = cfg.cutmix_alpha > 0
+    return _How(cuts, drawn.blended is None and not cuts, cfg.mode == "batch", dtype)
 
 
 def _mixed(

@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from dali_cutmix.bench import loaders, training
+from dali_cutmix.bench import loaders, results, training
 from dali_cutmix.bench.peers import PEERS, Batches, Job, Peer
 from dali_cutmix.bench.results import Result
 
@@ -251,10 +251,9 @@ def test_the_clock_stops_after_whole_turns_and_at_least_two_batches() -> None:
         next(steps)
         return 4
 
-    entry = loaders.Contestant("a", (), NotImplemented, turn=3)
-    assert loaders._rate(step, 0.0, entry) > 0
+    assert results.rate(step, 0.0, turn=3, gpu=False) > 0
     assert next(steps) == 3
-    assert loaders._rate(step, 0.0, replace(entry, turn=1)) > 0
+    assert results.rate(step, 0.0, gpu=False) > 0
     assert next(steps) == 3 + 1 + 2
 
 

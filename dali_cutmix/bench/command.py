@@ -14,11 +14,12 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from dali_cutmix.bench import data, loaders, mixing, profile, report, training
-from dali_cutmix.bench.peers import PEERS, Job
+from dali_cutmix.bench.peers import PEERS, Job, our_loader
 from dali_cutmix.bench.results import Result
 from dali_cutmix.config import MixConfig, checked_int, checked_number
 from dali_cutmix.files import check_writable
 from dali_cutmix.image_loaders import device_id, train_loader
+from dali_cutmix.sources import Source, find_source
 
 __all__ = ["add_parser", "with_kind"]
 
@@ -182,8 +183,8 @@ def _prepared(
             raise ValueError(f"`--only` must be among {', '.join(known)}, got {name!r}.")
     root = _data(args, settings, console)
     job = Job(root, batch_size, args.size, threads, device, args.num_classes)
-    with _loader(job):  # what is wrong with the data is an error before anything is measured
-        pass
+    # What is wrong with the data is an error before anything is measured.
+    our_loader(job, mixing=True).close()
     options: dict[str, Any] = {**timing, "seconds": args.seconds, "names": args.only}
     if args.kind == "loader":
         result = Result("loader", settings)
@@ -205,21 +206,10 @@ def _prepared(
     )
 
 
-def _loader(job: Job) -> Any:
-    return train_loader(
-        job.root,
-        batch_size=job.batch_size,
-        mix=MixConfig(num_classes=job.num_classes),
-        size=job.size,
-        device=job.device,
-        num_threads=job.workers,
-    )
-
-
 def _profile(
     args: argparse.Namespace, settings: dict[str, Any], console: Console
 ) -> tuple[Result, int, Callable[[Callable[[], None]], None]]:
-    source = _data(args, settings, console)
+    source = find_source(_data(args, settings, console))
     devices = args.device or _devices()
     for device in devices:
         device_id(device)
@@ -293,7 +283,7 @@ def _sweep(
     }
 
 
-def _fitting(source: str, device: str, args: argparse.Namespace) -> int:
+def _fitting(source: Source, device: str, args: argparse.Namespace) -> int:
     """Returns the usual batch size, or half of it as often as the data are too few."""
     batch_size = 8 if args.quick else _BATCH[device]
     while batch_size > 2:
@@ -314,7 +304,11 @@ def _data(args: argparse.Namespace, settings: dict[str, Any], console: Console) 
         return str(args.data)
     settings["data"] = f"{args.images} generated images"
     with Progress(
-        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), console=console
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        console=console,
+        transient=True,  # mostly there is nothing to generate
     ) as bar:
         task = bar.add_task("generate images, once", total=args.images)
         return data.generated(args.images, lambda: bar.advance(task))

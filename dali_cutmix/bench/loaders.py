@@ -30,7 +30,7 @@ import numpy as np
 import torch
 
 from dali_cutmix.bench.peers import PEERS, Job, Peer
-from dali_cutmix.bench.results import Result, Row, in_turn
+from dali_cutmix.bench.results import Result, Row, in_turn, rate
 from dali_cutmix.config import checked_int
 
 __all__ = ["Contestant", "Step", "check_job", "chosen", "compete", "run", "seeded"]
@@ -297,7 +297,7 @@ def _serve(connection: Connection, entry: Contestant) -> None:
             for seconds in _orders(connection):
                 for _ in range(entry.ahead):
                     step()
-                connection.send(_rate(step, seconds, entry))
+                connection.send(rate(step, seconds, turn=entry.turn, gpu=entry.gpu))
     except Exception as error:  # of any loader, of any type
         connection.send(_last_line(error))
     finally:
@@ -320,20 +320,3 @@ def _orders(connection: Connection) -> Iterator[float]:
     with suppress(EOFError, ConnectionResetError):
         while True:
             yield connection.recv()
-
-
-def _rate(step: Step, seconds: float, entry: Contestant) -> float:
-    """Returns images per second, of at least two batches and whole turns."""
-    images = batches = 0
-    _wait_for_the_gpu(entry)
-    start = time.perf_counter()
-    while batches < 2 or batches % entry.turn or time.perf_counter() - start < seconds:
-        images += step()
-        batches += 1
-    _wait_for_the_gpu(entry)
-    return images / (time.perf_counter() - start)
-
-
-def _wait_for_the_gpu(entry: Contestant) -> None:
-    if entry.gpu:
-        torch.cuda.synchronize()

@@ -30,6 +30,7 @@ from torch.utils.data import DataLoader, Dataset, default_collate
 from dali_cutmix.config import MixConfig
 from dali_cutmix.folders import class_names, image_files
 from dali_cutmix.image_loaders import train_loader
+from dali_cutmix.loader import Loader
 from dali_cutmix.memory import cache_folder
 from dali_cutmix.recipes import Recipe
 
@@ -98,31 +99,27 @@ class Peer:
         return 2 * job.workers + 2 if self.workers == "processes" else 5
 
 
-def _ours(job: Job) -> Batches:
-    with train_loader(
+def our_loader(job: Job, *, mixing: bool) -> Loader:
+    """Returns this package's loader for the job; without mixing it has integer labels (N,)."""
+    return train_loader(
         job.root,
         batch_size=job.batch_size,
-        mix=MixConfig(num_classes=job.num_classes),
+        mix=MixConfig(num_classes=job.num_classes) if mixing else None,
         size=job.size,
         device=job.device,
         num_threads=job.workers,
         seed=job.seed,
-    ) as loader:
+    )
+
+
+def _ours(job: Job) -> Batches:
+    with our_loader(job, mixing=True) as loader:
         while True:
             yield from loader
 
 
 def _ours_unmixed(job: Job) -> Batches:
-    """Integer labels (N,): there is nothing to share."""
-    with train_loader(
-        job.root,
-        batch_size=job.batch_size,
-        mix=None,
-        size=job.size,
-        device=job.device,
-        num_threads=job.workers,
-        seed=job.seed,
-    ) as loader:
+    with our_loader(job, mixing=False) as loader:
         while True:
             yield from loader
 

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, get_args
 
 import torch
 from nvidia.dali import Pipeline
 
-from dali_cutmix.bench.results import Result, Row, in_turn
+from dali_cutmix.bench.results import Result, Row, in_turn, rate
 from dali_cutmix.config import MixConfig
 from dali_cutmix.image_loaders import train_loader
 from dali_cutmix.loader import Loader
@@ -44,21 +42,21 @@ def run(
         advance: called after each measurement, `steps` times.
     """
 
-    def rate(row: Row) -> float:
+    def measure(row: Row) -> float:
         return _loader_rate({**options, **row.options}, seconds)
 
     _stages(options, rounds, seconds, result, advance)
     for name, values in sweep.items():
         rows = [Row(name, str(value), "images/s", options={name: value}) for value in values]
         result.rows += rows
-        in_turn(rows, rounds, rate, advance)
+        in_turn(rows, rounds, measure, advance)
     best = _best(options, result)
     rows = [
         Row("recommended", "as it was", "images/s"),
         Row("recommended", "recommended", "images/s", options=best),
     ]
     result.rows += rows
-    in_turn(rows, rounds, rate, advance)
+    in_turn(rows, rounds, measure, advance)
     gain = rows[1].relative_to(rows[0])
     if gain is not None and gain < 1:  # what was gained alone was chance
         best = {}
@@ -104,15 +102,15 @@ def _stages(
 
     def milliseconds(row: Row) -> float:
         if row.name == HAND_OVER:
-            rate = _loader_rate(options, seconds)
+            reached = _loader_rate(options, seconds)
         else:
             changed: dict[str, Any] = {} if row.name == "mix" else {"mix": None}
             if row.name in get_args(Stage):
                 changed = {"until": row.name}
             pipeline = imagenet.train(**{**used, **changed})
             pipeline.build()
-            rate = _rate(_runs(pipeline), options["batch_size"], seconds, _ahead(options))
-        return 1000 * float(options["batch_size"]) / rate
+            reached = _rate(_runs(pipeline), options["batch_size"], seconds, _ahead(options))
+        return 1000 * float(options["batch_size"]) / reached
 
     in_turn(rows, rounds, milliseconds, advance)
     result.findings["stages"] = _costs(rows)
@@ -153,20 +151,14 @@ def _best(options: dict[str, Any], result: Result) -> dict[str, Any]:
 
 
 def _loader_rate(options: dict[str, Any], seconds: float) -> float:
-    with _opened(options) as loader:
+    with train_loader(**options) as loader:
         batches = iter(_endless(loader))
         return _rate(batches, options["batch_size"], seconds, _ahead(options))
 
 
 def _pipeline_options(options: dict[str, Any]) -> dict[str, Any]:
-    with _opened(options) as loader:
-        return dict(loader._options)
-
-
-@contextlib.contextmanager
-def _opened(options: dict[str, Any]) -> Iterator[Loader]:
     with train_loader(**options) as loader:
-        yield loader
+        return dict(loader._options)
 
 
 def _endless(loader: Loader) -> Iterator[Any]:
@@ -185,18 +177,11 @@ def _ahead(options: dict[str, Any]) -> int:
 
 
 def _rate(batches: Iterator[Any], batch_size: int, seconds: float, ahead: int) -> float:
-    """Returns images per second; the GPU is synchronised inside the timed region."""
     for _ in range(ahead):
         next(batches)
-    _synchronise()
-    count, start = 0, time.perf_counter()
-    while count < 2 or time.perf_counter() - start < seconds:
+
+    def step() -> int:
         next(batches)
-        count += 1
-    _synchronise()
-    return count * batch_size / (time.perf_counter() - start)
+        return batch_size
 
-
-def _synchronise() -> None:
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
+    return rate(step, seconds, gpu=torch.cuda.is_available())

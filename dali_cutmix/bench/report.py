@@ -41,9 +41,11 @@ class Lines(NamedTuple):
     cells: list[tuple[str, ...]]
 
 
-def groups(result: dict[str, Any]) -> Iterator[Lines]:
-    """Yields the groups of a result, as tables of text, the rows in their order."""
+def groups(result: dict[str, Any], only: str | None = None) -> Iterator[Lines]:
+    """Yields the groups of a result, or one, as tables of text, the rows in their order."""
     for group in dict.fromkeys(row["group"] for row in result["rows"]):
+        if only not in (None, group):
+            continue
         rows = [row for row in result["rows"] if row["group"] == group]
         first = next((row["median"] for row in rows if row["median"]), None)
         unit = rows[0]["unit"]
@@ -98,9 +100,7 @@ def tables(result: dict[str, Any]) -> Iterator[Table]:
 def markdown(result: dict[str, Any], only: str | None = None) -> str:
     """Returns the tables for a README, or that of one group."""
     parts = []
-    for group in groups(result):
-        if only is not None and group.title != TITLES.get(only, only):
-            continue
+    for group in groups(result, only):
         head = (group.columns[0] or group.title, *group.columns[1:])
         align = ("---", *("---:" for _ in head[1:]))
         rows = [head, align, *group.cells]

@@ -7,6 +7,7 @@ import os
 import platform
 import statistics
 import subprocess
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from importlib import metadata
@@ -17,7 +18,7 @@ import torch
 
 from dali_cutmix.files import write_whole
 
-__all__ = ["Result", "Row", "in_turn"]
+__all__ = ["Result", "Row", "environment", "in_turn", "rate"]
 
 SCHEMA_VERSION = 1
 _PACKAGES = (
@@ -132,6 +133,26 @@ def in_turn(
                 except (ValueError, RuntimeError, OSError) as error:
                     row.note = f"failed: {str(error).strip().splitlines()[-1][:200]}"
             advance()
+
+
+def rate(step: Callable[[], int], seconds: float, *, turn: int = 1, gpu: bool) -> float:
+    """Returns images per second, of at least so many seconds, two batches and whole turns.
+
+    Args:
+        step: does a batch, and returns how many images it had.
+        turn: the clock stops only after a multiple of so many batches.
+        gpu: the GPU is synchronised inside the timed region.
+    """
+    images = batches = 0
+    if gpu:
+        torch.cuda.synchronize()
+    start = time.perf_counter()
+    while batches < 2 or batches % turn or time.perf_counter() - start < seconds:
+        images += step()
+        batches += 1
+    if gpu:
+        torch.cuda.synchronize()
+    return images / (time.perf_counter() - start)
 
 
 def environment() -> dict[str, Any]:
