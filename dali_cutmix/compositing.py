@@ -7,15 +7,23 @@ from typing import NamedTuple
 from nvidia.dali import fn, types
 from nvidia.dali.data_node import DataNode
 
-__all__ = ["Regions", "blend", "gather", "paste", "paste_within", "region_columns"]
+__all__ = [
+    "Regions",
+    "blend",
+    "gather",
+    "paste",
+    "paste_within",
+    "region_columns",
+    "regions_of_row",
+]
 
 
 class Regions(NamedTuple):
     """What fn.multi_paste pastes of two images: the whole of the first, a box of the second.
 
     Fields:
-        anchors: int32 (4,) or (2, 2), ``(0, 0, y, x)``.
-        shapes: int32 (4,) or (2, 2), ``(H, W, h, w)``.
+        anchors: int32 (2, 2), ``((0, 0), (y, x))``.
+        shapes: int32 (2, 2), ``((H, W), (h, w))``.
     """
 
     anchors: DataNode
@@ -23,12 +31,16 @@ class Regions(NamedTuple):
 
     def box(self) -> DataNode:
         """Returns the box, int32 (4,), ``(y, x, h, w)``."""
-        return fn.cat(self.anchors[2:], self.shapes[2:])
+        return fn.cat(self.anchors[1], self.shapes[1])
 
     def arguments(self) -> dict[str, DataNode]:
         """Returns the arguments of fn.multi_paste."""
-        anchors, shapes = (fn.reshape(x, shape=[2, 2]) for x in self)
-        return {"in_anchors": anchors, "out_anchors": anchors, "shapes": shapes}
+        return {"in_anchors": self.anchors, "out_anchors": self.anchors, "shapes": self.shapes}
+
+
+def regions_of_row(row: DataNode) -> Regions:
+    """Returns the regions of a row of `region_columns`, or of a longer one that begins so."""
+    return Regions(fn.reshape(row[:4], shape=[2, 2]), fn.reshape(row[4:8], shape=[2, 2]))
 
 
 def region_columns(box: DataNode, size: DataNode) -> DataNode:

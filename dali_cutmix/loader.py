@@ -33,7 +33,7 @@ __all__ = ["Loader"]
 MAX_BATCH = 2**20
 _OPENING = threading.Lock()  # warnings.catch_warnings is for one thread at a time
 Batch = tuple[torch.Tensor, Any]
-_STATE_VERSION = 1
+_STATE_VERSION = 2  # raised whenever a seed gives other batches than before
 _STATE_KEYS = {"version", "epoch", "position", "options", "data", "mixing", "checkpoint"}
 # Arguments that may differ between a run and the one that resumes it: the stream is the same.
 # (What the data are is checked by itself.)
@@ -215,7 +215,8 @@ class Loader:
             raise TypeError("`state` must be what state_dict() of a loader returned.")
         if state["version"] != _STATE_VERSION:
             raise ValueError(
-                f"`state` must be of version {_STATE_VERSION}, got version {state['version']}."
+                f"`state` must be of version {_STATE_VERSION}, got version {state['version']}: "
+                "it was made by another release, whose batches are others."
             )
         mine = {**self._stream_options(), **self._data()}
         theirs = {**state["options"], **state["data"]}

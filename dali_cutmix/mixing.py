@@ -114,7 +114,12 @@ def mix(
         cuts = params.box is not None or cfg.cutmix_alpha > 0
         how = _How(cuts, params.blended is None and not cuts, uniform=False, dtype=dtype)
         params, regions = _resolved_params(params, cfg, size)
-    both = _labels_of_both(labels, partners, params, cfg)
+    check = checks.class_index if cfg.labels == "int" else checks.class_row
+    labels = check(labels, _num_classes(cfg))
+    if partners is None:
+        both = _labels_of_both(labels, params)
+    else:
+        both = labels, check(partners[1], _num_classes(cfg))
     return _mixed(images, others, both, params, regions, cfg, how)
 
 
@@ -129,12 +134,12 @@ def mix_known(
     keep_order: bool = True,
     dtype: Literal["uint8", "float32"] = "uint8",
 ) -> Mixed:
-    """Returns what `mix` does, of images that the same graph has just brought to one size.
+    """Returns what `mix` does, of images and labels that the same graph has just made.
 
-    For pipelines, not for their users: that the images are (H, W, C) of `size` and `dtype` is not
-    looked at, which in a batch of 64 takes as long as the pasting. And CutMix alone with the
-    default ``cutmix_alpha=1`` and ``mode="elem"`` draws its boxes by `sampling.draw_boxes`: the
-    same distribution, other numbers.
+    For pipelines, not for their users: that the images are (H, W, C) of `size` and `dtype` and the
+    labels in range is not looked at, which in a batch of 64 takes as long as the pasting. CutMix
+    alone with the default ``cutmix_alpha=1`` and ``mode="elem"`` draws its boxes by
+    `sampling.draw_boxes`: the same distribution, other numbers.
     """
     _checked(images, labels, cfg, None, enabled)
     batch_size, own = Pipeline.current().max_batch_size, _mix_seed(seed)
@@ -149,7 +154,7 @@ def mix_known(
         hw = types.Constant(np.array(size, np.int32))
         params, regions = _resolved_draws(drawn, cfg, hw)
         how = _how_drawn(drawn, cfg, dtype)
-    both = _labels_of_both(labels, None, params, cfg)
+    both = _labels_of_both(labels, params)
     return _mixed(images, None, both, params, regions, cfg, how)
 
 
@@ -266,8 +271,7 @@ def _of_boxes(rows: DataNode, size: tuple[int, int]) -> tuple[MixParams, composi
     pixels = size[0] * size[1]
     lam = (pixels - rows[3, 0] * rows[3, 1]) / float(pixels)
     regions = compositing.Regions(rows[:2], rows[2:])
-    box = fn.reshape(fn.cat(rows[1:2], rows[3:4]), shape=[4])
-    return MixParams(lam=lam, box=box), regions
+    return MixParams(lam=lam, box=regions.box()), regions
 
 
 def _resolved_draws(
@@ -280,7 +284,7 @@ def _resolved_draws(
     if drawn.blended is not None:
         columns.append(fn.cast(drawn.blended, dtype=types.INT32))
     row = drawn.table.rows(fn.cat(*columns, axis=1))
-    regions = compositing.Regions(row[:4], row[4:8])
+    regions = compositing.regions_of_row(row)
     blended = None if drawn.blended is None else row[9] != 0
     if not cfg.cutmix_alpha and blended is None:
         blended = fn.ones(shape=[], dtype=types.BOOL)
@@ -311,8 +315,7 @@ def _resolved_params(
         lam, box = fn.reshape(lam, shape=[]), fn.reshape(boxes_, shape=[4])
         if not cfg.cutmix_alpha and blended is None:
             blended = fn.ones(shape=[], dtype=types.BOOL)
-    columns = compositing.region_columns(row(box, 4), size)
-    regions = compositing.Regions(columns[0, :4], columns[0, 4:])
+    regions = compositing.regions_of_row(compositing.region_columns(row(box, 4), size)[0])
     lam = fn.cast(lam, dtype=types.FLOAT)
     final = params._replace(lam=lam, position=None, sides=None, blended=blended, box=box)
     return final, regions
@@ -415,17 +418,7 @@ def _others(images: DataNode, others: DataNode | None, params: MixParams) -> Dat
     return compositing.gather(images, params.partner) if others is None else others
 
 
-def _labels_of_both(
-    labels: DataNode,
-    partners: tuple[DataNode, DataNode] | None,
-    params: MixParams,
-    cfg: MixConfig,
-) -> tuple[DataNode, DataNode]:
-    check = checks.class_index if cfg.labels == "int" else checks.class_row
-    num_classes = _num_classes(cfg)
-    labels = check(labels, num_classes)
-    if partners is not None:
-        return labels, check(partners[1], num_classes)
+def _labels_of_both(labels: DataNode, params: MixParams) -> tuple[DataNode, DataNode]:
     label_b = fn.permute_batch(labels, indices=params.partner)
     if params.original is None:
         return labels, label_b

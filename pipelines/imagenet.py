@@ -72,8 +72,9 @@ def train(
     `until` ends the graph after a stage, for profiles: images, or their files, and labels.
     """
     seed = Pipeline.current().seed or 0
-    encoded, labels = read(
-        _found(source), shuffle=True, seed=seed, shard_id=shard_id, num_shards=num_shards
+    classes = num_classes if mix is None else mix.num_classes
+    encoded, labels = _read(
+        source, classes, shuffle=True, seed=seed, shard_id=shard_id, num_shards=num_shards
     )
     if repeats > 1:  # before decoding: what is read is reused, and decoded and cropped anew
         places = [i // repeats for i in range(Pipeline.current().max_batch_size)]
@@ -92,17 +93,11 @@ def train(
         return images, labels
     images = fn.resize(
         images,
-        size=size,
+        resize_y=float(size[0]),
+        resize_x=_mirrored_or_not(float(size[1]), hflip, op_seed(seed, "flip", shard_id)),
         interp_type=_drawn_interpolation(interpolation, op_seed(seed, "interpolation", shard_id)),
         antialias=antialias,
     )
-    mirror = fn.random.coin_flip(probability=hflip, seed=op_seed(seed, "flip", shard_id))
-    colors = {"mean": mean, "std": std}
-    if mix is None and not augment and erase is None and until is None:
-        images = _normalise(images, dtype=dtype, layout=layout, mirror=mirror, **colors)
-        return images, _index(labels, device, num_classes)
-
-    images = fn.flip(images, horizontal=mirror)
     if augment:
         images = augmentation.augment(
             images,
@@ -114,6 +109,7 @@ def train(
         )
     if until == "augment":
         return images, labels
+    colors = {"mean": mean, "std": std}
     floats = erase is not None and not erase_after_mix  # are mixed, else bytes
     mixed = None
     if mix is not None and not floats:
@@ -132,7 +128,7 @@ def train(
     if erase is not None:
         images = _as_asked(images, dtype, layout)
     if mixed is None:
-        return images, _index(labels, device, num_classes)
+        return images, _index(labels, device)
     targets = mixed.targets if isinstance(mixed.targets, tuple) else (mixed.targets,)
     return (images, *targets, *(_what_was_mixed(mixed, labels) if with_params else ()))
 
@@ -156,7 +152,9 @@ def val(
     hw_decoder_load: float = 0.65,
 ) -> tuple[DataNode, ...]:
     """Returns normalised images and integer labels; for the arguments see `val_loader`."""
-    encoded, labels = read(_found(source), shuffle=False, shard_id=shard_id, num_shards=num_shards)
+    encoded, labels = _read(
+        source, num_classes, shuffle=False, shard_id=shard_id, num_shards=num_shards
+    )
     images = decode(encoded, device, hw_decoder_load)
     start, end = _centre(encoded, size, resize)
     images = fn.resize(
@@ -168,7 +166,7 @@ def val(
         antialias=antialias,
     )
     images = _normalise(images, mean=mean, std=std, dtype=dtype, layout=layout)
-    return images, _index(labels, device, num_classes)
+    return images, _index(labels, device)
 
 
 def decode(encoded: DataNode, device: str, hw_decoder_load: float = 0.65) -> DataNode:
@@ -210,8 +208,20 @@ def _centre(encoded: DataNode, size: tuple[int, int], resize: int) -> tuple[Data
     return start * scale, (start + sides) * scale
 
 
-def _found(source: Source | str) -> Source:
-    return source if isinstance(source, Source) else find_source(source)
+def _read(
+    source: Source | str, num_classes: int | None, **options: Any
+) -> tuple[DataNode, DataNode]:
+    """Returns `read` of the source; fails where a label is not below the number of classes.
+
+    Of a folder or a list, whose highest label is known, nothing need be looked at.
+    """
+    if not isinstance(source, Source):
+        source = find_source(source)
+    encoded, labels = read(source, **options)
+    known = source.num_classes
+    if num_classes is not None and (known is None or known > num_classes):
+        labels = checks.class_index(labels, num_classes)
+    return encoded, labels
 
 
 def _random_crop(
@@ -241,6 +251,11 @@ def _random_crop(
     return fn.decoders.image_slice(encoded, start, shape, axes=[0, 1])
 
 
+def _mirrored_or_not(width: float, probability: float, seed: int) -> DataNode:
+    """Returns the width to resize to: a negative one mirrors the image, at no cost."""
+    return fn.random.choice([-width, width], p=[probability, 1 - probability], seed=seed)
+
+
 def _drawn_interpolation(interpolation: str, seed: int) -> Any:
     """Returns the type of the resize: for all images, or for each one of the two, drawn."""
     if interpolation != "random":
@@ -257,7 +272,6 @@ def _normalise(
     std: Sequence[float],
     dtype: str,
     layout: str,
-    **crop_or_mirror: Any,
 ) -> DataNode:
     """Returns (images / 255 - mean) / std."""
     return fn.crop_mirror_normalize(
@@ -266,7 +280,6 @@ def _normalise(
         output_layout=LAYOUT[layout],
         mean=[255 * m for m in mean],
         std=[255 * s for s in std],
-        **crop_or_mirror,
     )
 
 
@@ -292,10 +305,8 @@ def _as_asked(images: DataNode, dtype: str, layout: str) -> DataNode:
     return fn.transpose(images, perm=[2, 0, 1]) if layout == "NCHW" else images
 
 
-def _index(labels: DataNode, device: str, num_classes: int | None = None) -> DataNode:
-    """Returns labels as int64 (); fails where one is not below the number of classes, if known."""
-    if num_classes is not None:
-        labels = checks.class_index(labels, num_classes)
+def _index(labels: DataNode, device: str) -> DataNode:
+    """Returns labels as int64 ()."""
     labels = fn.cast(fn.reshape(labels, shape=[]), dtype=types.INT64)
     return labels.gpu() if device == "gpu" else labels
 

@@ -451,10 +451,51 @@ def test_a_state_of_another_stream_is_refused(photos: str) -> None:
         train(photos, dcm.MixConfig(prob=0.5), seed=1).load_state_dict(state)
     with pytest.raises(ValueError, match="switchable: True here, False in the state"):
         train(photos, seed=1, switchable=True).load_state_dict(state)
-    with pytest.raises(ValueError, match="must be of version 1, got version 99"):
+    with pytest.raises(ValueError, match="must be of version 2, got version 99: it was"):
         train(photos, seed=1).load_state_dict({**state, "version": 99})
     # What does not change the stream may differ.
     train(photos, seed=1, num_threads=1, prefetch_queue_depth=3).load_state_dict(state)
+
+
+# Of the second batch with seed 7: lam, and the mean of the left half of the image.
+STREAMS: dict[str, tuple[dict[str, Any], list[float], list[float]]] = {
+    "boxes drawn from their law": (
+        {},
+        [0.5625, 0.6354, 0.4375, 0.8359, 0.8568, 0.9089, 0.5417, 0.7188],
+        [-1.642, -0.993, -0.686, -0.52, -0.589, -1.54, -0.153, 0.223],
+    ),
+    "two methods": (
+        {"mix": dcm.MixConfig(mixup_alpha=0.8, prob=0.7)},
+        [1.0, 1.0, 1.0, 0.9089, 1.0, 0.6719, 0.8477, 1.0],
+        [-1.631, -0.053, -0.527, -0.515, -0.719, -0.303, -0.651, 0.223],
+    ),
+    "one box a batch": (
+        {"mix": dcm.MixConfig(mixup_alpha=0.8, mode="batch", partner="flip")},
+        [0.8477] * 8,
+        [-1.631, -0.053, -0.527, -0.515, -0.719, -1.688, -0.651, 0.223],
+    ),
+    "augmentations": (
+        {
+            "mix": dcm.MixConfig(box="inside"),
+            "augment": (dcm.RandAugment(),),
+            "erase": dcm.RandomErasing(prob=0.5),
+        },
+        [0.4909, 0.8854, 0.9688, 0.8854, 0.6536, 0.2969, 0.8177, 0.2344],
+        [1.103, 0.47, -0.527, -0.528, -0.311, 0.007, -0.452, -0.84],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", STREAMS)
+def test_a_seed_gives_the_batches_that_it_gave(photos: str, name: str) -> None:
+    """Where this fails for a good reason, raise `_STATE_VERSION`: old states must be refused."""
+    options, shares, means = STREAMS[name]
+    with train(photos, seed=7, with_params=True, **options) as loader:
+        next(loader)
+        images, (_, lam, *_) = next(loader)
+    assert np.abs(lam[:8].numpy() - shares).max() < 1e-3
+    left = images[:8, :, :, :16].mean(dim=(1, 2, 3))
+    assert np.abs(left.numpy() - means).max() < 0.02  # decoders differ less than that
 
 
 def test_a_state_of_other_data_is_refused(photos: str, tmp_path: Path) -> None:

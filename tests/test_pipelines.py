@@ -102,7 +102,7 @@ def test_one_definition_serves_the_gpu(photos: str, targets: Any) -> None:
             nodes += [i for i in node.source.inputs if hasattr(i, "source")]
     found = set(devices.values())
     assert ("decoders__Image", "mixed") in found
-    pixels = {"Slice", "Resize", "Flip", "MultiPaste", "CropMirrorNormalize"}
+    pixels = {"Slice", "Resize", "MultiPaste", "CropMirrorNormalize"}
     assert {(name, "gpu") for name in pixels} <= found
 
 
@@ -122,8 +122,13 @@ def test_dtype_and_layout(photos: str, dtype: str, kind: type, layout: str, shap
 @pytest.mark.parametrize("mix", [None, dcm.MixConfig(num_classes=5, prob=0.0)])
 def test_hflip_mirrors_the_image(photos: str, mix: Any) -> None:
     never, always, half = (graphs.run(train(photos, mix, hflip=p))[0][0] for p in (0.0, 1.0, 0.5))
-    assert np.array_equal(always, never[..., ::-1])
-    flipped = [np.array_equal(a, b[..., ::-1]) for a, b in zip(half, never, strict=True)]
+    # The resize mirrors: halves between two levels are rounded in the order of its additions.
+    levels = (
+        np.abs(always - never[..., ::-1]) * 255 * np.array(imagenet.IMAGENET_STD)[:, None, None]
+    )
+    assert levels.max() < 1.01
+    assert (levels > 0.5).mean() < 0.001
+    flipped = [np.array_equal(a, b) for a, b in zip(half, always, strict=True)]
     plain = [np.array_equal(a, b) for a, b in zip(half, never, strict=True)]
     assert all(a != b for a, b in zip(flipped, plain, strict=True))
     assert 2 < sum(flipped) < 14
