@@ -33,6 +33,7 @@ from rich.table import Table
 import dali_cutmix as dcm
 from dali_cutmix import demo, folders, recipes, sources, survey
 from dali_cutmix.bench import command as bench
+from dali_cutmix.config import checked_int
 from dali_cutmix.damage import MAX_PIXELS
 from dali_cutmix.files import check_writable, write_whole
 from dali_cutmix.image_loaders import device_id
@@ -40,6 +41,7 @@ from dali_cutmix.image_loaders import device_id
 __all__ = ["main"]
 
 _SHOWN = 20  # findings of a kind
+_MOST = 1000  # images of a picture, and epochs of a demo
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -382,8 +384,7 @@ def _add_mix_options(command: argparse.ArgumentParser) -> None:
 def _classes_and_mix(root: str, args: argparse.Namespace) -> tuple[list[str], dcm.MixConfig]:
     _writable(args.out)
     for name in ("images", "columns", "epochs"):
-        if getattr(args, name, 1) < 1:
-            raise ValueError(f"`--{name}` must be at least 1, got {getattr(args, name)}.")
+        checked_int(f"--{name}", getattr(args, name, 1), 1, _MOST)
     classes = folders.class_names(root)
     base = None if args.recipe is None else recipes.get(args.recipe).mix
     names = {field.name for field in dataclasses.fields(dcm.MixConfig)}
@@ -440,7 +441,13 @@ def _data(root: str | None) -> Iterator[str]:
 def _save(picture: Image.Image, path: str) -> None:
     encoded = io.BytesIO()
     form = Image.registered_extensions()[os.path.splitext(path)[1].lower()]
-    picture.save(encoded, form)
+    try:
+        picture.save(encoded, form)
+    except (OSError, ValueError) as error:  # JPEG and WebP have largest sides
+        raise ValueError(
+            f"`--out` must be a format that holds {picture.width} x {picture.height} pixels, such "
+            f"as .png, got {path!r}; or show fewer `--images`."
+        ) from error
     write_whole(path, encoded.getvalue())
 
 

@@ -98,6 +98,7 @@ def _sample(
 def grid(samples: list[MixedSample], classes: list[str], columns: int) -> Image.Image:
     """Returns a picture of the samples in rows, under each the shares of its target."""
     height, width = samples[0].pixels.shape[:2]
+    columns = min(columns, len(samples))
     margin, caption = 8, 44
     rows = -(-len(samples) // columns)
     sheet = Image.new(

@@ -13,7 +13,7 @@ from dali_cutmix import boxes, checks, compositing, sampling, targets
 from dali_cutmix.config import MixConfig, checked_choice, checked_int
 from dali_cutmix.sampling import Draws, MixParams
 
-__all__ = ["Mixed", "cutmix", "mix", "mix_known", "mixup"]
+__all__ = ["Mixed", "cutmix", "draw_known", "mix", "mix_known", "mixup"]
 
 _LITTLE_VARIETY = 16
 
@@ -142,20 +142,33 @@ def mix_known(
     `sampling.draw_boxes`: the same distribution, other numbers.
     """
     _checked(images, labels, cfg, None, enabled)
+    params, regions, how = draw_known(
+        cfg, size, enabled=enabled, seed=seed, keep_order=keep_order, dtype=dtype
+    )
+    both = _labels_of_both(labels, params)
+    return _mixed(images, None, both, params, regions, cfg, how)
+
+
+def draw_known(
+    cfg: MixConfig,
+    size: tuple[int, int],
+    *,
+    enabled: DataNode | None = None,
+    seed: int | None = None,
+    keep_order: bool = True,
+    dtype: Literal["uint8", "float32"] = "uint8",
+) -> tuple[MixParams, compositing.Regions, _How]:
+    """Returns the draws of `mix_known`: final parameters, what is pasted, what is known of all."""
     batch_size, own = Pipeline.current().max_batch_size, _mix_seed(seed)
     enabled = None if enabled is None else checks.switch(enabled)
     if sampling.has_law(cfg, size):
         _, original, partner = sampling.draw_partners(cfg, batch_size, own, keep_order=keep_order)
         params, regions = _of_boxes(sampling.draw_boxes(cfg, size, own, enabled), size)
         params = params._replace(partner=partner, original=original)
-        how = _How(cuts=True, always_blended=False, uniform=False, dtype=dtype)
-    else:
-        drawn = sampling.draw(cfg, batch_size, own, keep_order=keep_order, enabled=enabled)
-        hw = types.Constant(np.array(size, np.int32))
-        params, regions = _resolved_draws(drawn, cfg, hw)
-        how = _how_drawn(drawn, cfg, dtype)
-    both = _labels_of_both(labels, params)
-    return _mixed(images, None, both, params, regions, cfg, how)
+        return params, regions, _How(True, always_blended=False, uniform=False, dtype=dtype)
+    drawn = sampling.draw(cfg, batch_size, own, keep_order=keep_order, enabled=enabled)
+    params, regions = _resolved_draws(drawn, cfg, types.Constant(np.array(size, np.int32)))
+    return params, regions, _how_drawn(drawn, cfg, dtype)
 
 
 class _How(NamedTuple):

@@ -121,6 +121,11 @@ def test_class_names_are_printed_as_they_are(
         (["--seed", "99999999999999999999"], "`seed` must be at most 9223372036854775807"),
         (["--out", "mixed.exe"], "`--out` must end in .png, .jpg or another picture format"),
         (["--images", "0"], "`--images` must be at least 1, got 0"),
+        (["--images", "1001"], "`--images` must be at most 1000, got 1001"),
+        (
+            ["--images", "200", "--columns", "1", "--size", "32", "--out", "tall.webp"],
+            "`--out` must be a format that holds 48 x 16808 pixels, such as .png",
+        ),
         (["--columns", "0"], "`--columns` must be at least 1, got 0"),
         (["--batch-size", "1"], "`batch_size` must be at least 2 for mixing, got 1"),
         (["--batch-size", "500"], "`batch_size` must be at most the 200 images"),

@@ -16,9 +16,8 @@ from nvidia.dali import fn, pipeline_def
 from dali_cutmix import sampling, targets
 from dali_cutmix.bench.peers import import_torchvision
 from dali_cutmix.bench.results import Result, Row, in_turn
-from dali_cutmix.checks import class_index
 from dali_cutmix.config import MixConfig
-from dali_cutmix.mixing import mix, mix_known
+from dali_cutmix.mixing import draw_known, mix, mix_known
 
 __all__ = ["Work", "row_names", "run"]
 
@@ -135,26 +134,25 @@ def _graph(work: Work, what: str | None) -> Any:
     if what == "soft labels":
         return fed, known, _soft_labels(known, work)
     cfg = MixConfig(num_classes=work.num_classes, **CONFIGS.get(what, {}))
+    size = (work.size, work.size)
+    if what == "draws and boxes":
+        params, regions, _ = draw_known(cfg, size, keep_order=False)
+        return fed, known, params.lam, params.partner, params.original, *regions
     if what == BY_MIX:
         mixed = mix(fed, known, cfg)
     else:
-        size = (work.size, work.size)
         mixed = mix_known(fed, known, cfg, size=size, keep_order=False)
-    if what == "draws and boxes":
-        params = mixed.params
-        return fed, known, params.lam, params.box, params.partner, params.original
     return mixed.images, mixed.targets
 
 
 def _soft_labels(labels: Any, work: Work) -> Any:
-    """Returns the targets of mix() for a lam that is there."""
-    label = class_index(labels, work.num_classes)
-    order = sampling.by_place(label, [*range(1, work.batch_size), 0])
+    """Returns the targets for partners and a lam that are there."""
+    label_a = sampling.by_place(labels, [*range(work.batch_size)])
+    label_b = sampling.by_place(labels, [*range(1, work.batch_size), 0])
     lam = fn.constant(fdata=[0.3], shape=[])
-    label_a = sampling.by_place(label, [*range(work.batch_size)])
     if work.device == "gpu":
-        label_a, order, lam = label_a.gpu(), order.gpu(), lam.gpu()
-    return targets.soft_targets(label_a, order, lam, num_classes=work.num_classes)
+        label_a, label_b, lam = label_a.gpu(), label_b.gpu(), lam.gpu()
+    return targets.soft_targets(label_a, label_b, lam, num_classes=work.num_classes)
 
 
 def _batch(work: Work) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
