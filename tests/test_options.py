@@ -461,7 +461,7 @@ def test_cutmix_and_mixup_in_a_pipeline(drawn: st.DataObject, name: str) -> None
         )
     )
     asked = given_.get("num_classes")
-    fits = isinstance(asked, int) and 1 < asked <= 100
+    fits = isinstance(asked, int | np.integer) and 1 < asked <= 100
     data = drawn.draw(batches("uint8", "int", asked if fits else 8))
     rest = {k: v for k, v in given_.items() if k not in ("alpha", "seed")}
     alpha = given_.get("alpha", 1.0)

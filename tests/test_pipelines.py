@@ -44,23 +44,24 @@ def test_the_training_graph_has_native_operators_only(photos: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "operators"),
+    ("options", "size", "operators"),
     [
-        ({}, 7),  # crop, flip, class of the box, its centre in y and x, partner, order
-        ({"mode": "batch"}, 7),  # crop, flip, lam, whether to mix, position, partner, order
-        ({"mixup_alpha": 0.5}, 9),  # and MixUp's lam, which method
-        ({"mixup_alpha": 0.5, "minmax": (0.2, 0.8)}, 9),  # sides instead of CutMix's lam
+        ({}, (32, 48), 7),  # crop, flip, class of the box, its centre in y and x, partner, order
+        ({}, (32, 32), 6),  # the centre in one draw
+        ({"mode": "batch"}, (32, 48), 7),  # crop, flip, lam, whether to mix, position, …
+        ({"mixup_alpha": 0.5}, (32, 48), 9),  # and MixUp's lam, which method
+        ({"mixup_alpha": 0.5, "minmax": (0.2, 0.8)}, (32, 48), 9),  # sides, not CutMix's lam
     ],
     ids=str,
 )
 def test_every_random_operator_has_a_seed_of_its_own(
-    photos: str, options: dict[str, Any], operators: int
+    photos: str, options: dict[str, Any], size: tuple[int, int], operators: int
 ) -> None:
     mix = dcm.MixConfig(num_classes=5, prob=0.5, **options)
     seeds = {}
     for shard_id in range(2):
         for name, arguments in graphs.serialised(
-            train(photos, mix, shard_id=shard_id, num_shards=2)
+            train(photos, mix, size=size, shard_id=shard_id, num_shards=2)
         ):
             if name.startswith("random__") or name in ("BatchPermutation", "RandomCropGenerator"):
                 seeds[f"{name} {len(seeds)}"] = arguments["seed"][0]
