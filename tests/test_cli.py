@@ -50,6 +50,12 @@ def test_the_demo_shows_real_mixed_photographs(
     assert picture(out).shape == (2 * (CELL + CAPTION + MARGIN) + MARGIN, 3 * 104 + MARGIN, 3)
 
 
+def test_a_picture_has_no_empty_columns(photos: str, tmp_path: Path) -> None:
+    out = tmp_path / "mixed.png"
+    assert cli.main(["show", *SMALL, "--data", photos, "--columns", "9", "--out", str(out)]) == 0
+    assert picture(out).shape == (CELL + CAPTION + 2 * MARGIN, 6 * 104 + MARGIN, 3)
+
+
 def test_the_picture_is_cut_where_the_report_says(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
