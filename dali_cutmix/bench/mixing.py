@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from nvidia.dali import fn, pipeline_def
+from nvidia.dali.data_node import DataNode
 
 from dali_cutmix import sampling, targets
 from dali_cutmix.bench.peers import import_torchvision
@@ -63,7 +64,8 @@ def run(
     """Measures the cost of mixing into `result`: groups ``"time"``, ``"CPU time"``, ``"GPU time"``.
 
     In the graph it is the difference to the same graph without mixing, measured next to each
-    other; the graph is that of the loaders, but for one row. In torch it is the call.
+    other; the graph is that of the loaders, but for one row. The first two rows are parts of the
+    next, likewise. In torch it is the call.
 
     Args:
         batches: of each measurement.
@@ -97,11 +99,13 @@ def run(
 
 
 def _cost_in_a_graph(name: str, work: Work, batches: int) -> Cost:
+    graph = _part if name in PARTS else _mixing
     costs = []
-    for what in (name, None):
-        pipeline = _graph(
+    for measured in (True, False):
+        pipeline = graph(
             work,
-            what,
+            name,
+            measured,
             batch_size=work.batch_size,
             num_threads=work.threads,
             device_id=0 if work.device == "gpu" else None,
@@ -110,56 +114,66 @@ def _cost_in_a_graph(name: str, work: Work, batches: int) -> Cost:
         pipeline.build()
         costs.append(_cost_of_calls(pipeline.run, batches, work))
         del pipeline
-    mixed, plain = costs
-    gpu = None if mixed.gpu is None or plain.gpu is None else mixed.gpu - plain.gpu
-    return Cost(mixed.wall - plain.wall, mixed.cpu - plain.cpu, gpu)
+    with_it, without = costs
+    gpu = None if with_it.gpu is None or without.gpu is None else with_it.gpu - without.gpu
+    return Cost(with_it.wall - without.wall, with_it.cpu - without.cpu, gpu)
 
 
 @pipeline_def
-def _graph(work: Work, what: str | None) -> Any:
-    images, labels = _batch(work)
-    samples = list(images)
-    fed = fn.external_source(
+def _mixing(work: Work, name: str, measured: bool) -> Any:
+    """Images and labels, mixed if measured."""
+    samples = list(_images(work))
+    images = fn.external_source(
         source=lambda: samples, batch=True, layout="HWC", no_copy=True, device="cpu"
     )
-    numbers = [np.array([label], np.int32) for label in labels]
-    known = fn.external_source(source=lambda: numbers, batch=True, no_copy=True)
     if work.device == "gpu":
         on_gpu = [torch.from_numpy(image).cuda() for image in samples]
-        fed = fn.external_source(
+        images = fn.external_source(
             source=lambda: on_gpu, batch=True, layout="HWC", no_copy=True, device="gpu"
         )
-    if what is None:
-        return fed, known
-    if what == "soft labels":
-        return fed, known, _soft_labels(known, work)
-    cfg = MixConfig(num_classes=work.num_classes, **CONFIGS.get(what, {}))
-    size = (work.size, work.size)
-    if what == "draws and boxes":
-        params, regions, _ = draw_known(cfg, size, keep_order=False)
-        return fed, known, params.lam, params.partner, params.original, *regions
-    if what == BY_MIX:
-        mixed = mix(fed, known, cfg)
+    labels = _fed_labels(work)
+    if not measured:
+        return images, labels
+    cfg = MixConfig(num_classes=work.num_classes, **CONFIGS.get(name, {}))
+    if name == BY_MIX:
+        mixed = mix(images, labels, cfg)
     else:
-        mixed = mix_known(fed, known, cfg, size=size, keep_order=False)
+        mixed = mix_known(images, labels, cfg, size=(work.size, work.size), keep_order=False)
     return mixed.images, mixed.targets
 
 
-def _soft_labels(labels: Any, work: Work) -> Any:
-    """Returns the targets for partners and a lam that are there."""
-    label_a = sampling.by_place(labels, [*range(work.batch_size)])
-    label_b = sampling.by_place(labels, [*range(1, work.batch_size), 0])
-    lam = fn.constant(fdata=[0.3], shape=[])
-    if work.device == "gpu":
-        label_a, label_b, lam = label_a.gpu(), label_b.gpu(), lam.gpu()
-    return targets.soft_targets(label_a, label_b, lam, num_classes=work.num_classes)
+@pipeline_def
+def _part(work: Work, name: str, measured: bool) -> Any:
+    """What a part of CutMix is made from, and the part if measured; there are no images."""
+    cfg = MixConfig(num_classes=work.num_classes)
+    labels = _fed_labels(work)
+    if name == "draws and boxes":
+        if not measured:
+            return labels
+        params, regions, _ = draw_known(cfg, (work.size, work.size), keep_order=False)
+        return labels, params.lam, params.partner, params.original, *regions
+    _, original, partner = sampling.draw_partners(cfg, work.batch_size, 1, keep_order=False)
+    lam = fn.random.uniform(range=[0.0, 1.0], seed=2)
+    if not measured:
+        return labels, original, partner, lam
+    of_both = [fn.permute_batch(labels, indices=index) for index in (original, partner)]
+    label_a, label_b, share = (x.gpu() if work.device == "gpu" else x for x in (*of_both, lam))
+    target = targets.soft_targets(label_a, label_b, share, num_classes=work.num_classes)
+    return labels, original, partner, lam, target
 
 
-def _batch(work: Work) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
-    rng = np.random.default_rng(0)
+def _fed_labels(work: Work) -> DataNode:
+    numbers = [np.array([label], np.int32) for label in _labels(work)]
+    return fn.external_source(source=lambda: numbers, batch=True, no_copy=True)
+
+
+def _images(work: Work) -> np.ndarray[Any, Any]:
     shape = (work.batch_size, work.size, work.size, 3)
-    images = rng.integers(0, 256, shape, dtype=np.uint8)
-    return images, rng.integers(0, work.num_classes, work.batch_size)
+    return np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+
+
+def _labels(work: Work) -> np.ndarray[Any, Any]:
+    return np.random.default_rng(1).integers(0, work.num_classes, work.batch_size)
 
 
 class TorchPeer(NamedTuple):
@@ -171,10 +185,9 @@ class TorchPeer(NamedTuple):
 
 
 def _torch_batch(work: Work, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
-    images, labels = _batch(work)
     device = "cuda" if work.device == "gpu" else "cpu"
-    pixels = torch.from_numpy(images).permute(0, 3, 1, 2).contiguous().to(device, dtype)
-    return pixels, torch.from_numpy(labels).to(device)
+    pixels = torch.from_numpy(_images(work)).permute(0, 3, 1, 2).contiguous().to(device, dtype)
+    return pixels, torch.from_numpy(_labels(work)).to(device)
 
 
 def _timm(dtype: torch.dtype, **options: Any) -> Callable[[Work], Callable[[], Any]]:
