@@ -465,8 +465,9 @@ def test_an_interrupted_check_goes_on(tmp_path: Path, cache: Path) -> None:
         (tmp_path / "data" / str(label)).mkdir(parents=True)
         for number in range(6000):
             (tmp_path / "data" / str(label) / f"{number}.jpg").write_bytes(image)
-    command = [sys.executable, "-m", "dali_cutmix.cli", "check", str(tmp_path / "data")]
-    command += ["--threads", "1"]
+    # Tests in the background inherit an ignored SIGINT.
+    command = ["env", "--default-signal=INT", sys.executable, "-m", "dali_cutmix.cli"]
+    command += ["check", str(tmp_path / "data"), "--threads", "1"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
     def remembered() -> int:
