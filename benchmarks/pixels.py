@@ -32,19 +32,14 @@ from rich.console import Console
 from rich.table import Table
 from scipy import stats
 
+from dali_cutmix.bench.peers import import_torchvision
 from dali_cutmix.bench.results import environment
 from dali_cutmix.pipelines import imagenet
 
-if torch.version.cuda is None:  # torchvision's wheel is a CUDA build: it lacks two schemas here
-    library = torch.library.Library("torchvision", "FRAGMENT")
-    for schema in (
-        "nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
-        "qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
-    ):
-        library.define(schema)
+import_torchvision()
 
-from torchvision.transforms import InterpolationMode, RandomResizedCrop
-from torchvision.transforms import functional as F
+from torchvision.transforms import InterpolationMode, RandomResizedCrop  # noqa: E402
+from torchvision.transforms import functional as F  # noqa: E402
 
 SIZE = 224
 FILTERS = ("bilinear", "bicubic")

@@ -22,6 +22,7 @@ from scipy import stats
 
 import dali_cutmix as dcm
 from dali_cutmix import policies
+from dali_cutmix.bench.peers import import_torchvision
 from dali_cutmix.folders import image_files
 from dali_cutmix.pipelines import augment, draws, imagenet, operations
 from dali_cutmix.pipelines.draws import Op, OpDraw
@@ -29,9 +30,8 @@ from dali_cutmix.pipelines.erasing import apply_erase, draw_erase, erase
 from dali_cutmix.pipelines.lighting import apply_lighting, draw_lighting
 from tests import graphs
 from tests.graphs import Array
-from tests.run_example import declare_torchvision_schemas
 
-declare_torchvision_schemas()
+import_torchvision()
 
 timm_ops = pytest.importorskip("timm.data.auto_augment", reason="the extra `peers` is missing")
 timm_erasing = pytest.importorskip("timm.data.random_erasing")

@@ -15,11 +15,11 @@ import torch
 from scipy import stats
 
 import dali_cutmix as dcm
+from dali_cutmix.bench.peers import import_torchvision
 from tests import graphs
 from tests.graphs import Array
-from tests.run_example import declare_torchvision_schemas
 
-declare_torchvision_schemas()
+import_torchvision()
 
 v2 = pytest.importorskip("torchvision.transforms.v2", reason="the extra `peers` is missing")
 timm_mixup = pytest.importorskip("timm.data.mixup", reason="the extra `peers` is missing")

@@ -26,13 +26,13 @@ from nvidia.dali import fn, pipeline_def, types
 from PIL import Image, ImageOps
 from scipy import stats
 
+from dali_cutmix.bench.peers import import_torchvision
 from dali_cutmix.demo import photo_folder
 from dali_cutmix.pipelines import imagenet
 from tests import graphs
 from tests.graphs import Array
-from tests.run_example import declare_torchvision_schemas
 
-declare_torchvision_schemas()
+import_torchvision()
 
 transforms = pytest.importorskip(
     "torchvision.transforms", reason="the extra `peers` is not installed"

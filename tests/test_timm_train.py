@@ -14,9 +14,9 @@ import torch
 from PIL import Image
 
 import dali_cutmix as dcm
-from tests.run_example import declare_torchvision_schemas
+from dali_cutmix.bench.peers import import_torchvision
 
-LIBRARY = declare_torchvision_schemas()
+import_torchvision()
 pytest.importorskip("timm", reason="the extra `peers` is not installed")
 import timm.data  # noqa: E402
 

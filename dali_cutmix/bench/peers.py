@@ -11,6 +11,7 @@ import contextlib
 import functools
 import hashlib
 import importlib
+import importlib.util
 import os
 import random
 import shutil
@@ -375,7 +376,12 @@ PEERS: tuple[Peer, ...] = (
 
 
 def import_torchvision() -> None:
-    """Imports torchvision, also one for CUDA beside a torch for CPUs, which lacks two schemas."""
+    """Imports torchvision, also one for CUDA beside a torch for CPUs, which lacks two schemas.
+
+    Where it is absent nothing happens: the import that follows says so.
+    """
+    if importlib.util.find_spec("torchvision") is None:
+        return
     try:
         importlib.import_module("torchvision")
     except RuntimeError as error:
