@@ -11,7 +11,7 @@ from nvidia.dali import fn, types
 from nvidia.dali import math as dmath
 from nvidia.dali.data_node import DataNode
 
-__all__ = ["around", "between", "corrected_lam", "inside", "law"]
+__all__ = ["around", "between", "corrected_lam", "inside", "law", "shares"]
 
 
 def around(lam: DataNode, position: DataNode, size: DataNode, *, odd: bool = False) -> DataNode:
@@ -89,6 +89,13 @@ def law(
     for length, axis in zip(size, axes, strict=True):
         axis[empty] = (0, length, length, 0)
     return np.diff(edges**2), axes
+
+
+def shares(size: tuple[int, int]) -> NDArray[np.float32]:
+    """Returns the share of the original that a box leaves, by its sides: (H + 1, W + 1)."""
+    height, width = size
+    areas = np.outer(np.arange(height + 1), np.arange(width + 1))
+    return ((height * width - areas) / (height * width)).astype(np.float32)
 
 
 def corrected_lam(box: DataNode, size: DataNode) -> DataNode:

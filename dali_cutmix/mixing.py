@@ -116,11 +116,9 @@ def mix(
         params, regions = _resolved_params(params, cfg, size)
     check = checks.class_index if cfg.labels == "int" else checks.class_row
     labels = check(labels, _num_classes(cfg))
-    if partners is None:
-        both = _labels_of_both(labels, params)
-    else:
-        both = labels, check(partners[1], _num_classes(cfg))
-    return _mixed(images, others, both, params, regions, cfg, how)
+    other_labels = None if partners is None else check(partners[1], _num_classes(cfg))
+    target = _target(labels, other_labels, params, cfg, images.device)
+    return Mixed(_mixed_images(images, others, params, regions, how), target, params)
 
 
 def mix_known(
@@ -137,16 +135,16 @@ def mix_known(
     """Returns what `mix` does, of images and labels that the same graph has just made.
 
     For pipelines, not for their users: that the images are (H, W, C) of `size` and `dtype` and the
-    labels in range is not looked at, which in a batch of 64 takes as long as the pasting. CutMix
-    alone with the default ``cutmix_alpha=1`` and ``mode="elem"`` draws its boxes by
-    `sampling.draw_boxes`: the same distribution, other numbers.
+    labels int32 (1,) in range is not looked at, which in a batch of 64 takes as long as the
+    pasting. CutMix alone with the default ``cutmix_alpha=1`` and ``mode="elem"`` draws its boxes
+    by `sampling.draw_boxes`: the same distribution, other numbers.
     """
     _checked(images, labels, cfg, None, enabled)
     params, regions, how = draw_known(
         cfg, size, enabled=enabled, seed=seed, keep_order=keep_order, dtype=dtype
     )
-    both = _labels_of_both(labels, params)
-    return _mixed(images, None, both, params, regions, cfg, how)
+    target = _target(labels, None, params, cfg, images.device)
+    return Mixed(_mixed_images(images, None, params, regions, how), target, params)
 
 
 def draw_known(
@@ -192,39 +190,41 @@ def _how_drawn(drawn: Draws, cfg: MixConfig, dtype: Literal["uint8", "float32"])
     return _How(cuts, drawn.blended is None and not cuts, cfg.mode == "batch", dtype)
 
 
-def _mixed(
+def _target(
+    labels: DataNode, others: DataNode | None, params: MixParams, cfg: MixConfig, device: str
+) -> DataNode | tuple[DataNode, DataNode, DataNode]:
+    """Returns the targets on `device`; `others` are the partners' labels if not in the batch."""
+    if cfg.targets == "pair":
+        parts = (*_labels_of_both(labels, others, params), params.lam)
+        label_a, label_b, lam = (x.gpu() for x in parts) if device == "gpu" else parts
+        return targets.pair_targets(label_a, label_b, lam)
+    if cfg.labels == "float":
+        both = fn.stack(*_labels_of_both(labels, others, params), axis=1)
+    elif params.original is not None:
+        both = targets.both_of(labels, params.original, params.partner)
+    else:
+        both = fn.cat(*_labels_of_both(labels, others, params))
+    return targets.soft_targets(
+        both.gpu() if device == "gpu" else both,
+        params.lam,
+        num_classes=_num_classes(cfg),
+        label_smoothing=cfg.label_smoothing,
+        kind=cfg.labels,
+    )
+
+
+def _mixed_images(
     images: DataNode,
     others: DataNode | None,
-    labels: tuple[DataNode, DataNode],
     params: MixParams,
     regions: compositing.Regions,
-    cfg: MixConfig,
     how: _How,
-) -> Mixed:
-    label_a, label_b = labels
-    on_gpu = images.device == "gpu"
-    lam = params.lam.gpu() if on_gpu else params.lam
-    if on_gpu:
-        label_a, label_b = label_a.gpu(), label_b.gpu()
-    target: DataNode | tuple[DataNode, DataNode, DataNode]
-    if cfg.targets == "pair":
-        target = targets.pair_targets(label_a, label_b, lam)
-    else:
-        target = targets.soft_targets(
-            label_a,
-            label_b,
-            lam,
-            num_classes=_num_classes(cfg),
-            label_smoothing=cfg.label_smoothing,
-            labels=cfg.labels,
-        )
+) -> DataNode:
+    lam = params.lam.gpu() if images.device == "gpu" else params.lam
     if how.always_blended:
         originals = _originals(images, params)
-        mixed = compositing.blend(originals, _others(images, others, params), lam, how.dtype)
-    else:
-        cut = regions if how.cuts else None
-        mixed = _composited(images, others, lam, params, cut, how)
-    return Mixed(mixed, target, params)
+        return compositing.blend(originals, _others(images, others, params), lam, how.dtype)
+    return _composited(images, others, lam, params, regions if how.cuts else None, how)
 
 
 def cutmix(
@@ -281,10 +281,10 @@ def mixup(
 
 def _of_boxes(rows: DataNode, size: tuple[int, int]) -> tuple[MixParams, compositing.Regions]:
     """Returns the parameters of boxes as `sampling.draw_boxes` gives them."""
-    pixels = size[0] * size[1]
-    lam = (pixels - rows[3, 0] * rows[3, 1]) / float(pixels)
+    shares = types.Constant(boxes.shares(size))
+    lam = fn.slice(shares, start=rows[3], shape=[1, 1], axes=[0, 1])
     regions = compositing.Regions(rows[:2], rows[2:])
-    return MixParams(lam=lam, box=regions.box()), regions
+    return MixParams(lam=fn.reshape(lam, shape=[]), box=regions.box()), regions
 
 
 def _resolved_draws(
@@ -431,11 +431,14 @@ def _others(images: DataNode, others: DataNode | None, params: MixParams) -> Dat
     return compositing.gather(images, params.partner) if others is None else others
 
 
-def _labels_of_both(labels: DataNode, params: MixParams) -> tuple[DataNode, DataNode]:
-    label_b = fn.permute_batch(labels, indices=params.partner)
-    if params.original is None:
-        return labels, label_b
-    return fn.permute_batch(labels, indices=params.original), label_b
+def _labels_of_both(
+    labels: DataNode, others: DataNode | None, params: MixParams
+) -> tuple[DataNode, DataNode]:
+    if others is None:
+        others = fn.permute_batch(labels, indices=params.partner)
+    if params.original is not None:
+        labels = fn.permute_batch(labels, indices=params.original)
+    return labels, others
 
 
 def _checked(

@@ -216,8 +216,9 @@ def test_every_configuration_keeps_its_promises(
     labels = rng.integers(0, 8, count)
     if cfg.labels == "float":
         labels = (rng.random((count, 8)) < 0.4).astype(np.float32)
+    fed = labels.astype(np.int32)[:, None] if known and cfg.labels == "int" else labels
     pipe = graphs.mix_pipeline(
-        images, labels, cfg, seed=seed, keep_order=keep_order, with_blended=True, known=known
+        images, fed, cfg, seed=seed, keep_order=keep_order, with_blended=True, known=known
     )
     (outputs,) = graphs.run(pipe)
     shuffled = len(outputs) - (3 if cfg.targets == "pair" else 1) == 6

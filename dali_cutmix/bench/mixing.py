@@ -156,9 +156,10 @@ def _part(work: Work, name: str, measured: bool) -> Any:
     lam = fn.random.uniform(range=[0.0, 1.0], seed=2)
     if not measured:
         return labels, original, partner, lam
-    of_both = [fn.permute_batch(labels, indices=index) for index in (original, partner)]
-    label_a, label_b, share = (x.gpu() if work.device == "gpu" else x for x in (*of_both, lam))
-    target = targets.soft_targets(label_a, label_b, share, num_classes=work.num_classes)
+    both = targets.both_of(labels, original, partner)
+    if work.device == "gpu":
+        both = both.gpu()
+    target = targets.soft_targets(both, lam, num_classes=work.num_classes)
     return labels, original, partner, lam, target
 
 
