@@ -95,7 +95,7 @@ _WORDS["sampling", "by_place"] = (
 )
 
 _PARAMS = "`params` must hold a partner in the batch and a box inside the image."
-_WORDS["mixing", "_labels_of_both"] = _PARAMS
+_WORDS["mixing", "_labels_of_both"] = _WORDS["targets", "both_of"] = _PARAMS
 
 _FRAME = re.compile(r'File ".*?(\w+)\.py", line \d+, in (\w+)')
 

@@ -380,8 +380,13 @@ def test_wrong_float_labels_are_named(labels: Array) -> None:
     [
         {"partner": np.full(16, 16, np.int32), "box": np.zeros((16, 4), np.int32)},
         {"partner": np.zeros(16, np.int32), "box": np.full((16, 4), 9, np.int32)},
+        {
+            "partner": np.zeros(16, np.int32),
+            "box": np.zeros((16, 4), np.int32),
+            "original": np.full(16, -1, np.int32),
+        },
     ],
-    ids=["partner", "box"],
+    ids=["partner", "box", "original"],
 )
 def test_wrong_params_are_named(draws: dict[str, Array]) -> None:
     images = np.zeros((16, 8, 9, 3), np.uint8)
