@@ -14,7 +14,7 @@ test: lint  ## linter, formatter check, types, tests
 gpu-test: $(READY)  ## what only a GPU can show
 	$(BIN)/python -m pytest -m gpu
 
-HARDWARE = $(shell $(BIN)/python -c "import torch; print(torch.cuda.get_device_name().split()[-1].lower() if torch.cuda.is_available() else 'cpu')")
+HARDWARE = $(shell $(BIN)/python -c "import torch; print('-'.join(torch.cuda.get_device_name().lower().removeprefix('nvidia ').split()) if torch.cuda.is_available() else 'cpu')")
 
 bench: $(READY)  ## all benchmarks, and the tables of the README
 	mkdir -p benchmarks/results/$(HARDWARE)

@@ -80,6 +80,8 @@ def test_every_benchmark_runs(kind: str, photos: str, tmp_path: Path) -> None:
     if kind == "mix":
         times = [row for row in found["rows"] if row["group"] == "GPU time"]
         assert any(row["values"] and row["values"][0] > 0 for row in times)
+        memory = {row["name"]: row["values"] for row in found["rows"] if row["unit"] == "MB"}
+        assert memory["CutMix, elem"][0] > 0
 
 
 def test_unmixed_batches_are_the_originals_bit_for_bit() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from nvidia.dali import fn, pipeline_def
+from nvidia.dali import backend, fn, pipeline_def
 from nvidia.dali.data_node import DataNode
 
 from dali_cutmix import sampling, targets
@@ -46,11 +47,16 @@ class Work(NamedTuple):
 
 
 class Cost(NamedTuple):
-    """Of a batch, in ms: by the clock, of all threads, and of the GPU, where there is one."""
+    """Of a batch, in ms: by the clock, of all threads, and of the GPU, where there is one.
+
+    Fields:
+        memory: of the GPU, in MB, for a graph.
+    """
 
     wall: float
     cpu: float
     gpu: float | None
+    memory: float | None = None
 
 
 def row_names() -> list[str]:
@@ -61,7 +67,7 @@ def row_names() -> list[str]:
 def run(
     work: Work, *, rounds: int, batches: int, result: Result, advance: Callable[[], None]
 ) -> None:
-    """Measures the cost of mixing into `result`: groups ``"time"``, ``"CPU time"``, ``"GPU time"``.
+    """Measures the cost of mixing into `result`, a group each of the fields of `Cost`.
 
     In the graph it is the difference to the same graph without mixing, measured next to each
     other; the graph is that of the loaders, but for one row. The first two rows are parts of the
@@ -74,8 +80,10 @@ def run(
     walls = [Row("time", name, "ms") for name in row_names()]
     cpus = {row.name: Row("CPU time", row.name, "ms") for row in walls}
     gpus = {row.name: Row("GPU time", row.name, "ms") for row in walls}
-    result.rows += [*walls, *cpus.values(), *(gpus.values() if work.device == "gpu" else ())]
     peers = {peer.name: peer for peer in TORCH_PEERS}
+    memory = {row.name: Row("GPU memory", row.name, "MB") for row in walls if row.name not in peers}
+    on_gpu = [*gpus.values(), *memory.values()] if work.device == "gpu" else []
+    result.rows += [*walls, *cpus.values(), *on_gpu]
     for row in walls:
         needs = peers[row.name].needs if row.name in peers else ()
         if absent := [name for name in needs if find_spec(name) is None]:
@@ -89,6 +97,8 @@ def run(
         cpus[row.name].values.append(cost.cpu)
         if cost.gpu is not None:
             gpus[row.name].values.append(cost.gpu)
+        if cost.memory is not None:
+            memory[row.name].values.append(cost.memory)
         return cost.wall
 
     try:
@@ -96,12 +106,15 @@ def run(
     finally:
         for row in walls:
             cpus[row.name].note = gpus[row.name].note = row.note
+        for name, row in memory.items():
+            row.note = gpus[name].note
 
 
 def _cost_in_a_graph(name: str, work: Work, batches: int) -> Cost:
     graph = _part if name in PARTS else _mixing
-    costs = []
+    costs, memory = [], []
     for measured in (True, False):
+        free = _free_gpu_memory(work)
         pipeline = graph(
             work,
             name,
@@ -113,10 +126,24 @@ def _cost_in_a_graph(name: str, work: Work, batches: int) -> Cost:
         )
         pipeline.build()
         costs.append(_cost_of_calls(pipeline.run, batches, work))
+        memory.append(free - _free_gpu_memory(work))
         del pipeline
     with_it, without = costs
-    gpu = None if with_it.gpu is None or without.gpu is None else with_it.gpu - without.gpu
-    return Cost(with_it.wall - without.wall, with_it.cpu - without.cpu, gpu)
+    wall, cpu = with_it.wall - without.wall, with_it.cpu - without.cpu
+    if with_it.gpu is None or without.gpu is None:
+        return Cost(wall, cpu, None)
+    return Cost(wall, cpu, with_it.gpu - without.gpu, memory[0] - memory[1])
+
+
+def _free_gpu_memory(work: Work) -> float:
+    """Returns the GPU's free memory in MB, without what DALI and torch keep for later."""
+    if work.device != "gpu":
+        return 0.0
+    gc.collect()  # a pipeline that went before
+    torch.cuda.synchronize()
+    torch.cuda.empty_cache()
+    backend.ReleaseUnusedMemory()
+    return float(torch.cuda.mem_get_info()[0]) / 1e6
 
 
 @pipeline_def

@@ -28,6 +28,7 @@ TITLES = {
     "time": "mixing alone",
     "CPU time": "mixing alone, time of all CPU threads",
     "GPU time": "mixing alone, time of the GPU",
+    "GPU memory": "mixing alone, memory of the GPU",
     "loader": "whole loaders",
     "train": "training steps",
 }
@@ -55,8 +56,8 @@ def groups(result: dict[str, Any], only: str | None = None) -> Iterator[Lines]:
             costs = {cost["stage"]: cost for cost in result["findings"].get("stages", [])}
             columns = ("stage", "ms a batch", "quartiles", "adds ms", "share")
             cells = [(*_cells(row), *_cost(costs.get(row["name"]))) for row in rows]
-        elif unit == "ms":
-            columns = ("", "ms a batch", "quartiles")
+        elif unit in ("ms", "MB"):
+            columns = ("", "ms a batch" if unit == "ms" else unit, "quartiles")
             cells = [_cells(row) for row in rows]
         else:
             columns = ("", "images/s", "quartiles", "of the first")

@@ -34,7 +34,7 @@ class Row:
     Fields:
         group: what it is compared with: the rows of its group.
         name: its name, unique in the group.
-        unit: ``"images/s"`` or ``"ms"`` a batch.
+        unit: ``"images/s"``, ``"ms"`` a batch, or ``"MB"``.
         values: one a round, in the order of the rounds.
         note: what to know about it, for instance ``"absent: needs timm"``, or why it failed.
         options: what was set for it.
@@ -42,7 +42,7 @@ class Row:
 
     group: str
     name: str
-    unit: Literal["images/s", "ms"]
+    unit: Literal["images/s", "ms", "MB"]
     values: list[float] = field(default_factory=list)
     note: str = ""
     options: dict[str, Any] = field(default_factory=dict)
