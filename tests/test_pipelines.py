@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 from typing import Any
 
 import numpy as np
 import pytest
-from nvidia.dali import Pipeline
+from nvidia.dali import Pipeline, backend
 from PIL import Image
 
 import dali_cutmix as dcm
@@ -87,24 +88,65 @@ def test_without_mix_the_training_graph_has_no_mixing(photos: str) -> None:
     assert not MIXING & set(serialised_operators(train(photos, None)))
 
 
-@pytest.mark.parametrize("targets", ["soft", "pair"])
-def test_one_definition_serves_the_gpu(photos: str, targets: Any) -> None:
-    # The graph is defined without a GPU; building it needs one.
-    pipeline = train(
-        photos, dcm.MixConfig(num_classes=5, targets=targets), device="gpu", device_id=0
-    )
-    nodes, devices = list(pipeline._graph_out), {}
-    assert {node.device for node in nodes} == {"gpu"}
+def operators(pipeline: Pipeline) -> list[Any]:
+    """The operators of a graph that need not be built."""
+    nodes, found = list(pipeline._graph_out), {}
     while nodes:
-        node = nodes.pop()
-        if node.source is not None and node.source.id not in devices:
-            operator = node.source._op
-            devices[node.source.id] = (operator.schema_name, operator.device)
-            nodes += [i for i in node.source.inputs if hasattr(i, "source")]
-    found = set(devices.values())
+        source = nodes.pop().source
+        if source is not None and source.id not in found:
+            found[source.id] = source
+            nodes += [node for node in source.inputs if hasattr(node, "source")]
+    return list(found.values())
+
+
+def of_recipe(root: str, name: str) -> Pipeline:
+    recipe = dcm.recipes.get(name)
+    fields = ("augment", "erase", "erase_after_mix", "repeats", "area", "ratio", "interpolation")
+    options = {field: getattr(recipe, field) for field in fields}
+    mix = None if recipe.mix is None else dataclasses.replace(recipe.mix, num_classes=5)
+    return train(root, mix, device="gpu", device_id=0, **options)
+
+
+VARIANTS: dict[str, dict[str, Any]] = {
+    "elem": {},
+    "pair targets": {"targets": "pair"},
+    "batch": {"mode": "batch"},
+    "pair": {"mode": "pair", "partner": "flip"},
+    "mixup": {"cutmix_alpha": 0.0, "mixup_alpha": 0.4},
+    "both, elem": {"mixup_alpha": 0.4, "prob": 0.5},
+    "both, batch": {"mixup_alpha": 0.4, "mode": "batch"},
+    "minmax": {"minmax": (0.2, 0.8)},
+    "inside": {"box": "inside", "label_smoothing": 0.1},
+}
+
+
+@pytest.mark.parametrize("name", ["plain", "val", *VARIANTS, *dcm.recipes.RECIPES])
+def test_the_graph_can_run_on_a_gpu(photos: str, name: str) -> None:
+    # It is defined without a GPU, built only with one; what DALI would refuse then is seen here:
+    # an operator that is not there for its device, data on the other device.
+    if name in dcm.recipes.RECIPES:
+        pipeline = of_recipe(photos, name)
+    elif name == "val":
+        pipeline = val(photos, device="gpu", device_id=0)
+    else:
+        mix = None if name == "plain" else dcm.MixConfig(num_classes=5, **VARIANTS[name])
+        pipeline = train(photos, mix, device="gpu", device_id=0)
+    registered = {
+        "cpu": backend.RegisteredCPUOps(),
+        "gpu": backend.RegisteredGPUOps(),
+        "mixed": backend.RegisteredMixedOps(),
+    }
+    assert {node.device for node in pipeline._graph_out} == {"gpu"}
+    found = set()
+    for operator in operators(pipeline):
+        name, device, spec = operator._op.schema_name, operator._op.device, operator.spec
+        found.add((name, device))
+        assert name in registered[device], (name, device)
+        for i in range(spec.NumInput() if name != "_Shape" else 0):  # which looks at no data
+            expected = "gpu" if device == "gpu" and i < spec.NumRegularInput() else "cpu"
+            assert spec.InputDevice(i) == expected, (name, device, i, spec.InputName(i))
     assert ("decoders__Image", "mixed") in found
-    pixels = {"Slice", "Resize", "MultiPaste", "CropMirrorNormalize"}
-    assert {(name, "gpu") for name in pixels} <= found
+    assert {("Slice", "gpu"), ("Resize", "gpu"), ("CropMirrorNormalize", "gpu")} & found
 
 
 @pytest.mark.parametrize(("dtype", "kind"), [("float32", np.float32), ("float16", np.float16)])
