@@ -22,7 +22,6 @@ import itertools
 import json
 import os
 import random
-import shlex
 import signal
 import subprocess
 import sys
@@ -306,6 +305,11 @@ def process() -> tuple[int, int, int]:
     return resident(), lasting, len(os.listdir("/proc/self/task"))
 
 
+def written(*shape: int) -> np.ndarray:
+    """Returns zeros whose memory is resident: np.zeros is given its pages as it is filled."""
+    return np.full(shape, 0.0)
+
+
 def slope(values: Sequence[float], blocks: int = 20) -> tuple[float, float]:
     """Returns the slope of a line through values, a sample, and half of its 95 % interval.
 
@@ -371,7 +375,7 @@ def soak_one(root: str, count: int) -> Row:
     """
     with make_loader(root, **KINDS["folder"], with_params=True) as loader:
         epoch, classes = len(loader), len(A_CLASS)
-        samples, sums = np.zeros((count // epoch, 3)), np.zeros((count // epoch, classes + 2))
+        samples, sums = written(count // epoch, 3), written(count // epoch, classes + 2)
         worst = 0.0
         start = time.monotonic()
         for e in range(count // epoch):
@@ -418,7 +422,7 @@ def soak_two(root: str, count: int) -> Row:
     names = ("folder, switched", "webdataset, switched")
     loaders = [make_loader(root, **KINDS[name]) for name in names]
     streams = [batches(loader, switched=True) for loader in loaders]
-    samples = np.zeros((count // 20, 3))
+    samples = written(count // 20, 3)
     start = time.monotonic()
     rows_of_one = True
     for e in range(count // 20):
@@ -440,7 +444,7 @@ def soak_two(root: str, count: int) -> Row:
 
 def churn(root: str, count: int) -> Row:
     """Loaders made, read and closed, or in every fourth case only forgotten."""
-    samples = np.zeros((count, 3))
+    samples = written(count, 3)
     start = time.monotonic()
     for i, options in zip(range(count), itertools.cycle(KINDS.values()), strict=False):
         loader = make_loader(root, **options)
@@ -716,13 +720,14 @@ def show(title: str, result: Row) -> None:
     console.print("held" if result["ok"] else "DID NOT HOLD")
 
 
-def update(path: str, part: str, result: Row) -> None:
+def update(path: str, part: str, options: dict[str, int], result: Row) -> None:
     """Writes the result into its part of the file, with what it was measured on, and how."""
     found: Row = {}
     if os.path.exists(path):
         with open(path, encoding="utf-8") as file:
             found = json.load(file)
-    command = shlex.join(["python", "benchmarks/reliability.py", *sys.argv[1:]])
+    given = " ".join(f"--{name} {value}" for name, value in options.items())
+    command = f"python benchmarks/reliability.py {part} {given}"
     found[part] = {"command": command, "environment": environment(), **result}
     with open(path, "w", encoding="utf-8") as file:
         json.dump(found, file, indent=2)
@@ -761,7 +766,7 @@ def main() -> None:
         result = functions[part](make_data(root), **args)
     show(part, result)
     if path:
-        update(path, part, result)
+        update(path, part, args, result)
     sys.exit(not result["ok"])
 
 
