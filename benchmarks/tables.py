@@ -59,7 +59,7 @@ def _on_a_gpu(folder: Path) -> list[str]:
         if not parts:
             parts.append(f"On one {gpu}, {result['environment']['cores']} cores:")
         parts += [rows for group in groups if (rows := report.markdown(result, only=group))]
-        link = path.relative_to(folder.parent.parent.parent)
+        link = f"benchmarks/results/{folder.name}/{path.name}"
         parts.append(f"Batches of {settings['batch_size']}, [result]({link}).")
     return parts
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,17 @@ def run(pipeline: Pipeline, iterations: int = 1) -> list[list[Array]]:
         [np.array(output.as_cpu().as_array()) for output in pipeline.run()]
         for _ in range(iterations)
     ]
+
+
+def operators(outputs: Iterable[Any]) -> list[Any]:
+    """The operators behind the nodes of a graph that need not be built."""
+    nodes, found = list(outputs), {}
+    while nodes:
+        source = nodes.pop().source
+        if source is not None and source.id not in found:
+            found[source.id] = source
+            nodes += [node for node in source.inputs if hasattr(node, "source")]
+    return list(found.values())
 
 
 def serialised(pipeline: Pipeline) -> list[tuple[str, dict[str, list[int]]]]:

@@ -722,15 +722,10 @@ def test_the_graph_for_the_gpu_keeps_the_pixels_there() -> None:
 
     pipe()
     assert outputs[0].device == "gpu"
-    todo, devices = [outputs[0]], {}
-    while todo:
-        source = todo.pop().source
-        if source is not None and source.id not in devices:
-            operator = source._op
-            name = getattr(operator, "schema_name", type(operator).__name__)
-            devices[source.id] = (name, getattr(operator, "device", "cpu"))
-            todo += [node for node in source.inputs if hasattr(node, "source")]
-    found = set(devices.values())
+    found = {  # what feeds the pixels has neither
+        (getattr(operator._op, "schema_name", ""), getattr(operator._op, "device", "cpu"))
+        for operator in graphs.operators(outputs)
+    }
     heavy = {"experimental__WarpPerspective", "BrightnessContrast", "Filter", "MultiPaste", "Erase"}
     heavy |= {"Equalize", "GaussianBlur", "ColorSpaceConversion", "random__Normal"}
     assert heavy <= {name for name, device in found if device == "gpu"}

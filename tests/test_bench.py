@@ -306,17 +306,16 @@ def test_the_tables_of_the_readme_are_those_of_the_results() -> None:
 
 
 def test_results_of_a_gpu_get_tables_by_themselves(tmp_path: Path) -> None:
-    results = tmp_path / "benchmarks" / "results"
     for hardware, gpu in (("cpu", None), ("h200", "NVIDIA H200")):
-        (results / hardware).mkdir(parents=True)
+        (tmp_path / hardware).mkdir()
         for kind in ("mix", "loader"):
             found = json.loads((tables.RESULTS / "cpu" / f"bench-{kind}.json").read_text())
             found["environment"]["gpu"] = gpu
             for row in found["rows"] if gpu else ():
                 row["group"] = row["group"].replace("CPU time", "GPU time")
-            (results / hardware / f"bench-{kind}.json").write_text(json.dumps(found))
+            (tmp_path / hardware / f"bench-{kind}.json").write_text(json.dumps(found))
     place = "before\n\n<!-- bench GPUs -->\n\nold\n\n<!-- end -->\n\nafter\n"
-    text = tables.filled(place, results)
+    text = tables.filled(place, tmp_path)
     assert text.startswith("before\n\n<!-- bench GPUs -->\n\nOn one NVIDIA H200, ")
     assert text.endswith(".\n\n<!-- end -->\n\nafter\n")
     for expected in (
@@ -326,4 +325,4 @@ def test_results_of_a_gpu_get_tables_by_themselves(tmp_path: Path) -> None:
         "Batches of 64, [result](benchmarks/results/h200/bench-loader.json).",
     ):
         assert text.count(expected) == 1, expected
-    assert tables.filled(text, results) == text
+    assert tables.filled(text, tmp_path) == text

@@ -25,7 +25,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, library
 from torch.utils.data import DataLoader, Dataset, default_collate
 
 from dali_cutmix.config import MixConfig
@@ -389,7 +389,7 @@ def import_torchvision() -> None:
             raise
         for name in ("nms", "qnms"):
             schema = "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
-            torch.library.define(f"torchvision::{name}", schema)
+            library.define(f"torchvision::{name}", schema)
         importlib.import_module("torchvision")
 
 
