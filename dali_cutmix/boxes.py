@@ -11,7 +11,7 @@ from nvidia.dali import fn, types
 from nvidia.dali import math as dmath
 from nvidia.dali.data_node import DataNode
 
-__all__ = ["around", "between", "corrected_lam", "inside", "law", "shares"]
+__all__ = ["around", "between", "corrected_lam", "inside", "law", "normalised", "shares"]
 
 
 def around(lam: DataNode, position: DataNode, size: DataNode, *, odd: bool = False) -> DataNode:
@@ -57,6 +57,19 @@ def between(
     low = dmath.floor(_times(size, minmax[0]))
     drawn = low + dmath.floor(sides * (dmath.floor(_times(size, minmax[1])) - low))
     return _placed(drawn * (lam < 1.0), position, size)
+
+
+def normalised(box: DataNode, size: DataNode, unused: DataNode | None = None) -> DataNode:
+    """Returns given boxes, int32 (N, 4), as drawn ones are: an empty one is ``(H, W, 0, 0)``.
+
+    Args:
+        unused: bool (N, 1), which boxes to take for empty.
+    """
+    empty = box[:, 2:3] * box[:, 3:] <= 0
+    if unused is not None:
+        empty = empty | unused
+    nowhere = fn.cat(size, size * 0)
+    return box + fn.cast(empty, dtype=types.INT32) * (nowhere - box)
 
 
 def law(

@@ -87,7 +87,7 @@ _WORDS["checks", "same_shape"] = "`partners` must have images of the shape of `i
 _WORDS["checks", "switch"] = "`enabled` must be a bool, or a number, for each sample."
 _WORDS |= {
     ("compositing", name): _WORDS["checks", "hwc"]
-    for name in ("blend", "gather", "paste", "paste_within")
+    for name in ("blend_pair", "blend_stacked", "gather", "paste", "paste_within", "shaped")
 }
 _WORDS["sampling", "by_place"] = (
     "Every batch must be full where samples are paired by their place "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterable
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -107,17 +108,18 @@ def mix(
             enabled=None if enabled is None else checks.switch(enabled),
             own_partners=partners is None,
         )
-        params, regions = _resolved_draws(drawn, cfg, size)
-        how = _how_drawn(drawn, cfg, dtype)
+        params, regions = _resolved_draws(drawn, cfg, size, images.device)
+        always = drawn.blended is None and not cfg.cutmix_alpha
     else:
         _check_params(params, cfg, partners, enabled, seed, keep_order)
         cuts = params.box is not None or cfg.cutmix_alpha > 0
-        how = _How(cuts, params.blended is None and not cuts, uniform=False, dtype=dtype)
-        params, regions = _resolved_params(params, cfg, size)
+        always = params.blended is None and not cuts
+        params, regions = _resolved_params(params, cfg, size, images.device)
     check = checks.class_index if cfg.labels == "int" else checks.class_row
     labels = check(labels, _num_classes(cfg))
     other_labels = None if partners is None else check(partners[1], _num_classes(cfg))
     target = _target(labels, other_labels, params, cfg, images.device)
+    how = _How(always, dtype, shape)
     return Mixed(_mixed_images(images, others, params, regions, how), target, params)
 
 
@@ -141,7 +143,13 @@ def mix_known(
     """
     _checked(images, labels, cfg, None, enabled)
     params, regions, how = draw_known(
-        cfg, size, enabled=enabled, seed=seed, keep_order=keep_order, dtype=dtype
+        cfg,
+        size,
+        device=images.device,
+        enabled=enabled,
+        seed=seed,
+        keep_order=keep_order,
+        dtype=dtype,
     )
     target = _target(labels, None, params, cfg, images.device)
     return Mixed(_mixed_images(images, None, params, regions, how), target, params)
@@ -151,43 +159,39 @@ def draw_known(
     cfg: MixConfig,
     size: tuple[int, int],
     *,
+    device: str = "cpu",
     enabled: DataNode | None = None,
     seed: int | None = None,
     keep_order: bool = True,
     dtype: Literal["uint8", "float32"] = "uint8",
 ) -> tuple[MixParams, compositing.Regions, _How]:
     """Returns the draws of `mix_known`: final parameters, what is pasted, what is known of all."""
-    batch_size, own = Pipeline.current().max_batch_size, _mix_seed(seed)
+    batch_size, own, shape = Pipeline.current().max_batch_size, _mix_seed(seed), [*size, -1]
     enabled = None if enabled is None else checks.switch(enabled)
     if sampling.has_law(cfg, size):
         _, original, partner = sampling.draw_partners(cfg, batch_size, own, keep_order=keep_order)
         params, regions = _of_boxes(sampling.draw_boxes(cfg, size, own, enabled), size)
         params = params._replace(partner=partner, original=original)
-        return params, regions, _How(True, always_blended=False, uniform=False, dtype=dtype)
+        return params, regions, _How(False, dtype, shape)
     drawn = sampling.draw(cfg, batch_size, own, keep_order=keep_order, enabled=enabled)
-    params, regions = _resolved_draws(drawn, cfg, types.Constant(np.array(size, np.int32)))
-    return params, regions, _how_drawn(drawn, cfg, dtype)
+    hw = types.Constant(np.array(size, np.int32))
+    params, regions = _resolved_draws(drawn, cfg, hw, device)
+    always = drawn.blended is None and not cfg.cutmix_alpha
+    return params, regions, _How(always, dtype, shape)
 
 
 class _How(NamedTuple):
     """What is known of all batches when the graph is built.
 
     Fields:
-        cuts: there may be boxes that are not empty.
         always_blended: every sample is blended.
-        uniform: all samples of a batch are blended, or none.
         dtype: of the images.
+        shape: of the images, int32 (3,), or a list in which C is -1.
     """
 
-    cuts: bool
     always_blended: bool
-    uniform: bool
     dtype: Literal["uint8", "float32"]
-
-
-def _how_drawn(drawn: Draws, cfg: MixConfig, dtype: Literal["uint8", "float32"]) -> _How:
-    cuts = cfg.cutmix_alpha > 0
-    return _How(cuts, drawn.blended is None and not cuts, cfg.mode == "batch", dtype)
+    shape: DataNode | list[int]
 
 
 def _target(
@@ -220,11 +224,64 @@ def _mixed_images(
     regions: compositing.Regions,
     how: _How,
 ) -> DataNode:
-    lam = params.lam.gpu() if images.device == "gpu" else params.lam
+    """Returns the mixed images; only the samples that are blended pay for it.
+
+    Batches are split and merged by reference, without a copy.
+    """
+    if params.blended is None and not how.always_blended:
+        return _pasted(images, others, params, regions)
+    if images.device == "gpu":
+        return _cut_or_blended_on_gpu(images, others, params, regions, how)
+    pasted = _pasted(images, others, params, regions)
     if how.always_blended:
-        originals = _originals(images, params)
-        return compositing.blend(originals, _others(images, others, params), lam, how.dtype)
-    return _composited(images, others, lam, params, regions if how.cuts else None, how)
+        return compositing.blend_stacked(pasted, params.lam, how.shape)
+    (stacked, cut), (lam, _) = _split((pasted, params.lam), params.blended)
+    shape = cut_shape = how.shape
+    if isinstance(how.shape, DataNode):
+        ((shape, cut_shape),) = _split([how.shape], params.blended)
+    blended = compositing.blend_stacked(stacked, lam, shape)
+    cut = compositing.shaped(cut, cut_shape)
+    return fn._conditional.merge(blended, cut, predicate=params.blended)
+
+
+def _pasted(
+    images: DataNode, others: DataNode | None, params: MixParams, regions: compositing.Regions
+) -> DataNode:
+    """Returns each image with a region of its partner's; a stacked sample has both, see Regions."""
+    if params.original is not None:
+        return compositing.paste_within(images, params.original, params.partner, regions)
+    if others is None:
+        others = compositing.gather(images, params.partner)
+    return compositing.paste(images, others, regions)
+
+
+def _cut_or_blended_on_gpu(
+    images: DataNode,
+    others: DataNode | None,
+    params: MixParams,
+    regions: compositing.Regions,
+    how: _How,
+) -> DataNode:
+    gather = compositing.gather
+    if not isinstance(how.shape, DataNode):  # known to be right
+        gather = fn.permute_batch  # a seventh of the instructions
+    if others is None:
+        others = gather(images, indices=params.partner)
+    if params.original is not None:
+        images = gather(images, indices=params.original)
+    if how.always_blended:
+        return compositing.blend_pair(images, others, params.lam, how.dtype)
+    (to_blend, to_cut), (partners, patches), (lam, _) = _split(
+        (images, others, params.lam), params.blended
+    )
+    own = compositing.Regions(*(part[1] for part in _split(regions[:3], params.blended)))
+    cut = compositing.paste(to_cut, patches, own)
+    blended = compositing.blend_pair(to_blend, partners, lam, how.dtype)
+    return fn._conditional.merge(blended, cut, predicate=params.blended)
+
+
+def _split(nodes: Iterable[DataNode], predicate: DataNode) -> list[tuple[DataNode, DataNode]]:
+    return [tuple(fn._conditional.split(node, predicate=predicate)) for node in nodes]
 
 
 def cutmix(
@@ -263,7 +320,8 @@ def mixup(
 ) -> Mixed:
     """Returns the batch after MixUp: `mix` with MixUp alone and the other options of `MixConfig`.
 
-    Each image is lam * image + (1 - lam) * partner, rounded to the nearest, halves up.
+    Each image is lam * image + (1 - lam) * partner, rounded to the nearest, halves to
+    even.
 
     >>> from nvidia.dali import fn, pipeline_def
     >>> @pipeline_def(batch_size=16, num_threads=1, device_id=None, seed=1)
@@ -283,54 +341,80 @@ def _of_boxes(rows: DataNode, size: tuple[int, int]) -> tuple[MixParams, composi
     """Returns the parameters of boxes as `sampling.draw_boxes` gives them."""
     shares = types.Constant(boxes.shares(size))
     lam = fn.slice(shares, start=rows[3], shape=[1, 1], axes=[0, 1])
-    regions = compositing.Regions(rows[:2], rows[2:])
-    return MixParams(lam=fn.reshape(lam, shape=[]), box=regions.box()), regions
+    regions = compositing.Regions(rows[:2], rows[:2], rows[2:])
+    box = fn.cat(rows[1], rows[3])
+    return MixParams(lam=fn.reshape(lam, shape=[]), box=box), regions
 
 
 def _resolved_draws(
-    drawn: Draws, cfg: MixConfig, size: DataNode
+    drawn: Draws, cfg: MixConfig, size: DataNode, device: str
 ) -> tuple[MixParams, compositing.Regions]:
     """Returns `_resolved` of draws in a table, for each sample."""
     hw = drawn.table.of_first(size)
     lam, box = _resolved(drawn.lam, drawn.position, drawn.sides, drawn.blended, cfg, hw)
-    columns = [compositing.region_columns(box, hw), fn.reinterpret(lam, dtype=types.INT32)]
+    always = drawn.blended is None and not cfg.cutmix_alpha
+    stacked = _stacked(drawn.blended, always, box, device)
+    columns = [
+        compositing.region_columns(box, hw, stacked),
+        box,
+        fn.reinterpret(lam, dtype=types.INT32),
+    ]
     if drawn.blended is not None:
         columns.append(fn.cast(drawn.blended, dtype=types.INT32))
     row = drawn.table.rows(fn.cat(*columns, axis=1))
-    regions = compositing.regions_of_row(row)
-    blended = None if drawn.blended is None else row[9] != 0
-    if not cfg.cutmix_alpha and blended is None:
+    regions = compositing.regions_of_row(row, stacked=stacked is not None)
+    rest = 8 if stacked is None else 14
+    blended = None if drawn.blended is None else row[rest + 5] != 0
+    if always:
         blended = fn.ones(shape=[], dtype=types.BOOL)
-    lam = fn.reinterpret(row[8], dtype=types.FLOAT)
     params = MixParams(
-        lam=lam,
+        lam=fn.reinterpret(row[rest + 4], dtype=types.FLOAT),
         partner=drawn.partner,
         blended=blended,
-        box=regions.box(),
+        box=row[rest : rest + 4],
         original=drawn.original,
     )
     return params, regions
 
 
+def _stacked(blended: DataNode | None, always: bool, box: DataNode, device: str) -> DataNode | None:
+    """Returns which samples have the partner below the image, int32 (N, 1): the blended ones.
+
+    None where there are none: on a GPU, and where nothing is blended.
+    """
+    if device == "gpu" or (blended is None and not always):
+        return None
+    return box[:, :1] * 0 + 1 if blended is None else fn.cast(blended, dtype=types.INT32)
+
+
 def _resolved_params(
-    params: MixParams, cfg: MixConfig, size: DataNode
+    params: MixParams, cfg: MixConfig, size: DataNode, device: str
 ) -> tuple[MixParams, compositing.Regions]:
     """Returns `_resolved` of parameters that were given, each sample a table of one row."""
 
     def row(x: DataNode | None, columns: int) -> DataNode | None:
         return None if x is None else fn.reshape(x, shape=[1, columns])
 
-    box, lam, blended = params.box, params.lam, params.blended
-    if box is None:
-        lam, boxes_ = _resolved(
-            row(lam, 1), row(params.position, 2), row(params.sides, 2), row(blended, 1), cfg, size
+    lam, blended = params.lam, row(params.blended, 1)
+    if params.box is None:
+        lam, box = _resolved(
+            row(lam, 1), row(params.position, 2), row(params.sides, 2), blended, cfg, size
         )
-        lam, box = fn.reshape(lam, shape=[]), fn.reshape(boxes_, shape=[4])
-        if not cfg.cutmix_alpha and blended is None:
-            blended = fn.ones(shape=[], dtype=types.BOOL)
-    regions = compositing.regions_of_row(compositing.region_columns(row(box, 4), size)[0])
-    lam = fn.cast(lam, dtype=types.FLOAT)
-    final = params._replace(lam=lam, position=None, sides=None, blended=blended, box=box)
+        lam = fn.reshape(lam, shape=[])
+    else:
+        box = boxes.normalised(row(params.box, 4), size, blended)
+    always = params.box is None and not cfg.cutmix_alpha and blended is None
+    stacked = _stacked(blended, always, box, device)
+    regions = compositing.regions_of_row(
+        compositing.region_columns(box, size, stacked)[0], stacked=stacked is not None
+    )
+    final = params._replace(
+        lam=fn.cast(lam, dtype=types.FLOAT),
+        position=None,
+        sides=None,
+        blended=fn.ones(shape=[], dtype=types.BOOL) if always else params.blended,
+        box=fn.reshape(box, shape=[4]),
+    )
     return final, regions
 
 
@@ -366,69 +450,6 @@ def _box(
     if cfg.box == "inside":
         return boxes.inside(lam, position, size)
     return boxes.around(lam, position, size, odd=cfg.box == "timm")
-
-
-def _composited(
-    images: DataNode,
-    others: DataNode | None,
-    lam: DataNode,
-    params: MixParams,
-    regions: compositing.Regions | None,
-    how: _How,
-) -> DataNode:
-    """Returns the mixed images. A sample that is blended has an empty box.
-
-    Args:
-        regions: what is pasted; None where nothing is.
-    """
-    blended = params.blended
-    if blended is None:
-        return _cut(images, others, params, regions)
-
-    # Batches are split and merged by reference, without a copy.
-    def split(x: DataNode | None) -> tuple[DataNode | None, DataNode | None]:
-        return (None, None) if x is None else tuple(fn._conditional.split(x, predicate=blended))
-
-    def split_all(nodes: Any) -> tuple[Any, Any]:
-        parts = [split(x) for x in nodes]
-        return type(nodes)(*(p[0] for p in parts)), type(nodes)(*(p[1] for p in parts))
-
-    if how.uniform:  # the method that was not chosen gets an empty batch
-        (images, cut_images), (others, cut_others), (lam, _) = map(split, (images, others, lam))
-        params, cut_params = split_all(params)
-        cut_regions = None if regions is None else split_all(regions)[1]
-        cut = _cut(cut_images, cut_others, cut_params, cut_regions)
-        originals, others = _originals(images, params), _others(images, others, params)
-    else:
-        all_cut = _cut(images, others, params, regions)
-        (originals, cut), (others, _), (lam, _) = (
-            split(x) for x in (all_cut, _others(images, others, params), lam)
-        )
-    blend = compositing.blend(originals, others, lam, how.dtype)
-    return fn._conditional.merge(blend, cut, predicate=blended)
-
-
-def _cut(
-    images: DataNode,
-    others: DataNode | None,
-    params: MixParams,
-    regions: compositing.Regions | None,
-) -> DataNode:
-    if regions is None:
-        return _originals(images, params)
-    if params.original is not None:
-        return compositing.paste_within(images, params.original, params.partner, regions)
-    return compositing.paste(images, _others(images, others, params), regions)
-
-
-def _originals(images: DataNode, params: MixParams) -> DataNode:
-    if params.original is None:
-        return images
-    return compositing.gather(images, params.original)
-
-
-def _others(images: DataNode, others: DataNode | None, params: MixParams) -> DataNode:
-    return compositing.gather(images, params.partner) if others is None else others
 
 
 def _labels_of_both(

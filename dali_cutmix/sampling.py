@@ -122,8 +122,8 @@ def draw(
         batch_size: samples a batch, the same in every iteration for ``mode="pair"`` and the
             partners ``"flip"`` and ``"roll"``.
         seed: seed of this mix; every draw derives its own from it.
-        keep_order: with ``False`` and CutMix the batch is shuffled too: ``original`` is a random
-            permutation and partners are drawn among the shuffled samples.
+        keep_order: with ``False`` the batch is shuffled too: ``original`` is a random permutation
+            and partners are drawn among the shuffled samples.
         enabled: bool (), the same for the whole batch: where it is False nothing is mixed.
         own_partners: with ``False`` no partners are drawn.
     """
@@ -163,8 +163,7 @@ def draw_partners(
 ) -> tuple[DataNode, DataNode | None, DataNode | None]:
     """Returns a permutation, and originals and partners, see `draw`; each int32 ()."""
     order = fn.batch_permutation(seed=op_seed(seed, "order"))
-    # MixUp alone gains nothing by the shuffle.
-    original = order if own_partners and not keep_order and cfg.cutmix_alpha > 0 else None
+    original = order if own_partners and not keep_order else None
     return order, original, _partner(cfg, batch_size, seed, original) if own_partners else None
 
 

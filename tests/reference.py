@@ -75,10 +75,19 @@ def placed_box(sides: list[int], position: tuple[float, float], size: tuple[int,
 
 
 def blended(image: NDArray[np.uint8], partner: NDArray[np.uint8], lam: float) -> NDArray[np.uint8]:
-    """lam * image + (1 - lam) * partner in float32, rounded to the nearest, halves up."""
+    """lam * image + (1 - lam) * partner, rounded to nearest, halves to even.
+
+    The two weights are float32, as in the label; their sum over the pixels is exact.
+    """
+    return np.rint(weighted_sum(image, partner, lam)).astype(np.uint8)
+
+
+def weighted_sum(
+    image: NDArray[np.generic], partner: NDArray[np.generic], lam: float
+) -> NDArray[np.float64]:
     share = np.float32(lam)
-    mixture = share * image.astype(np.float32) + (np.float32(1) - share) * partner
-    return np.floor(mixture.astype(np.float64) + 0.5).astype(np.uint8)
+    rest = np.float32(1) - share
+    return np.float64(share) * image.astype(np.float64) + np.float64(rest) * partner
 
 
 def pasted(image: NDArray[np.uint8], partner: NDArray[np.uint8], box: Box) -> NDArray[np.uint8]:
