@@ -171,9 +171,12 @@ def apply_erase(images: DataNode, draw: EraseDraw, *, size: tuple[int, int]) -> 
     box = of(draw.box)
     if draw.noise is not None:
         origin = box[:2] * 0
+        # As wide as the images: on a GPU fn.multi_paste (DALI 2.4.0) reads inputs of another width
+        # with the row length of the first. To draw that much noise would take longer.
+        noise = fn.pad(of(draw.noise), axes=[1], shape=[size[1]])
         part = fn.multi_paste(
             part,
-            of(draw.noise),
+            noise,
             output_size=list(size),
             in_anchors=fn.stack(origin, origin),
             out_anchors=fn.stack(origin, box[:2]),

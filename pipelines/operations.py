@@ -152,13 +152,14 @@ def _warp(images: DataNode, matrix: DataNode, canvas: Canvas, interpolation: str
 
 
 # fn.cast and operators with a uint8 output round to the nearest, Pillow cuts: half a unit less. A
-# hair less than a half where float32 would turn whole numbers into a little less than whole ones.
+# hair less than a half, because halves go away from zero on the CPU and to even on a GPU, and
+# because float32 turns whole numbers into a little less than whole ones.
 _HALF = 0.4999
 
 
 def _brightened(part: Part) -> DataNode:
     return fn.brightness_contrast(
-        part.images, brightness=part.argument, brightness_shift=-0.5 / 255
+        part.images, brightness=part.argument, brightness_shift=-_HALF / 255
     )
 
 
@@ -188,16 +189,17 @@ def _sharpened(part: Part) -> DataNode:
     kernel = np.ones((3, 3), np.float32)
     kernel[1, 1] = 5
     kernel_node = part.of(beside(types.Constant(kernel / 13), part.images))
-    inside = fn.filter(part.images, kernel_node, mode="valid")
+    # Of the size of the images: on a GPU fn.multi_paste (DALI 2.4.0) reads inputs of another width
+    # with the row length of the first.
+    smooth = fn.filter(part.images, kernel_node, mode="same")
+    anchors = part.of(types.Constant(np.array([[0, 0], [1, 1]], np.int32)))
+    shapes = np.array([[height, width], [height - 2, width - 2]], np.int32)
     smooth = fn.multi_paste(
         part.images,
-        inside,
-        output_size=[height, width],
-        in_anchors=part.of(types.Constant(np.zeros((2, 2), np.int32))),
-        out_anchors=part.of(types.Constant(np.array([[0, 0], [1, 1]], np.int32))),
-        shapes=part.of(
-            types.Constant(np.array([[height, width], [height - 2, width - 2]], np.int32))
-        ),
+        smooth,
+        in_anchors=anchors,
+        out_anchors=anchors,
+        shapes=part.of(types.Constant(shapes)),
     )
     return _blended(part.images, smooth, part.argument)
 
@@ -210,8 +212,28 @@ def _blended(images: DataNode, other: DataNode, factor: DataNode) -> DataNode:
     return fn.cast(scaled + other * beside(1.0 - factor, images), dtype=types.UINT8)
 
 
-def _grey(images: DataNode) -> DataNode:
-    return fn.color_space_conversion(images, image_type=types.RGB, output_type=types.GRAY)
+# The weights of R, G and B by which fn.color_space_conversion makes grey on the CPU, in units of
+# 2**-15; it rounds halves up.
+_GREY = (9798, 19235, 3735)
+
+
+def _grey(images: DataNode, channels: int = 1) -> DataNode:
+    """Returns grey images, the same bytes on both devices: uint8 HWC.
+
+    On a GPU fn.color_space_conversion has other weights, and a kernel for each image.
+    """
+    if images.device == "cpu":
+        grey = fn.color_space_conversion(images, image_type=types.RGB, output_type=types.GRAY)
+        if channels == 1:
+            return grey
+        return fn.color_space_conversion(grey, image_type=types.GRAY, output_type=types.RGB)
+    # Exact in float32, and half a unit of 2**-15 above every half.
+    return fn.coord_transform(
+        images,
+        M=[weight / 2**15 for weight in _GREY] * channels,
+        T=[2.0**-16] * channels,
+        dtype=types.UINT8,
+    )
 
 
 def _inverted(part: Part) -> DataNode:
@@ -257,14 +279,13 @@ def _equalized(part: Part) -> DataNode:
     below = dmath.floor(below * float(height * width) + 0.5)
     step = dmath.floor(below / 255.0 + 1e-4)
     alone = step == 0
-    scale = (step > 0) * below / ((step + alone) * 255.0)
+    # A hair more, so that no product is a half.
+    scale = (step > 0) * below / ((step + alone) * (255.0 * (1 - 1e-6)))
     return fn.cast(flat * scale + part.images * alone, dtype=types.UINT8)
 
 
 def _greyed(part: Part) -> DataNode:
-    return fn.color_space_conversion(
-        _grey(part.images), image_type=types.GRAY, output_type=types.RGB
-    )
+    return _grey(part.images, channels=3)
 
 
 def _blurred(part: Part) -> DataNode:

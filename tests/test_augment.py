@@ -727,9 +727,10 @@ def test_the_graph_for_the_gpu_keeps_the_pixels_there() -> None:
         for operator in graphs.operators(outputs)
     }
     heavy = {"experimental__WarpPerspective", "BrightnessContrast", "Filter", "MultiPaste", "Erase"}
-    heavy |= {"Equalize", "GaussianBlur", "ColorSpaceConversion", "random__Normal"}
-    assert heavy <= {name for name, device in found if device == "gpu"}
-    assert not (heavy - {"random__Normal"}) & {name for name, device in found if device == "cpu"}
+    heavy |= {"Equalize", "GaussianBlur", "CropMirrorNormalize"}
+    both = {"CoordTransform", "random__Normal"}  # in the draws too
+    assert heavy | both <= {name for name, device in found if device == "gpu"}
+    assert not heavy & {name for name, device in found if device == "cpu"}
 
 
 # Erasing
