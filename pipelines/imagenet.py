@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 from nvidia.dali import Pipeline, fn, pipeline_def, types
+from nvidia.dali import math as dmath
 from nvidia.dali.data_node import DataNode
 
 from dali_cutmix import checks
@@ -172,18 +173,26 @@ def val(
 def decode(encoded: DataNode, device: str, hw_decoder_load: float = 0.65) -> DataNode:
     """Returns whole RGB images, uint8 HWC: by nvJPEG for ``"gpu"``, by libjpeg-turbo for ``"cpu"``.
 
-    On the CPU the header is read first, because fn.decoders.image can crash the process where a
-    file is no image at all (DALI 2.4.0).
+    The header is read first, and a file that has none is an error: fn.decoders.image can crash the
+    process where one is no image at all (DALI 2.4.0, on a GPU in large batches).
     """
+    shape = _shape(encoded)
     if device == "gpu":
+        # The decoder runs after what reads the header only where its input depends on it: -1, which
+        # this always is, leaves the bytes as they are.
+        length = dmath.min(shape[:1], -1)
         return fn.decoders.image(
-            encoded,
+            fn.reshape(encoded, shape=length),
             device="mixed",
             hw_decoder_load=hw_decoder_load,
             jpeg_fancy_upsampling=True,  # chroma is interpolated, as libjpeg-turbo does
         )
-    shape = fn.peek_image_shape(encoded)[:2]
-    return fn.decoders.image_slice(encoded, shape * 0, shape, axes=[0, 1])
+    return fn.decoders.image_slice(encoded, shape[:2] * 0, shape[:2], axes=[0, 1])
+
+
+def _shape(encoded: DataNode) -> DataNode:
+    """Returns (H, W, C) of each file's header, int32; DALI merges equal operators of a graph."""
+    return fn.peek_image_shape(encoded, dtype=types.INT32)
 
 
 def _centre(encoded: DataNode, size: tuple[int, int], resize: int) -> tuple[DataNode, DataNode]:
@@ -199,7 +208,7 @@ def _centre(encoded: DataNode, size: tuple[int, int], resize: int) -> tuple[Data
     """
     if resize < max(size):
         raise ValueError(f"`resize` must be at least `size`, got resize={resize} and size={size}.")
-    shape = fn.peek_image_shape(encoded, dtype=types.INT32)[:2]
+    shape = _shape(encoded)[:2]
     resized = shape * resize // fn.reductions.min(shape, axes=[0])
     sides = types.Constant(list(size), dtype=types.INT32)
     spare = resized - sides
@@ -239,7 +248,7 @@ def _random_crop(
     pixels outside the crop.
     """
     start, shape = fn.random_crop_generator(
-        fn.peek_image_shape(encoded),
+        _shape(encoded),
         random_area=area,
         random_aspect_ratio=ratio,
         num_attempts=10,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -169,13 +170,55 @@ def test_resume_on_the_gpu_is_bit_for_bit(photos: str) -> None:
         assert torch.equal(targets, same_targets)
 
 
-@pytest.mark.parametrize("content", ["truncated", "text"])
-def test_a_damaged_file_is_named(photos: str, content: str, tmp_path: Path) -> None:
-    (tmp_path / "a").mkdir()
+def with_damage(photos: str, root: Path, batch_size: int, kind: str) -> None:
+    """Makes a folder of one batch, in which 7.jpg and the last but two are damaged."""
     whole = next((Path(photos) / "cat").iterdir()).read_bytes()
-    for i in range(16):
-        (tmp_path / "a" / f"{i}.jpg").write_bytes(whole)
-    bad = whole[:2000] if content == "truncated" else b"no image" * 99
-    (tmp_path / "a" / "7.jpg").write_bytes(bad)
-    with pytest.raises(ValueError, match=r"image\(s\) cannot be read: .*a/7.jpg"):
-        next(dcm.train_loader(tmp_path, batch_size=16, size=64, device="gpu"))
+    noise = np.random.default_rng(0).bytes(4000)
+    bad = {
+        "text": b"no image" * 99,
+        "empty": b"",
+        "header cut": whole[:100],
+        "truncated": whole[:2000],
+        "half": whole[: len(whole) // 2],
+        "noise": whole[:3000] + noise + whole[7000:],
+    }[kind]
+    (root / "a").mkdir()
+    for i in range(batch_size):
+        content = bad if i in (7, batch_size - 3) else whole
+        (root / "a" / f"{i}.jpg").write_bytes(content)
+
+
+LOADERS = [dcm.train_loader, dcm.val_loader]
+
+
+# In large batches a file that is no image crashed the process: the decoder must not see it.
+@pytest.mark.parametrize("make", LOADERS)
+@pytest.mark.parametrize("batch_size", [16, 256])
+@pytest.mark.parametrize("kind", ["text", "empty", "header cut", "truncated"])
+def test_a_damaged_file_is_named(
+    photos: str, kind: str, batch_size: int, make: Any, tmp_path: Path
+) -> None:
+    with_damage(photos, tmp_path, batch_size, kind)
+    named = rf"image\(s\) cannot be read: .*a/(7|{batch_size - 3}).jpg"
+    with pytest.raises(ValueError, match=named):
+        make(tmp_path, batch_size=batch_size, size=64, device="gpu")
+
+
+@pytest.mark.parametrize("make", LOADERS)
+@pytest.mark.parametrize("batch_size", [16, 256])
+@pytest.mark.parametrize("kind", ["half", "noise"])
+def test_damage_that_a_decoder_may_pass_is_named_or_decoded(
+    photos: str, kind: str, batch_size: int, make: Any, tmp_path: Path
+) -> None:
+    with_damage(photos, tmp_path, batch_size, kind)
+    images, words = None, ""
+    try:
+        with make(tmp_path, batch_size=batch_size, size=64, device="gpu") as loader:
+            images, _ = next(loader)
+    except ValueError as error:
+        words = str(error)
+    if images is None:
+        assert re.search(rf"cannot be read: .*a/(7|{batch_size - 3}).jpg", words)
+    else:
+        assert images.shape == (batch_size, 3, 64, 64)
+        assert images.isfinite().all()

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from nvidia.dali import fn, pipeline_def
+from nvidia.dali import Pipeline, fn, pipeline_def
 from PIL import Image
 
 import dali_cutmix as dcm
@@ -207,6 +207,16 @@ def test_the_same_batches_however_they_are_taken(numbered: str) -> None:
         for _, labels in itertools.islice(pieces, 2):
             got += labels.tolist()
     assert got == expected
+
+
+@pytest.mark.parametrize("device", ["cpu", "gpu"])
+def test_no_decoder_runs_before_the_headers_are_read(device: str) -> None:
+    # One that meets a file that is no image can crash the process.
+    with Pipeline(batch_size=4, num_threads=1, device_id=None if device == "cpu" else 0):
+        images = imagenet.decode(fn.external_source(), device)
+        names = [operator._op.schema_name for operator in graphs.operators([images])]
+    assert names[0].startswith("decoders__Image")
+    assert "PeekImageShape" in names
 
 
 # Mixing off and on
