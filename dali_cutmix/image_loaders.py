@@ -107,7 +107,9 @@ def train_loader(
             torch.channels_last, without a copy.
         antialias: whether the resize filters as Pillow does. Only tests turn it off.
         prefetch_queue_depth: batches prepared ahead.
-        hw_decoder_load: share of the images for the GPU's JPEG hardware, where it has one.
+        hw_decoder_load: share of the images for the GPU's JPEG hardware, where it has one. Its
+            pixels may differ from those of nvJPEG's kernels, so the share belongs to the loader's
+            state. With ``device="cpu"`` it has no effect.
         with_params: for looking into a batch: after the targets, also yield what was mixed, on
             the CPU: lam float32 (N,), box int32 (N, 4), and the labels of the sample and its
             partner, int64 (N,).
@@ -356,6 +358,8 @@ def _checked(**options: Any) -> dict[str, Any]:
     if not isinstance(options["antialias"], bool):
         raise TypeError(f"`antialias` must be a bool, got {options['antialias']!r}.")
     options["hw_decoder_load"] = checked_share("hw_decoder_load", options["hw_decoder_load"])
+    if options["device"] == "cpu":
+        del options["hw_decoder_load"]  # changes nothing there, so it does not belong to the state
     options["shard_id"], options["num_shards"] = _shard(options["shard_id"], options["num_shards"])
     options["device_id"] = device_id(options["device"])
     source = options["source"]

@@ -6,7 +6,6 @@ import ctypes
 import hashlib
 import os
 import re
-import sys
 import threading
 import warnings
 import weakref
@@ -33,13 +32,13 @@ __all__ = ["Loader"]
 MAX_BATCH = 2**20
 _OPENING = threading.Lock()  # warnings.catch_warnings is for one thread at a time
 Batch = tuple[torch.Tensor, Any]
-_STATE_VERSION = 2  # raised whenever a seed gives other batches than before
+_STATE_VERSION = 3  # raised whenever a seed gives other batches than before
 _STATE_KEYS = {"version", "epoch", "position", "options", "data", "mixing", "checkpoint"}
 # Arguments that may differ between a run and the one that resumes it: the stream is the same.
 # (What the data are is checked by itself.)
 _NOT_IN_STATE = {
     *("source", "root"),
-    *("num_threads", "device_id", "prefetch_queue_depth", "hw_decoder_load"),
+    *("num_threads", "device_id", "prefetch_queue_depth"),
 }
 
 
@@ -384,20 +383,20 @@ def _uncycle(pipeline: Pipeline) -> None:
 
 
 class _Batches(DALIGenericIterator):  # type: ignore[misc]
-    """DALI's iterator over one pipeline, in which no exception of a signal is lost.
+    """DALI's iterator over one pipeline, which loses no exception of a signal and no pinned output.
 
     In DALI's own __next__, torch.from_dlpack compares the device of the tensor, a pybind11 enum of
     DALI, with an enum of torch. pybind11 asks the class of that for an attribute, by
     PyObject_HasAttrString, which drops every exception; and before Python 3.12 the answer is Python
     code, EnumType.__getattr__, where a signal can arrive. A KeyboardInterrupt of that moment is
-    gone, and the loop goes on: of Ctrl-C in a loop over tiny images, one in some 250.
+    gone, and the loop goes on: of Ctrl-C in a loop over tiny images, one in some 250. And
+    torch.from_dlpack refuses pinned memory.
     """
 
     def outputs(self) -> list[torch.Tensor]:
         """Returns what __next__ does, without the names."""
         (pipeline,) = self._pipes
-        # Without the dynamic executor they are copied, and not compared.
-        if sys.version_info >= (3, 12) or not pipeline.exec_dynamic:
+        if not pipeline.exec_dynamic:  # then DALI copies them, without any from_dlpack
             return list(next(self)[0].values())
         self._ever_consumed = True
         tensors = [_handed_over(output.as_tensor()) for output in self._get_outputs()[0]]
@@ -407,11 +406,21 @@ class _Batches(DALIGenericIterator):  # type: ignore[misc]
         return [tensor[: left[0]] for tensor in tensors] if np.any(dropped) else tensors
 
 
+_PINNED = 3  # kDLCUDAHost, among DLPack's types of devices
+
+
 def _handed_over(tensor: TensorCPU | TensorGPU) -> torch.Tensor:
-    """Returns a tensor of DALI as one of torch, without a copy, for torch's current stream."""
+    """Returns a tensor of DALI as one of torch, for torch's current stream.
+
+    Without a copy, but of a CPU output that also goes to the GPU, as lam does: that is in pinned
+    memory. DALI would use it again while a ``.cuda(non_blocking=True)`` still reads it, because
+    torch delays only the release of pinned memory of its own.
+    """
     if isinstance(tensor, TensorGPU):
         stream = torch.cuda.current_stream(tensor.device_id()).cuda_stream
         return from_dlpack(tensor.__dlpack__(stream=stream or 1))  # 1: the default stream
+    if int(tensor.__dlpack_device__()[0]) == _PINNED:
+        return torch.from_numpy(np.array(tensor))
     return from_dlpack(tensor.__dlpack__())
 
 

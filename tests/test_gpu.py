@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from nvidia.dali import fn, pipeline_def
+from nvidia.dali import fn, pipeline_def, types
 
 import dali_cutmix as dcm
 from dali_cutmix import cli
@@ -25,6 +25,8 @@ CONFIGS = [
     dcm.MixConfig(num_classes=37, prob=0.5, label_smoothing=0.1, correct_lam=False),
     dcm.MixConfig(num_classes=37, targets="pair", cutmix_alpha=0.2),
 ]
+
+LOADERS = [dcm.train_loader, dcm.val_loader]
 
 
 @pytest.mark.parametrize("keep_order", [True, False])
@@ -152,6 +154,48 @@ def test_pair_targets_arrive_on_the_gpu(photos: str) -> None:
         assert all(t.is_cuda and t.shape == (16,) for t in targets)
 
 
+def test_cpu_outputs_arrive_as_cpu_tensors(photos: str) -> None:
+    # Those that also go to the GPU are in pinned memory, which torch.from_dlpack refuses.
+    @pipeline_def
+    def pipe(root: str) -> Any:
+        encoded, labels = fn.readers.file(file_root=root, pad_last_batch=True)
+        images = fn.resize(imagenet.decode(encoded, "gpu"), size=(24, 32))
+        cfg = dcm.MixConfig(num_classes=5, mixup_alpha=0.8)
+        mixed = dcm.mix(images, labels, cfg, seed=1)
+        both = [(node, node.gpu()) for node in (mixed.params.lam, mixed.params.box, labels)]
+        half = fn.cast(mixed.params.lam, dtype=types.FLOAT16)
+        return mixed.images, *both[0], *both[1], *both[2], half, half.gpu(), mixed.params.partner
+
+    options: dict[str, Any] = {"batch_size": 16, "num_threads": 2, "device_id": 0, "seed": 1}
+    with dcm.Loader(pipe, root=photos, **options) as loader:
+        epochs = [list(loader) for _ in range(2)]
+    assert len(torch.cat([outputs[0] for _, outputs in epochs[0]]).unique()) > 40
+    for images, outputs in epochs[0] + epochs[1]:  # all are still what they were
+        assert images.is_cuda
+        *pairs, partner = outputs
+        assert not partner.is_cuda
+        assert sorted(partner.tolist()) == list(range(16))
+        for on_cpu, on_gpu in zip(pairs[::2], pairs[1::2], strict=True):
+            assert on_gpu.is_cuda
+            assert not on_cpu.is_cuda
+            assert not on_cpu.is_pinned()
+            assert torch.equal(on_cpu, on_gpu.cpu())
+
+
+def test_parameters_arrive_on_the_cpu(photos: str) -> None:
+    mix = dcm.MixConfig(mixup_alpha=0.8)
+    options: dict[str, Any] = {"batch_size": 16, "size": 64, "mix": mix, "with_params": True}
+    with dcm.train_loader(photos, **options) as loader:
+        for _, (targets, *params) in loader:
+            assert targets.is_cuda
+            assert [(p.dtype, p.is_cuda, tuple(p.shape)) for p in params] == [
+                (torch.float32, False, (16,)),
+                (torch.int32, False, (16, 4)),
+                (torch.int64, False, (16,)),
+                (torch.int64, False, (16,)),
+            ]
+
+
 def test_resume_on_the_gpu_is_bit_for_bit(photos: str) -> None:
     def make() -> dcm.Loader:
         return dcm.train_loader(photos, batch_size=16, size=64, mix=dcm.MixConfig(), seed=3)
@@ -170,6 +214,17 @@ def test_resume_on_the_gpu_is_bit_for_bit(photos: str) -> None:
         assert torch.equal(targets, same_targets)
 
 
+def test_the_share_of_the_jpeg_hardware_belongs_to_the_state(photos: str) -> None:
+    options: dict[str, Any] = {"batch_size": 16, "size": 64}
+    for make in LOADERS:
+        with make(photos, **options) as loader, make(photos, **options) as same:
+            state = loader.state_dict()
+            same.load_state_dict(state)
+        with make(photos, **options, hw_decoder_load=0.3) as other:
+            with pytest.raises(ValueError, match=r"hw_decoder_load: 0.3 here, 0.65 in the state"):
+                other.load_state_dict(state)
+
+
 def with_damage(photos: str, root: Path, batch_size: int, kind: str) -> None:
     """Makes a folder of one batch, in which 7.jpg and the last but two are damaged."""
     whole = next((Path(photos) / "cat").iterdir()).read_bytes()
@@ -186,9 +241,6 @@ def with_damage(photos: str, root: Path, batch_size: int, kind: str) -> None:
     for i in range(batch_size):
         content = bad if i in (7, batch_size - 3) else whole
         (root / "a" / f"{i}.jpg").write_bytes(content)
-
-
-LOADERS = [dcm.train_loader, dcm.val_loader]
 
 
 # In large batches a file that is no image crashed the process: the decoder must not see it.

@@ -21,6 +21,7 @@ from nvidia.dali import Pipeline, fn, pipeline_def
 from PIL import Image
 
 import dali_cutmix as dcm
+from dali_cutmix import loader as loaders
 from dali_cutmix.pipelines import imagenet
 from tests import graphs
 
@@ -461,10 +462,11 @@ def test_a_state_of_another_stream_is_refused(photos: str) -> None:
         train(photos, dcm.MixConfig(prob=0.5), seed=1).load_state_dict(state)
     with pytest.raises(ValueError, match="switchable: True here, False in the state"):
         train(photos, seed=1, switchable=True).load_state_dict(state)
-    with pytest.raises(ValueError, match="must be of version 2, got version 99: it was"):
+    with pytest.raises(ValueError, match="must be of version 3, got version 99: it was"):
         train(photos, seed=1).load_state_dict({**state, "version": 99})
     # What does not change the stream may differ.
-    train(photos, seed=1, num_threads=1, prefetch_queue_depth=3).load_state_dict(state)
+    fast = {"num_threads": 1, "prefetch_queue_depth": 3, "hw_decoder_load": 0.3}
+    train(photos, seed=1, **fast).load_state_dict(state)
 
 
 # Of the second batch with seed 7: lam, and the mean of the left half of the image.
@@ -557,6 +559,30 @@ def test_a_closed_loader_says_so(photos: str) -> None:
         next(loader)
     with pytest.raises(RuntimeError, match="the loader is closed"):
         loader.state_dict()
+
+
+class Pinned:
+    """What a CPU output of DALI looks like where it also goes to the GPU."""
+
+    def __init__(self, values: Any) -> None:
+        self.values = values
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return 3, 0  # kDLCUDAHost
+
+    def __dlpack__(self) -> Any:
+        raise BufferError("torch takes no such capsule")
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> Any:
+        return np.array(self.values, dtype, copy=copy)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float16, np.int64, np.bool_])
+def test_pinned_outputs_are_copied(dtype: Any) -> None:
+    values = np.arange(6).reshape(2, 3).astype(dtype)
+    tensor = loaders._handed_over(Pinned(values))  # type: ignore[arg-type]
+    assert torch.equal(tensor, torch.from_numpy(values))
+    assert not np.shares_memory(tensor.numpy(), values)
 
 
 # What is refused

@@ -19,7 +19,7 @@ from dali_cutmix.pipelines.imagenet import Stage
 __all__ = ["as_plain", "run", "stage_names", "steps"]
 
 HAND_OVER = "hand over"  # of DALI's tensors to torch
-_TUNED = ("num_threads", "prefetch_queue_depth", "hw_decoder_load")  # change no batch
+_TUNED = ("num_threads", "prefetch_queue_depth", "hw_decoder_load")  # change no draw
 _WORTH = 1.03  # a setting is recommended from this ratio on
 
 
