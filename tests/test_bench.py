@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from importlib import resources
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,10 @@ import jsonschema
 import pytest
 from PIL import Image
 
+import dali_cutmix as dcm
 from benchmarks import tables
 from dali_cutmix import cli
-from dali_cutmix.bench import command, data, mixing, profile, report
+from dali_cutmix.bench import command, data, mixing, profile, report, results
 from dali_cutmix.bench.results import Result, Row, in_turn
 
 SCHEMA = json.loads(resources.files("dali_cutmix.bench").joinpath("schema.json").read_text())
@@ -278,6 +280,14 @@ def test_only_what_is_faster_beyond_chance_and_changes_no_batch_is_recommended()
             given = [float(rate) for rate in rates]
             result.rows.append(Row(name, str(value), "images/s", given, options={name: value}))
     assert profile._best(options, result) == {"num_threads": 4}
+
+
+def test_the_package_need_not_be_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    def version(name: str) -> str:
+        raise PackageNotFoundError(name)
+
+    monkeypatch.setattr(results.metadata, "version", version)
+    assert results.environment()["versions"] == {"dali-cutmix": dcm.__version__}
 
 
 def test_there_are_results() -> None:

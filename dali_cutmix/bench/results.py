@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 import torch
 
+from dali_cutmix._version import __version__
 from dali_cutmix.files import write_whole
 
 __all__ = ["Result", "Row", "environment", "in_turn", "rate"]
@@ -165,7 +166,7 @@ def environment() -> dict[str, Any]:
             continue
     return {
         "commit": _commit(),
-        "versions": {"dali-cutmix": metadata.version("dali-cutmix"), **versions},
+        "versions": {"dali-cutmix": __version__, **versions},
         "python": platform.python_version(),
         "cpu": _cpu(),
         "cores": len(os.sched_getaffinity(0)),
