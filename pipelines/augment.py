@@ -57,9 +57,10 @@ def augment(
 
     Follows timm 1.0.31 (RandAugment), torchvision 0.28 (TrivialAugmentWide, ColorJitter),
     facebookresearch/deit (ThreeAugment) and clovaai/CutMix-PyTorch (Lighting). Deviations: bicubic
-    interpolation on the CPU has the coefficient -0.75 (OpenCV) where Pillow has -0.5; Lighting
-    rounds to uint8 and clips, where the original adds to floats; posterizing to 0 bits gives black,
-    as timm says, where Pillow 13 raises an error.
+    interpolation has the coefficient -0.75 on the CPU and -0.5 on a GPU where Pillow has -1.0
+    (`operations` says how far the pixels are apart); Lighting rounds to uint8 and clips, where the
+    original adds to floats; posterizing to 0 bits gives black, as timm says, where Pillow 13 raises
+    an error.
 
     >>> from nvidia.dali import fn, pipeline_def
     >>> from dali_cutmix.policies import ColorJitter, RandAugment
