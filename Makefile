@@ -12,6 +12,7 @@ test: lint  ## linter, formatter check, types, tests
 	$(BIN)/python -m pytest
 
 gpu-test: $(READY)  ## what only a GPU can show
+	$(BIN)/python benchmarks/first_gpu.py
 	$(BIN)/python -m pytest -m gpu
 
 HARDWARE = $(shell $(BIN)/python -c "import torch; print('-'.join(torch.cuda.get_device_name().lower().removeprefix('nvidia ').split()) if torch.cuda.is_available() else 'cpu')")
