@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from nvidia.dali import Pipeline, pipeline_def
+from PIL import Image, ImageOps
 
 import dali_cutmix as dcm
 from dali_cutmix import recipes
@@ -120,26 +123,138 @@ def test_every_recipe_runs(name: str, photos: str, device: Any) -> None:
     assert val._options["resize"] == r.val_resize
 
 
+@pytest.fixture(scope="module")
+def lossless(photos: str, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The photographs, 64 x 64, as PNGs: every decoder gives the same pixels of them."""
+    root = tmp_path_factory.mktemp("lossless")
+    for path in sorted(Path(photos).glob("*/*.jpg")):
+        (root / path.parent.name).mkdir(exist_ok=True)
+        with Image.open(path) as photo:
+            small = ImageOps.fit(photo, (64, 64), Image.Resampling.BICUBIC)
+        small.save(root / path.parent.name / f"{path.stem}.png")
+    return str(root)
+
+
+def with_warps(recipe: dcm.Recipe, interpolation: Any) -> dcm.Recipe:
+    """The recipe with another interpolation of RandAugment's warps."""
+    policies = [
+        dataclasses.replace(policy, interpolation=interpolation)
+        if isinstance(policy, dcm.RandAugment)
+        else policy
+        for policy in recipe.augment
+    ]
+    return dataclasses.replace(recipe, augment=tuple(policies))
+
+
+def levels_apart(root: str, recipe: dcm.Recipe, **options: Any) -> Array:
+    """By how much of 255 the images of two batches differ on the two devices; targets agree."""
+    found = []
+    options = {"batch_size": 16, "recipe": recipe, "size": 64, "seed": 6, **options}
+    with (
+        dcm.train_loader(root, device="cpu", **options) as cpu,
+        dcm.train_loader(root, device="gpu", **options) as gpu,
+    ):
+        for _ in range(2):
+            (images, targets), (others, same) = next(cpu), next(gpu)
+            assert (targets - same.cpu()).abs().max() < 1e-6
+            apart = (images.float() - others.cpu().float()).abs()
+            found.append(255 * apart * torch.tensor(recipe.std)[:, None, None])
+    return torch.cat(found).numpy()
+
+
 @pytest.mark.gpu
 @pytest.mark.parametrize("name", recipes.RECIPES)
-def test_the_gpu_agrees_with_the_cpu(name: str, photos: str) -> None:
-    # The same crops, draws and labels; pixels within the difference of decoders and warps.
-    options: dict[str, Any] = {
-        "batch_size": 16,
-        "recipe": name,
-        "size": 128,
-        "seed": 6,
-        "mix": None,
-    }
-    for erase in ("recipe", None):
-        cpu, labels = next(dcm.train_loader(photos, device="cpu", erase=erase, **options))
-        gpu, same = next(dcm.train_loader(photos, device="gpu", erase=erase, **options))
-        assert torch.equal(labels, same.cpu())
-        difference = (cpu - gpu.cpu()).abs()
-        if erase is None or recipes.get(name).erase is None:
-            assert difference.mean() < 0.1  # of 1 standard deviation, about 57 of 255
-        else:  # noise is drawn on the device
-            assert difference.median() < 0.1
+def test_the_gpu_agrees_with_the_cpu(name: str, lossless: str) -> None:
+    # All is drawn and done alike, noise too. Left are halves that float32 makes in the resize and
+    # in warps, and the two devices' bicubic interpolation.
+    recipe = recipes.get(name)
+    bilinear = with_warps(recipe, "bilinear")
+    apart = levels_apart(lossless, bilinear)
+    assert (apart > 0.5).mean() < 3e-4
+    # Without a resize, a unit of which is up to 64 after posterizing.
+    apart = levels_apart(lossless, bilinear, area=(1.0, 1.0), ratio=(1.0, 1.0))
+    assert apart.max() <= 2
+    assert (apart > 0.5).mean() < 3e-4
+    if bilinear != recipe:
+        assert levels_apart(lossless, recipe).mean() < 0.3
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("layout", ["NCHW", "NHWC"])
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+@pytest.mark.parametrize("mode", ["const", "color", "pixel"])
+@pytest.mark.parametrize("after", [False, True])
+def test_erasing_on_the_gpu_agrees_with_the_cpu(
+    lossless: str, after: bool, mode: Any, dtype: str, layout: str
+) -> None:
+    recipe = dataclasses.replace(recipes.get("deit"), augment=(), erase_after_mix=after)
+    erase = dcm.RandomErasing(prob=0.5, mode=mode)
+    apart = levels_apart(lossless, recipe, erase=erase, dtype=dtype, layout=layout)
+    assert apart.max() < (1.01 if dtype == "float32" else 1.2)  # float16: two units of 2**-9
+    assert (apart > 0.5).mean() < 3e-4
+
+
+FORMS = [(dtype, layout) for dtype in ("float32", "float16") for layout in ("NCHW", "NHWC")]
+
+
+def in_every_form(root: str, recipe: dcm.Recipe, device: str) -> Pipeline:
+    """Of each dtype and layout: training images and targets, validation images and labels.
+
+    The files are read once, so that DALI computes only once what does not depend on the form.
+    """
+    fields = ("augment", "erase", "erase_after_mix", "repeats", "area", "ratio", "interpolation")
+    options: dict[str, Any] = {field: getattr(recipe, field) for field in fields}
+    assert recipe.mix is not None
+    mix = dataclasses.replace(recipe.mix, num_classes=5)
+
+    @pipeline_def(
+        **{"batch_size": 16, "num_threads": 2, "seed": 1, "prefetch_queue_depth": 1},
+        device_id=0 if device == "gpu" else None,
+    )
+    def pipe() -> tuple[Any, ...]:
+        files = imagenet._read(root, 5, shuffle=True, seed=1)
+        outputs: list[Any] = []
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(imagenet, "_read", lambda *_, **__: files)
+            for dtype, layout in FORMS:
+                form = {"device": device, "size": (32, 48), "dtype": dtype, "layout": layout}
+                outputs += imagenet.train.__wrapped__(root, mix, **options, **form)
+                form["interpolation"] = recipe.val_interpolation
+                outputs += imagenet.val.__wrapped__(root, resize=50, **form)
+        return tuple(outputs)
+
+    return pipe()
+
+
+@pytest.mark.parametrize("device", ["cpu", pytest.param("gpu", marks=pytest.mark.gpu)])
+@pytest.mark.parametrize("name", recipes.RECIPES)
+def test_every_value_is_a_number(name: str, lossless: str, device: str) -> None:
+    pipeline = in_every_form(lossless, recipes.get(name), device)
+    for _ in range(50):
+        (outputs,) = graphs.run(pipeline)
+        assert [array.dtype.name for array in outputs[::4]] == [dtype for dtype, _ in FORMS]
+        for array in outputs:
+            assert np.isfinite(array).all()
+            assert np.abs(array).max() < 8  # deviations; labels are below 5
+
+
+@pytest.mark.parametrize("after", [False, True])
+@pytest.mark.parametrize("mixed", [False, True])
+@pytest.mark.parametrize(("dtype", "layout"), FORMS)
+def test_erased_images_leave_in_one_operator(
+    photos: str, dtype: str, layout: str, mixed: bool, after: bool
+) -> None:
+    # A merged batch would be made contiguous by a copy for each image. Built, not run.
+    options: dict[str, Any] = {"device_id": 0, "batch_size": 16, "num_threads": 1, "seed": 1}
+    for erase in (PIXEL, CONST):
+        pipeline = imagenet.train(
+            photos,
+            dcm.MixConfig(num_classes=5, mixup_alpha=0.2) if mixed else None,
+            **{"erase": erase, "erase_after_mix": after, "device": "gpu"},
+            **{"dtype": dtype, "layout": layout, **options},
+        )
+        images = pipeline._graph_out[0].source
+        assert images._op.schema_name == "CropMirrorNormalize"
 
 
 OVERRIDES: dict[str, Any] = {
@@ -234,8 +349,9 @@ def test_erasing_after_mixing_is_on_top(photos: str) -> None:
             assert 0.15 < changed.mean() < 0.35
 
 
-def test_float16_and_nchw_after_erasing(photos: str) -> None:
-    options: dict[str, Any] = {"recipe": "deit", "batch_size": 16, "size": 32, "device": "cpu"}
+@pytest.mark.parametrize("device", ["cpu", pytest.param("gpu", marks=pytest.mark.gpu)])
+def test_float16_and_nchw_after_erasing(photos: str, device: Any) -> None:
+    options: dict[str, Any] = {"recipe": "deit", "batch_size": 16, "size": 32, "device": device}
     images, _ = next(dcm.train_loader(photos, **options))
     half, _ = next(dcm.train_loader(photos, dtype="float16", **options))
     last, _ = next(dcm.train_loader(photos, layout="NHWC", **options))
