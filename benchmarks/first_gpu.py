@@ -105,6 +105,8 @@ def decoders() -> Found:
 
 DAMAGE: dict[str, Callable[[bytes], bytes]] = {
     "text": lambda _: b"no image" * 99,
+    "empty": lambda _: b"",
+    "header cut": lambda whole: whole[:100],
     "truncated": lambda whole: whole[:2000],
     "half": lambda whole: whole[: len(whole) // 2],
     "noise": lambda whole: whole[:3000] + np.random.default_rng(0).bytes(4000) + whole[7000:],

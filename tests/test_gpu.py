@@ -13,6 +13,7 @@ import torch
 from nvidia.dali import fn, pipeline_def, types
 
 import dali_cutmix as dcm
+from benchmarks import first_gpu
 from dali_cutmix import cli
 from dali_cutmix.pipelines import imagenet
 from tests import graphs
@@ -225,50 +226,30 @@ def test_the_share_of_the_jpeg_hardware_belongs_to_the_state(photos: str) -> Non
                 other.load_state_dict(state)
 
 
-def with_damage(photos: str, root: Path, batch_size: int, kind: str) -> None:
-    """Makes a folder of one batch, in which 7.jpg and the last but two are damaged."""
-    whole = next((Path(photos) / "cat").iterdir()).read_bytes()
-    noise = np.random.default_rng(0).bytes(4000)
-    bad = {
-        "text": b"no image" * 99,
-        "empty": b"",
-        "header cut": whole[:100],
-        "truncated": whole[:2000],
-        "half": whole[: len(whole) // 2],
-        "noise": whole[:3000] + noise + whole[7000:],
-    }[kind]
-    (root / "a").mkdir()
-    for i in range(batch_size):
-        content = bad if i in (7, batch_size - 3) else whole
-        (root / "a" / f"{i}.jpg").write_bytes(content)
-
-
 # In large batches a file that is no image crashed the process: the decoder must not see it.
 @pytest.mark.parametrize("make", LOADERS)
 @pytest.mark.parametrize("batch_size", [16, 256])
 @pytest.mark.parametrize("kind", ["text", "empty", "header cut", "truncated"])
-def test_a_damaged_file_is_named(
-    photos: str, kind: str, batch_size: int, make: Any, tmp_path: Path
-) -> None:
-    with_damage(photos, tmp_path, batch_size, kind)
+def test_a_damaged_file_is_named(kind: str, batch_size: int, make: Any) -> None:
     named = rf"image\(s\) cannot be read: .*a/(7|{batch_size - 3}).jpg"
-    with pytest.raises(ValueError, match=named):
-        make(tmp_path, batch_size=batch_size, size=64, device="gpu")
+    with first_gpu.folder_with_damage(kind, batch_size) as root:
+        with pytest.raises(ValueError, match=named):
+            make(root, batch_size=batch_size, size=64, device="gpu")
 
 
 @pytest.mark.parametrize("make", LOADERS)
 @pytest.mark.parametrize("batch_size", [16, 256])
 @pytest.mark.parametrize("kind", ["half", "noise"])
 def test_damage_that_a_decoder_may_pass_is_named_or_decoded(
-    photos: str, kind: str, batch_size: int, make: Any, tmp_path: Path
+    kind: str, batch_size: int, make: Any
 ) -> None:
-    with_damage(photos, tmp_path, batch_size, kind)
     images, words = None, ""
-    try:
-        with make(tmp_path, batch_size=batch_size, size=64, device="gpu") as loader:
-            images, _ = next(loader)
-    except ValueError as error:
-        words = str(error)
+    with first_gpu.folder_with_damage(kind, batch_size) as root:
+        try:
+            with make(root, batch_size=batch_size, size=64, device="gpu") as loader:
+                images, _ = next(loader)
+        except ValueError as error:
+            words = str(error)
     if images is None:
         assert re.search(rf"cannot be read: .*a/(7|{batch_size - 3}).jpg", words)
     else:
