@@ -75,7 +75,8 @@ def test_the_pixels_are_composited_in_one_pass(photos: str) -> None:
     names = serialised_operators(train(photos))
     assert names.count("MultiPaste") == 2
     assert "PermuteBatch" not in names
-    found = graphs.operators(train(photos)._graph_out)
+    pipeline = train(photos)
+    found = graphs.operators(pipeline._graph_out)
     pasted = [o.spec.InputName(0) for o in found if o._op.schema_name == "MultiPaste"]
     assert sorted(name.strip("_").split("_")[0] for name in pasted) == ["Reshape", "Resize"]
 
@@ -91,12 +92,12 @@ def test_without_mix_the_training_graph_has_no_mixing(photos: str) -> None:
     assert not MIXING & set(serialised_operators(train(photos, None)))
 
 
-def of_recipe(root: str, name: str) -> Pipeline:
+def of_recipe(root: str, name: str, **options: Any) -> Pipeline:
     recipe = dcm.recipes.get(name)
     fields = ("augment", "erase", "erase_after_mix", "repeats", "area", "ratio", "interpolation")
-    options = {field: getattr(recipe, field) for field in fields}
+    options |= {field: getattr(recipe, field) for field in fields}
     mix = None if recipe.mix is None else dataclasses.replace(recipe.mix, num_classes=5)
-    return train(root, mix, device="gpu", device_id=0, **options)
+    return train(root, mix, **options)
 
 
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -112,17 +113,24 @@ VARIANTS: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("name", ["plain", "val", *VARIANTS, *dcm.recipes.RECIPES])
+GRAPHS = ["plain", "val", *VARIANTS, *dcm.recipes.RECIPES]
+
+
+def graph(root: str, name: str, device: str = "gpu") -> Pipeline:
+    options: dict[str, Any] = {"device": device, "device_id": 0 if device == "gpu" else None}
+    if name in dcm.recipes.RECIPES:
+        return of_recipe(root, name, **options)
+    if name == "val":
+        return val(root, **options)
+    mix = None if name == "plain" else dcm.MixConfig(num_classes=5, **VARIANTS[name])
+    return train(root, mix, **options)
+
+
+@pytest.mark.parametrize("name", GRAPHS)
 def test_the_graph_can_run_on_a_gpu(photos: str, name: str) -> None:
     # It is defined without a GPU, built only with one; what DALI would refuse then is seen here:
     # an operator that is not there for its device, data on the other device.
-    if name in dcm.recipes.RECIPES:
-        pipeline = of_recipe(photos, name)
-    elif name == "val":
-        pipeline = val(photos, device="gpu", device_id=0)
-    else:
-        mix = None if name == "plain" else dcm.MixConfig(num_classes=5, **VARIANTS[name])
-        pipeline = train(photos, mix, device="gpu", device_id=0)
+    pipeline = graph(photos, name)
     registered = {
         "cpu": backend.RegisteredCPUOps(),
         "gpu": backend.RegisteredGPUOps(),
@@ -142,6 +150,106 @@ def test_the_graph_can_run_on_a_gpu(photos: str, name: str) -> None:
     pixels |= {"Slice"} if name != "val" else set()
     pixels |= {"MultiPaste"} if name not in ("plain", "val") else set()
     assert {(kind, "gpu") for kind in pixels} <= found
+
+
+# Kernels that an operator launches on a GPU, as counted with DALI's own, run in software. What
+# decodes is not counted. Copies to the GPU are not either.
+KERNELS = {
+    "decoders__Image": 0,
+    **dict.fromkeys(["Reshape", "Reinterpret", "_conditional__Split", "_conditional__Merge"], 0),
+    **dict.fromkeys(["Resize", "experimental__WarpPerspective"], 2),  # of up to 32 images a resize
+    "Equalize": 4,
+}
+# A change that adds a kernel to a batch is to be seen, and wanted. Of the operations of a policy
+# all are counted; a batch in which nobody gets one launches nothing for it.
+KERNELS_A_BATCH = {
+    "plain": 4,
+    "val": 3,
+    "elem": 7,
+    "pair targets": 7,
+    "batch": 7,
+    "pair": 7,
+    "mixup": 10,
+    "both, elem": 11,
+    "both, batch": 11,
+    "minmax": 7,
+    "inside": 7,
+    "cutmix-paper": 50,
+    "rsb-a1": 151,
+    "rsb-a2": 151,
+    "rsb-a3": 151,
+    "deit": 155,
+    "deit3-s": 58,
+    "swin-t": 155,
+    "convnext-t": 155,
+    "torchvision-v2": 79,
+}
+
+
+@pytest.mark.parametrize("name", GRAPHS)
+def test_the_kernels_of_a_batch_are_those_of_the_table(photos: str, name: str) -> None:
+    pipeline = graph(photos, name)
+    found = [
+        operator._op.schema_name
+        for operator in graphs.operators(pipeline._graph_out)
+        if operator._op.device != "cpu"
+    ]
+    assert sum(KERNELS.get(kind, 1) for kind in found) == KERNELS_A_BATCH[name], sorted(found)
+
+
+# Bytes of pixels that the GPU reads and writes from the resized batch to the normalised one, in
+# bytes of the resized one: normalising float32 reads 1 and writes 4; pasting reads 1 and writes 1.
+# Where a batch is split, each sample is counted on both ways.
+BYTES_A_BATCH = {"plain": 5, "elem": 7, "pair": 7, "mixup": 16, "both, elem": 18, "both, batch": 18}
+
+
+@pytest.mark.parametrize("name", BYTES_A_BATCH)
+def test_the_bytes_moved_for_a_batch_are_those_of_the_table(photos: str, name: str) -> None:
+    sizes: dict[str, float] = {}  # of a batch of images
+    moved = 0.0
+    pipeline = graph(photos, name)
+    operators = graphs.operators(pipeline._graph_out)
+    for operator in sorted(operators, key=lambda operator: operator.id):
+        kind, spec = operator._op.schema_name, operator.spec
+        outputs = [spec.OutputName(i) for i in range(spec.NumOutput())]
+        if kind == "Resize":
+            sizes |= dict.fromkeys(outputs, 1.0)
+            continue
+        inputs = [spec.InputName(i) for i in range(spec.NumRegularInput())]
+        given = [sizes[name] for name in inputs if name in sizes]
+        if operator._op.device == "cpu" or not given:
+            continue
+        if kind == "_conditional__Merge":
+            size = max(given)
+        else:
+            factor = {"Stack": len(given), "CoordTransform": 1 / 2, "CropMirrorNormalize": 4}
+            size = given[0] * factor.get(kind, 1)
+        sizes |= dict.fromkeys(outputs, size)
+        if KERNELS.get(kind, 1):
+            moved += sum(given) * (kind != "MultiPaste" or 1 / len(given)) + size
+    assert moved == BYTES_A_BATCH[name]
+
+
+@pytest.mark.parametrize("device", ["cpu", pytest.param("gpu", marks=pytest.mark.gpu)])
+@pytest.mark.parametrize("name", [name for name in GRAPHS if name not in ("plain", "val")])
+def test_all_inputs_of_a_multi_paste_have_one_width(photos: str, name: str, device: str) -> None:
+    # On a GPU it reads every input with the width of the first (DALI 2.4.0): others are garbage,
+    # and read from outside of their memory.
+    pipeline = graph(photos, name, device)
+    pasted = [
+        [node for node in operator.inputs if node.name in names]
+        for operator in graphs.operators(pipeline._graph_out)
+        if operator._op.schema_name == "MultiPaste"
+        for names in [[operator.spec.InputName(i) for i in range(operator.spec.NumRegularInput())]]
+    ]
+    several = [nodes for nodes in pasted if len(nodes) > 1]
+    pipeline.set_outputs(*(node for nodes in several for node in nodes), *pipeline._graph_out)
+    for _ in range(4):
+        outputs = iter(pipeline.run())
+        for nodes in several:
+            inputs = [next(outputs).as_cpu() for _ in nodes]
+            widths = [[batch.at(i).shape[1] for i in range(len(batch))] for batch in inputs]
+            assert all(of_one == widths[0] for of_one in widths)
 
 
 @pytest.mark.parametrize(("dtype", "kind"), [("float32", np.float32), ("float16", np.float16)])
