@@ -178,7 +178,13 @@ def _part(work: Work, name: str, measured: bool) -> Any:
         if not measured:
             return labels
         params, regions, _ = draw_known(cfg, (work.size, work.size), keep_order=False)
-        return labels, params.lam, params.partner, params.original, *regions
+        return (
+            labels,
+            params.lam,
+            params.partner,
+            params.original,
+            *regions.arguments().values(),
+        )
     _, original, partner = sampling.draw_partners(cfg, work.batch_size, 1, keep_order=False)
     lam = fn.random.uniform(range=[0.0, 1.0], seed=2)
     if not measured:
