@@ -39,10 +39,12 @@ from nvidia.dali import Pipeline, fn, pipeline_def, types
 from nvidia.dali.data_node import DataNode
 
 import dali_cutmix as dcm
-from dali_cutmix import checks, compositing, demo
-from dali_cutmix.bench.mixing import Work, _cost_of_calls
-from dali_cutmix.bench.results import Row, environment, in_turn
-from dali_cutmix.files import write_whole
+from dali_cutmix.cli import demo
+from dali_cutmix.cli.bench.mixing import Work, _cost_of_calls
+from dali_cutmix.cli.bench.results import Row, environment, in_turn
+from dali_cutmix.data.atomic import write_whole
+from dali_cutmix.mixing import checks
+from dali_cutmix.mixing import followers as compositing
 from dali_cutmix.pipelines import imagenet
 
 RESULTS = Path(__file__).parent / "results"

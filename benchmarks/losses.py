@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 
 from dali_cutmix import losses
-from dali_cutmix.bench.results import environment
+from dali_cutmix.cli.bench.results import environment
 
 SHAPES = ((256, 1000), (256, 21841))
 

@@ -32,8 +32,9 @@ from rich.console import Console
 from rich.table import Table
 from scipy import stats
 
-from dali_cutmix.bench.peers import import_torchvision
-from dali_cutmix.bench.results import environment
+from dali_cutmix.cli.bench.peers import import_torchvision
+from dali_cutmix.cli.bench.results import environment
+from dali_cutmix.data import images as data_images
 from dali_cutmix.pipelines import imagenet
 
 import_torchvision()
@@ -184,8 +185,8 @@ def resizing() -> list[Row]:
     starts = [np.float32(c[:2]) for c in windows]
     ends = [np.float32((c.y + c.h, c.x + c.w)) for c in windows]
     for name in FILTERS:
-        kernel = imagenet.INTERPOLATION[name]
-        other = imagenet.INTERPOLATION[FILTERS[1 - FILTERS.index(name)]]
+        kernel = data_images.INTERPOLATION[name]
+        other = data_images.INTERPOLATION[FILTERS[1 - FILTERS.index(name)]]
 
         def resize(interp_type: Any = kernel, **options: Any) -> Any:
             images = crop(bytes_node(files), windows)
@@ -288,7 +289,7 @@ def validation() -> list[Row]:
 
 def shorter(files: Sequence[bytes], name: str, side: int) -> Any:
     images = whole(bytes_node(files))
-    return fn.resize(images, resize_shorter=side, interp_type=imagenet.INTERPOLATION[name])
+    return fn.resize(images, resize_shorter=side, interp_type=data_images.INTERPOLATION[name])
 
 
 def centre(images: Any) -> Any:
@@ -297,7 +298,7 @@ def centre(images: Any) -> Any:
 
 def centred(files: Sequence[bytes]) -> Any:
     encoded = bytes_node(files)
-    start, end = imagenet._centre(encoded, (SIZE, SIZE), 256)
+    start, end = data_images.centre_crop(encoded, (SIZE, SIZE), 256)
     return fn.resize(whole(encoded), size=[SIZE, SIZE], roi_start=start, roi_end=end)
 
 
@@ -320,7 +321,7 @@ def normalising() -> list[Row]:
     theirs = F.normalize(F.to_tensor(image), imagenet.IMAGENET_MEAN, imagenet.IMAGENET_STD)
     theirs = theirs.permute(1, 2, 0).double().numpy() * scale
     rows = []
-    for name, dtype in imagenet.DTYPE.items():
+    for name, dtype in data_images.DTYPE.items():
 
         def build(dtype: Any = dtype) -> Any:
             return normalised(whole(bytes_node([encode(image, "PNG")])), dtype, "HWC")

@@ -42,7 +42,7 @@ from rich.table import Table
 from scipy import stats
 
 import dali_cutmix as dcm
-from dali_cutmix.bench.results import environment
+from dali_cutmix.cli.bench.results import environment
 
 SIZE, BATCH = 16, 16
 # Growth that counts as none: half of the smaller tensor of a batch, its targets. (The images have

@@ -15,7 +15,7 @@ import re
 import sys
 from pathlib import Path
 
-from dali_cutmix.bench import report
+from dali_cutmix.cli.bench import report
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"

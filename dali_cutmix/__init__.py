@@ -1,33 +1,48 @@
-"""CutMix for NVIDIA DALI: mix images and labels inside the pipeline's graph."""
+"""CutMix for NVIDIA DALI: mix images and labels inside the pipeline's graph.
 
-from dali_cutmix import losses, recipes
+Names are loaded when they are asked for: a graph alone needs DALI and NumPy, and neither torch nor
+what the commands need.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from dali_cutmix._version import __version__
-from dali_cutmix.config import MixConfig
-from dali_cutmix.image_loaders import train_loader, val_loader
-from dali_cutmix.loader import Loader
-from dali_cutmix.mixing import Mixed, cutmix, mix, mixup
-from dali_cutmix.policies import (
-    ColorJitter,
-    Lighting,
-    RandAugment,
-    RandomErasing,
-    ThreeAugment,
-    TrivialAugmentWide,
-)
-from dali_cutmix.recipes import Recipe
-from dali_cutmix.sampling import MixParams
-from dali_cutmix.sources import Source, find_source
+
+if TYPE_CHECKING:
+    from dali_cutmix import losses, recipes
+    from dali_cutmix.augment.policies import (
+        ColorJitter,
+        Lighting,
+        RandAugment,
+        RandomErasing,
+        ThreeAugment,
+        TrivialAugmentWide,
+    )
+    from dali_cutmix.data.sources import Source, find_source
+    from dali_cutmix.loaders.classification import train_loader, val_loader
+    from dali_cutmix.loaders.loader import Loader
+    from dali_cutmix.mixing.api import Mixed, cutmix, mix, mixup
+    from dali_cutmix.mixing.config import MixConfig
+    from dali_cutmix.mixing.methods import CutMix, MixUp, ResizeMix
+    from dali_cutmix.mixing.plan import MixParams
+    from dali_cutmix.recipes import Recipe
 
 __all__ = [
     "ColorJitter",
+    "CutMix",
     "Lighting",
     "Loader",
     "MixConfig",
     "MixParams",
+    "MixUp",
     "Mixed",
     "RandAugment",
     "RandomErasing",
     "Recipe",
+    "ResizeMix",
     "Source",
     "ThreeAugment",
     "TrivialAugmentWide",
@@ -41,3 +56,32 @@ __all__ = [
     "train_loader",
     "val_loader",
 ]
+
+_NAMES = {
+    "dali_cutmix.augment.policies": (
+        *("ColorJitter", "Lighting", "RandAugment", "RandomErasing"),
+        *("ThreeAugment", "TrivialAugmentWide"),
+    ),
+    "dali_cutmix.data.sources": ("Source", "find_source"),
+    "dali_cutmix.loaders.classification": ("train_loader", "val_loader"),
+    "dali_cutmix.loaders.loader": ("Loader",),
+    "dali_cutmix.mixing.api": ("Mixed", "cutmix", "mix", "mixup"),
+    "dali_cutmix.mixing.config": ("MixConfig",),
+    "dali_cutmix.mixing.methods": ("CutMix", "MixUp", "ResizeMix"),
+    "dali_cutmix.mixing.plan": ("MixParams",),
+    "dali_cutmix.recipes": ("Recipe",),
+}
+_MODULES = {name: module for module, names in _NAMES.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    if name in ("losses", "recipes"):
+        return import_module(f"dali_cutmix.{name}")
+    if name not in _MODULES:
+        raise AttributeError(f"module 'dali_cutmix' has no attribute {name!r}")
+    value = globals()[name] = getattr(import_module(_MODULES[name]), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

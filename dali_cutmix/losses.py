@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
-from dali_cutmix.config import checked_share
+from dali_cutmix._validation import checked_fraction
 
 __all__ = ["binary_cross_entropy", "cross_entropy", "mixed_accuracy"]
 
@@ -33,7 +33,7 @@ def cross_entropy(
     True
     """
     _check_logits(logits)
-    label_smoothing = checked_share("label_smoothing", label_smoothing)
+    label_smoothing = checked_fraction("label_smoothing", label_smoothing)
     if isinstance(targets, torch.Tensor):
         _check_rows(logits, targets)
         return F.cross_entropy(logits, targets, label_smoothing=label_smoothing)
@@ -70,9 +70,9 @@ def binary_cross_entropy(
     True
     """
     _check_logits(logits)
-    label_smoothing = checked_share("label_smoothing", label_smoothing)
+    label_smoothing = checked_fraction("label_smoothing", label_smoothing)
     if target_threshold is not None:
-        target_threshold = checked_share("target_threshold", target_threshold)
+        target_threshold = checked_fraction("target_threshold", target_threshold)
     if isinstance(targets, torch.Tensor):
         _check_rows(logits, targets)
         if label_smoothing:

@@ -11,30 +11,29 @@ recipes have it, before; then floats are mixed.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Literal
 
-from nvidia.dali import Pipeline, fn, pipeline_def, types
-from nvidia.dali import math as dmath
+from nvidia.dali import Pipeline, fn, pipeline_def
 from nvidia.dali.data_node import DataNode
 
-from dali_cutmix import checks
-from dali_cutmix.config import MixConfig
-from dali_cutmix.mixing import Mixed, mix_known
-from dali_cutmix.pipelines import augment as augmentation
-from dali_cutmix.pipelines import erasing
-from dali_cutmix.pipelines.readers import read
-from dali_cutmix.policies import Policy, RandomErasing
+from dali_cutmix._seeds import op_seed
+from dali_cutmix.augment.erasing import erase as erase_boxes
+from dali_cutmix.augment.graph import augment as apply_policies
+from dali_cutmix.augment.policies import Policy, RandomErasing
+from dali_cutmix.data import images as pixels
+from dali_cutmix.data.images import decode
+from dali_cutmix.data.readers import read
+from dali_cutmix.data.sources import Source
+from dali_cutmix.mixing.api import Batch, mix_batch
+from dali_cutmix.mixing.config import MixConfig
+from dali_cutmix.mixing.followers import class_indices
+from dali_cutmix.mixing.plan import MixParams
 from dali_cutmix.recipes import IMAGENET_MEAN, IMAGENET_STD
-from dali_cutmix.sampling import by_place, op_seed
-from dali_cutmix.sources import Source, find_source
 
 __all__ = ["IMAGENET_MEAN", "IMAGENET_STD", "Stage", "decode", "train", "val"]
 
 Stage = Literal["read", "decode", "augment"]
-
-INTERPOLATION = {"bilinear": types.INTERP_LINEAR, "bicubic": types.INTERP_CUBIC}
-DTYPE = {"float32": types.FLOAT, "float16": types.FLOAT16}
-LAYOUT = {"NCHW": "CHW", "NHWC": "HWC"}
 
 
 @pipeline_def
@@ -73,65 +72,49 @@ def train(
     `until` ends the graph after a stage, for profiles: images, or their files, and labels.
     """
     seed = Pipeline.current().seed or 0
-    classes = num_classes if mix is None else mix.num_classes
-    encoded, labels = _read(
-        source, classes, shuffle=True, seed=seed, shard_id=shard_id, num_shards=num_shards
+    own: dict[str, Any] = {"seed": seed, "shard_id": shard_id}
+    encoded, labels = read(
+        source,
+        shuffle=True,
+        num_shards=num_shards,
+        num_classes=num_classes if mix is None else mix.num_classes,
+        repeats=repeats,
+        **own,
     )
-    if repeats > 1:  # before decoding: what is read is reused, and decoded and cropped anew
-        places = [i // repeats for i in range(Pipeline.current().max_batch_size)]
-        encoded, labels = by_place(encoded, places), by_place(labels, places)
     if until == "read":
         return encoded, labels
-    images = _random_crop(
-        encoded,
-        device,
-        hw_decoder_load,
-        area=area,
-        ratio=ratio,
-        seed=op_seed(seed, "crop", shard_id),
+    images = pixels.decode_random_crop(
+        encoded, device, hw_decoder_load, area=area, ratio=ratio, **own
     )
     if until == "decode":
         return images, labels
-    images = fn.resize(
-        images,
-        resize_y=float(size[0]),
-        resize_x=_mirrored_or_not(float(size[1]), hflip, op_seed(seed, "flip", shard_id)),
-        interp_type=_drawn_interpolation(interpolation, op_seed(seed, "interpolation", shard_id)),
-        antialias=antialias,
+    images = pixels.resize(
+        images, size, hflip=hflip, interpolation=interpolation, antialias=antialias, **own
     )
     if augment:
-        images = augmentation.augment(
-            images,
-            augment,
-            size=size,
-            seed=seed,
-            shard_id=shard_id,
-            fill=[round(255 * m) for m in mean],
-        )
+        fill = [round(255 * m) for m in mean]
+        images = apply_policies(images, augment, size=size, fill=fill, **own)
     if until == "augment":
         return images, labels
-    colors = {"mean": mean, "std": std}
-    floats = erase is not None and not erase_after_mix  # are mixed, else bytes
-    mixed = None
-    if mix is not None and not floats:
-        mixed = _mixed(images, labels, mix, size, mixing, op_seed(seed, shard_id), "uint8")
-        images = mixed.images
+
+    mixed = partial(_mixed, labels, mix, size, mixing, op_seed(op_seed(seed, shard_id), "mix"))
+    normalise = partial(pixels.normalise, mean=mean, std=std)
     if erase is None:
-        images = _normalise(images, dtype=dtype, layout=layout, **colors)
+        images, *targets, params = mixed(images)
+        images = normalise(images, dtype=dtype, layout=layout)
     else:
-        images = _normalise(images, dtype="float32", layout="NHWC", **colors)
-        images = erasing.erase(
-            images, erase, size=size, seed=op_seed(seed, "erase"), shard_id=shard_id
+        erased = partial(
+            erase_boxes, erasing=erase, size=size, seed=op_seed(seed, "erase"), shard_id=shard_id
         )
-    if mix is not None and floats:
-        mixed = _mixed(images, labels, mix, size, mixing, op_seed(seed, shard_id), "float32")
-        images = mixed.images
-    if erase is not None:
-        images = _as_asked(images, dtype, layout)
-    if mixed is None:
-        return images, _index(labels, device)
-    targets = mixed.targets if isinstance(mixed.targets, tuple) else (mixed.targets,)
-    return (images, *targets, *(_what_was_mixed(mixed, labels) if with_params else ()))
+        if erase_after_mix:
+            images, *targets, params = mixed(images)
+            images = erased(normalise(images))
+        else:
+            images, *targets, params = mixed(erased(normalise(images)), dtype="float32")
+        images = pixels.convert(images, dtype, layout)
+    if params is not None and with_params:
+        targets += _what_was_mixed(params, labels)
+    return images, *targets
 
 
 @pipeline_def
@@ -153,182 +136,53 @@ def val(
     hw_decoder_load: float = 0.65,
 ) -> tuple[DataNode, ...]:
     """Returns normalised images and integer labels; for the arguments see `val_loader`."""
-    encoded, labels = _read(
-        source, num_classes, shuffle=False, shard_id=shard_id, num_shards=num_shards
+    encoded, labels = read(
+        source, shuffle=False, shard_id=shard_id, num_shards=num_shards, num_classes=num_classes
     )
     images = decode(encoded, device, hw_decoder_load)
-    start, end = _centre(encoded, size, resize)
+    start, end = pixels.centre_crop(encoded, size, resize)
     images = fn.resize(
         images,
         size=size,
         roi_start=start,
         roi_end=end,
-        interp_type=INTERPOLATION[interpolation],
+        interp_type=pixels.INTERPOLATION[interpolation],
         antialias=antialias,
     )
-    images = _normalise(images, mean=mean, std=std, dtype=dtype, layout=layout)
-    return images, _index(labels, device)
-
-
-def decode(encoded: DataNode, device: str, hw_decoder_load: float = 0.65) -> DataNode:
-    """Returns whole RGB images, uint8 HWC: by nvJPEG for ``"gpu"``, by libjpeg-turbo for ``"cpu"``.
-
-    The header is read first, and a file that has none is an error: fn.decoders.image can crash the
-    process where one is no image at all (DALI 2.4.0, on a GPU in large batches).
-    """
-    shape = _shape(encoded)
-    if device == "gpu":
-        # The decoder runs after what reads the header only where its input depends on it: -1, which
-        # this always is, leaves the bytes as they are.
-        length = dmath.min(shape[:1], -1)
-        return fn.decoders.image(
-            fn.reshape(encoded, shape=length),
-            device="mixed",
-            hw_decoder_load=hw_decoder_load,
-            jpeg_fancy_upsampling=True,  # chroma is interpolated, as libjpeg-turbo does
-        )
-    return fn.decoders.image_slice(encoded, shape[:2] * 0, shape[:2], axes=[0, 1])
-
-
-def _shape(encoded: DataNode) -> DataNode:
-    """Returns (H, W, C) of each file's header, int32; DALI merges equal operators of a graph."""
-    return fn.peek_image_shape(encoded, dtype=types.INT32)
-
-
-def _centre(encoded: DataNode, size: tuple[int, int], resize: int) -> tuple[DataNode, DataNode]:
-    """Returns start and end of the part of an image that a resize and a centre crop show.
-
-    Float32, in pixels of the image. Resizing that part alone computes nothing that is cropped
-    afterwards. The integers are torchvision's: the longer side is int(resize * long / short),
-    the crop starts at round((side - size) / 2), halves to even. DALI's resize_shorter rounds, and
-    its crop takes halves up: a pixel off in three image sizes of five.
-
-    Raises:
-        ValueError: the crop is larger than the resized image, where torchvision pads.
-    """
-    if resize < max(size):
-        raise ValueError(f"`resize` must be at least `size`, got resize={resize} and size={size}.")
-    shape = _shape(encoded)[:2]
-    resized = shape * resize // fn.reductions.min(shape, axes=[0])
-    sides = types.Constant(list(size), dtype=types.INT32)
-    spare = resized - sides
-    start = (spare + 1) // 4 + (spare + 2) // 4
-    scale = shape / resized
-    return start * scale, (start + sides) * scale
-
-
-def _read(
-    source: Source | str, num_classes: int | None, **options: Any
-) -> tuple[DataNode, DataNode]:
-    """Returns `read` of the source; fails where a label is not below the number of classes.
-
-    Of a folder or a list, whose highest label is known, nothing need be looked at.
-    """
-    if not isinstance(source, Source):
-        source = find_source(source)
-    encoded, labels = read(source, **options)
-    known = source.num_classes
-    if num_classes is not None and (known is None or known > num_classes):
-        labels = checks.class_index(labels, num_classes)
-    return encoded, labels
-
-
-def _random_crop(
-    encoded: DataNode,
-    device: str,
-    hw_decoder_load: float,
-    *,
-    area: Sequence[float],
-    ratio: Sequence[float],
-    seed: int,
-) -> DataNode:
-    """Returns a random part of each image: uint8 HWC.
-
-    To be resized afterwards, as torchvision does it. fn.random_resized_crop lets the filter see
-    pixels outside the crop.
-    """
-    start, shape = fn.random_crop_generator(
-        _shape(encoded),
-        random_area=area,
-        random_aspect_ratio=ratio,
-        num_attempts=10,
-        seed=seed,
-    )
-    if device == "gpu":
-        images = decode(encoded, device, hw_decoder_load)
-        return fn.slice(images, start=start, shape=shape, axes=[0, 1])
-    return fn.decoders.image_slice(encoded, start, shape, axes=[0, 1])
-
-
-def _mirrored_or_not(width: float, probability: float, seed: int) -> DataNode:
-    """Returns the width to resize to: a negative one mirrors the image, at no cost."""
-    return fn.random.choice([-width, width], p=[probability, 1 - probability], seed=seed)
-
-
-def _drawn_interpolation(interpolation: str, seed: int) -> Any:
-    """Returns the type of the resize: for all images, or for each one of the two, drawn."""
-    if interpolation != "random":
-        return INTERPOLATION[interpolation]
-    coin = fn.random.coin_flip(seed=seed, dtype=types.INT32)
-    low, high = (int(kind) for kind in INTERPOLATION.values())
-    return fn.reinterpret(low + coin * (high - low), dtype=types.INTERP_TYPE)
-
-
-def _normalise(
-    images: DataNode,
-    *,
-    mean: Sequence[float],
-    std: Sequence[float],
-    dtype: str,
-    layout: str,
-) -> DataNode:
-    """Returns (images / 255 - mean) / std."""
-    return fn.crop_mirror_normalize(
-        images,
-        dtype=DTYPE[dtype],
-        output_layout=LAYOUT[layout],
-        mean=[255 * m for m in mean],
-        std=[255 * s for s in std],
-    )
+    images = pixels.normalise(images, mean=mean, std=std, dtype=dtype, layout=layout)
+    return images, _to_device(class_indices(labels), device)
 
 
 def _mixed(
-    images: DataNode,
     labels: DataNode,
-    mix: MixConfig,
+    cfg: MixConfig | None,
     size: tuple[int, int],
     mixing: Callable[[], Any] | None,
     seed: int,
-    dtype: Literal["uint8", "float32"],
-) -> Mixed:
-    enabled = None if mixing is None else fn.external_source(source=mixing, batch=True)
-    return mix_known(
-        images, labels, mix, size=size, enabled=enabled, seed=seed, keep_order=False, dtype=dtype
-    )
+    images: DataNode,
+    dtype: Literal["uint8", "float32"] = "uint8",
+) -> tuple[Any, ...]:
+    """Returns the images, their targets on their device, and what was mixed, or None.
 
-
-def _as_asked(images: DataNode, dtype: str, layout: str) -> DataNode:
-    """Returns float32 HWC images in the type and layout of the output.
-
-    Always by one operator: erasing and mixing may end in a merged batch, whose samples lie apart,
-    and DALI would make it contiguous by a copy for each image.
+    Images of this graph and labels of `read` need none of mix()'s checks.
     """
-    return fn.crop_mirror_normalize(
-        images, dtype=DTYPE[dtype], output_layout=LAYOUT[layout], mean=[0.0], std=[1.0]
-    )
+    if cfg is None:
+        return images, _to_device(class_indices(labels), images.device), None
+    enabled = None if mixing is None else fn.external_source(source=mixing, batch=True)
+    batch = Batch(images, labels, [*size, -1], dtype)
+    mixed = mix_batch(batch, cfg, enabled=enabled, seed=seed, keep_order=False)
+    targets = mixed.targets if isinstance(mixed.targets, tuple) else (mixed.targets,)
+    return mixed.images, *targets, mixed.params
 
 
-def _index(labels: DataNode, device: str) -> DataNode:
-    """Returns labels as int64 ()."""
-    labels = fn.cast(fn.reshape(labels, shape=[]), dtype=types.INT64)
-    return labels.gpu() if device == "gpu" else labels
+def _to_device(x: DataNode, device: str) -> DataNode:
+    return x.gpu() if device == "gpu" else x
 
 
-def _what_was_mixed(mixed: Mixed, labels: DataNode) -> tuple[DataNode, ...]:
+def _what_was_mixed(params: MixParams, labels: DataNode) -> list[DataNode]:
     """Returns lam, box, label and partner's label, on the CPU."""
-    params = mixed.params
     own = labels
     if params.original is not None:
         own = fn.permute_batch(labels, indices=params.original)
     other = fn.permute_batch(labels, indices=params.partner)
-    return params.lam, params.box, _index(own, "cpu"), _index(other, "cpu")
+    return [params.lam, params.box, class_indices(own), class_indices(other)]

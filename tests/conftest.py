@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from dali_cutmix import demo
+from dali_cutmix.cli import demo
 
 
 @pytest.fixture(scope="session")

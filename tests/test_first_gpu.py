@@ -13,7 +13,7 @@ import torch
 from nvidia.dali.data_node import DataNode
 
 from benchmarks import first_gpu
-from dali_cutmix.bench.mixing import Cost
+from dali_cutmix.cli.bench.mixing import Cost
 
 # What a part's process does, in place of the script: it is called with --here PART --out FILE.
 PROCESSES = {

@@ -14,9 +14,9 @@ from nvidia.dali import fn, pipeline_def, types
 
 import dali_cutmix as dcm
 from benchmarks import first_gpu
-from dali_cutmix import cli
+from dali_cutmix.cli import main as cli
 from dali_cutmix.pipelines import imagenet
-from tests import graphs
+from tests.support import graphs
 
 pytestmark = pytest.mark.gpu
 

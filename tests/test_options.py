@@ -39,11 +39,14 @@ from nvidia.dali import fn, pipeline_def, types
 from PIL import Image
 
 import dali_cutmix as dcm
-from dali_cutmix import checks, cli, losses, policies
+from dali_cutmix import losses
+from dali_cutmix.augment import policies
+from dali_cutmix.cli import main as cli
+from dali_cutmix.mixing import checks
 from dali_cutmix.pipelines import imagenet
-from tests import graphs
-from tests.test_methods import check_batch
-from tests.test_sources import slim, tar_samples, write_recordio, write_tar, write_tfrecord
+from tests.data.test_sources import slim, tar_samples, write_recordio, write_tar, write_tfrecord
+from tests.mixing.test_methods import check_batch
+from tests.support import graphs
 
 MISSING = object()
 WRONG: list[Any] = [

@@ -12,9 +12,9 @@ from nvidia.dali import Pipeline, backend
 from PIL import Image
 
 import dali_cutmix as dcm
-from dali_cutmix import folders
+from dali_cutmix.data import folders
 from dali_cutmix.pipelines import imagenet
-from tests import graphs
+from tests.support import graphs
 
 MIX = dcm.MixConfig(num_classes=5)
 MIXING = {"BatchPermutation", "MultiPaste", "PermuteBatch", "Beta", "OneHot"}

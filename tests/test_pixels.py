@@ -26,11 +26,12 @@ from nvidia.dali import fn, pipeline_def, types
 from PIL import Image, ImageOps
 from scipy import stats
 
-from dali_cutmix.bench.peers import import_torchvision
-from dali_cutmix.demo import photo_folder
+from dali_cutmix.cli.bench.peers import import_torchvision
+from dali_cutmix.cli.demo import photo_folder
+from dali_cutmix.data import images as data_images
 from dali_cutmix.pipelines import imagenet
-from tests import graphs
-from tests.graphs import Array
+from tests.support import graphs
+from tests.support.graphs import Array
 
 import_torchvision()
 
@@ -162,7 +163,7 @@ def test_the_validation_crop_has_the_integers_of_torchvision(
 
     @pipeline_def(batch_size=len(shapes), num_threads=2, device_id=None)
     def pipe() -> tuple[Any, Any]:
-        return imagenet._centre(None, size, resize)
+        return data_images.centre_crop(None, size, resize)
 
     ((start, end),) = graphs.run(pipe())
     resized = np.array([_resized(*shape, resize) for shape in shapes.tolist()])

@@ -15,8 +15,9 @@ from PIL import Image, ImageOps
 import dali_cutmix as dcm
 from dali_cutmix import recipes
 from dali_cutmix.pipelines import imagenet
-from tests import graphs, reference
-from tests.graphs import Array
+from tests import reference
+from tests.support import graphs
+from tests.support.graphs import Array
 
 # Read from the papers and their code a second time, not from recipes.py: mixup alpha, smoothing (of
 # targets, in the loss), mode, partner, policies, erasing, repeats, size, validation, interpolation

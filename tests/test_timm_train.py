@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 
 import dali_cutmix as dcm
-from dali_cutmix.bench.peers import import_torchvision
+from dali_cutmix.cli.bench.peers import import_torchvision
 
 import_torchvision()
 pytest.importorskip("timm", reason="the extra `peers` is not installed")

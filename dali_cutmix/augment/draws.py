@@ -19,9 +19,9 @@ from nvidia.dali import fn, types
 from nvidia.dali import math as dmath
 from nvidia.dali.data_node import DataNode
 
-from dali_cutmix.pipelines.nodes import looked_up
-from dali_cutmix.policies import ColorJitter, RandAugment, ThreeAugment, TrivialAugmentWide
-from dali_cutmix.sampling import op_seed
+from dali_cutmix._seeds import op_seed
+from dali_cutmix.augment.nodes import looked_up
+from dali_cutmix.augment.policies import ColorJitter, RandAugment, ThreeAugment, TrivialAugmentWide
 
 __all__ = ["Op", "OpDraw", "OpPolicy", "draw_ops", "ops_and_layers", "rand_ops", "trivial_ops"]
 

@@ -14,9 +14,10 @@ from nvidia.dali import fn, types
 from nvidia.dali import math as dmath
 from nvidia.dali.data_node import DataNode
 
-from dali_cutmix.pipelines.nodes import check_images, shaped
-from dali_cutmix.policies import RandomErasing
-from dali_cutmix.sampling import op_seed
+from dali_cutmix._dali import graph_function, merge, split
+from dali_cutmix._seeds import op_seed
+from dali_cutmix.augment.nodes import check_images, shaped
+from dali_cutmix.augment.policies import RandomErasing
 
 __all__ = ["EraseDraw", "apply_erase", "draw_erase", "erase"]
 
@@ -43,6 +44,7 @@ class EraseDraw(NamedTuple):
     noise: DataNode | None = None
 
 
+@graph_function
 def erase(
     images: DataNode,
     erasing: RandomErasing,
@@ -164,10 +166,10 @@ def apply_erase(images: DataNode, draw: EraseDraw, *, size: tuple[int, int]) -> 
     """
 
     def of(node: DataNode) -> DataNode:
-        return fn._conditional.split(node, predicate=draw.erased)[0]
+        return split(node, draw.erased)[0]
 
     images = fn.reshape(images, layout="HWC")
-    part, rest = fn._conditional.split(images, predicate=draw.erased)
+    part, rest = split(images, draw.erased)
     box = of(draw.box)
     if draw.noise is not None:
         origin = box[:2] * 0
@@ -186,4 +188,4 @@ def apply_erase(images: DataNode, draw: EraseDraw, *, size: tuple[int, int]) -> 
         color = [0.0, 0.0, 0.0] if draw.color is None else of(draw.color)
         ends = fn.cast(box, dtype=types.FLOAT)
         part = fn.erase(part, anchor=ends[:2], shape=ends[2:], axes=[0, 1], fill_value=color)
-    return fn._conditional.merge(part, rest, predicate=draw.erased)
+    return merge(part, rest, draw.erased)

@@ -14,18 +14,20 @@ from collections.abc import Sequence
 from nvidia.dali import types
 from nvidia.dali.data_node import DataNode
 
-from dali_cutmix.pipelines.draws import OpPolicy, draw_ops
-from dali_cutmix.pipelines.lighting import apply_lighting, draw_lighting
-from dali_cutmix.pipelines.nodes import check_images, shaped
-from dali_cutmix.pipelines.operations import apply_ops
-from dali_cutmix.policies import Lighting, Policy
-from dali_cutmix.sampling import op_seed
+from dali_cutmix._dali import graph_function
+from dali_cutmix._seeds import op_seed
+from dali_cutmix.augment.draws import OpPolicy, draw_ops
+from dali_cutmix.augment.lighting import apply_lighting, draw_lighting
+from dali_cutmix.augment.nodes import check_images, shaped
+from dali_cutmix.augment.operations import apply_ops
+from dali_cutmix.augment.policies import Lighting, Policy
 
 __all__ = ["augment"]
 
 IMAGENET_FILL = (124, 116, 104)  # round(255 * mean), as timm fills
 
 
+@graph_function
 def augment(
     images: DataNode,
     policies: Sequence[Policy],

@@ -7,8 +7,8 @@ from nvidia.dali import fn, types
 from nvidia.dali import math as dmath
 from nvidia.dali.data_node import DataNode
 
-from dali_cutmix.policies import Lighting
-from dali_cutmix.sampling import op_seed
+from dali_cutmix._seeds import op_seed
+from dali_cutmix.augment.policies import Lighting
 
 __all__ = ["apply_lighting", "draw_lighting"]
 

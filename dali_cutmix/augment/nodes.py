@@ -9,7 +9,8 @@ from nvidia.dali import fn, types
 from nvidia.dali import math as dmath
 from nvidia.dali.data_node import DataNode
 
-from dali_cutmix.config import checked_int
+from dali_cutmix._rules import states
+from dali_cutmix._validation import checked_int
 
 __all__ = ["beside", "check_images", "looked_up", "shaped"]
 
@@ -25,6 +26,10 @@ def check_images(images: DataNode, size: tuple[int, int]) -> None:
         checked_int("size", side, 3)
 
 
+@states(
+    "`images` must be HWC RGB of the size given: uint8 for augment(), float32, normalised, for "
+    "erase()."
+)
 def shaped(images: DataNode, size: tuple[int, int], dtype: types.DALIDataType) -> DataNode:
     """Returns the images as they are; fails at run time unless they are of this size and type."""
     expected = types.Constant(np.array([*size, 3], np.int32))

@@ -36,10 +36,11 @@ from nvidia.dali import fn, types
 from nvidia.dali import math as dmath
 from nvidia.dali.data_node import DataNode
 
-from dali_cutmix.config import checked_numbers
-from dali_cutmix.pipelines.draws import Op, OpDraw, OpPolicy, ops_and_layers
-from dali_cutmix.pipelines.nodes import beside, looked_up
-from dali_cutmix.policies import RandAugment, TrivialAugmentWide
+from dali_cutmix._dali import merge, split
+from dali_cutmix._validation import checked_numbers
+from dali_cutmix.augment.draws import Op, OpDraw, OpPolicy, ops_and_layers
+from dali_cutmix.augment.nodes import beside, looked_up
+from dali_cutmix.augment.policies import RandAugment, TrivialAugmentWide
 
 __all__ = ["CATALOGUE", "Canvas", "Part", "apply_ops"]
 
@@ -120,12 +121,12 @@ def _applied(
     # Batches are split and merged by reference, without a copy. An operator whose part is empty is
     # not run.
     def of(node: DataNode) -> DataNode:
-        return fn._conditional.split(node, predicate=chosen)[0]
+        return split(node, chosen)[0]
 
-    part, rest = fn._conditional.split(images, predicate=chosen)
+    part, rest = split(images, chosen)
     cubic = None if draw.cubic is None else of(draw.cubic)
     changed = function(Part(part, of(draw.op), of(draw.argument), cubic, of, canvas))
-    return fn._conditional.merge(changed, rest, predicate=chosen)
+    return merge(changed, rest, chosen)
 
 
 # The catalogue
@@ -147,11 +148,11 @@ def _warped(part: Part) -> DataNode:
     matrix = fn.cat(matrix, last_row, axis=0)
     if part.canvas.interpolation != "random":
         return _warp(part.images, matrix, part.canvas, part.canvas.interpolation)
-    images = fn._conditional.split(part.images, predicate=part.cubic)
-    matrices = fn._conditional.split(matrix, predicate=part.cubic)
+    images = split(part.images, part.cubic)
+    matrices = split(matrix, part.cubic)
     cubic = _warp(images[0], matrices[0], part.canvas, "bicubic")
     linear = _warp(images[1], matrices[1], part.canvas, "bilinear")
-    return fn._conditional.merge(cubic, linear, predicate=part.cubic)
+    return merge(cubic, linear, part.cubic)
 
 
 def _warp(images: DataNode, matrix: DataNode, canvas: Canvas, interpolation: str) -> DataNode:

@@ -11,12 +11,12 @@ import re
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
-from dali_cutmix.config import (
+from dali_cutmix._validation import (
     checked_choice,
+    checked_fraction,
     checked_int,
     checked_number,
     checked_numbers,
-    checked_share,
 )
 
 EraseMode = Literal["const", "color", "pixel"]
@@ -75,7 +75,7 @@ class RandAugment:
         if not infinite:
             _set(self, "magnitude_std", _at_least_0("magnitude_std", self.magnitude_std))
         _set(self, "num_layers", checked_int("num_layers", self.num_layers, 1, _MOST_LAYERS))
-        _set(self, "prob", checked_share("prob", self.prob))
+        _set(self, "prob", checked_fraction("prob", self.prob))
         largest = checked_number("magnitude_max", self.magnitude_max)
         if largest <= 0:
             raise ValueError(f"`magnitude_max` must be above 0, got {self.magnitude_max}.")
@@ -214,7 +214,7 @@ class RandomErasing:
     ratio: tuple[float, float] = (0.3, 1 / 0.3)
 
     def __post_init__(self) -> None:
-        _set(self, "prob", checked_share("prob", self.prob))
+        _set(self, "prob", checked_fraction("prob", self.prob))
         checked_choice("mode", self.mode, get_args(EraseMode))
         low, high = checked_numbers("area", self.area, 2)
         if not 0 <= low <= high <= 1:

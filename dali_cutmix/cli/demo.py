@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from dali_cutmix.config import MixConfig
-from dali_cutmix.image_loaders import train_loader
+from dali_cutmix.loaders.classification import train_loader
+from dali_cutmix.mixing.config import MixConfig
 from dali_cutmix.pipelines.imagenet import IMAGENET_MEAN, IMAGENET_STD
 
 __all__ = ["MixedSample", "grid", "mixed_samples", "photo_folder"]

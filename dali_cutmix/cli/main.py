@@ -31,12 +31,15 @@ from rich.progress import (
 from rich.table import Table
 
 import dali_cutmix as dcm
-from dali_cutmix import demo, folders, recipes, sources, survey
-from dali_cutmix.bench import command as bench
-from dali_cutmix.config import checked_int
-from dali_cutmix.damage import MAX_PIXELS
-from dali_cutmix.files import check_writable, write_whole
-from dali_cutmix.image_loaders import device_id
+from dali_cutmix import recipes
+from dali_cutmix._validation import checked_int
+from dali_cutmix.cli import demo
+from dali_cutmix.cli.bench import command as bench
+from dali_cutmix.data import folders, sources
+from dali_cutmix.data import verification as survey
+from dali_cutmix.data.atomic import check_writable, write_whole
+from dali_cutmix.data.damage import MAX_PIXELS
+from dali_cutmix.loaders.classification import device_id
 
 __all__ = ["main"]
 

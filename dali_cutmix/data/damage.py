@@ -14,7 +14,7 @@ from typing import NamedTuple
 import simplejpeg
 from PIL import Image, UnidentifiedImageError
 
-from dali_cutmix.folders import FORMATS
+from dali_cutmix.data.folders import FORMATS
 
 __all__ = ["MAX_PIXELS", "PROBLEMS", "Verdict", "examine"]
 

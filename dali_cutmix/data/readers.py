@@ -12,12 +12,15 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from nvidia.dali import fn, tfrecord, types
+from nvidia.dali import Pipeline, fn, tfrecord, types
 from nvidia.dali.data_node import DataNode
 
-from dali_cutmix.folders import IMAGE_PATTERNS, class_names
-from dali_cutmix.sampling import op_seed
-from dali_cutmix.sources import Source, missing_indexes
+from dali_cutmix._dali import graph_function
+from dali_cutmix._seeds import op_seed
+from dali_cutmix.data.folders import IMAGE_PATTERNS, class_names
+from dali_cutmix.data.sources import Source, find_source, missing_indexes
+from dali_cutmix.mixing import checks
+from dali_cutmix.mixing.draw import by_index
 
 __all__ = ["INITIAL_FILL", "read"]
 
@@ -30,34 +33,62 @@ _DIGITS = list(range(ord("0"), ord("9") + 1))
 _BLANKS = [ord(c) for c in "\t\n\r "]
 
 
+@graph_function
 def read(
-    source: Source,
+    source: Source | str,
     *,
     shuffle: bool,
     seed: int = 0,
     shard_id: int = 0,
     num_shards: int = 1,
+    num_classes: int | None = None,
+    repeats: int = 1,
     initial_fill: int = INITIAL_FILL,
     name: str = "reader",
 ) -> tuple[DataNode, DataNode]:
     """Returns (encoded image, uint8 (bytes,); label, integer (1,)), both on the CPU.
 
     Args:
-        source: what `find_source` found, with its indexes.
+        source: what `find_source` found, with its indexes, or takes.
         shuffle: for training. Without, samples come in the order of the source, and each shard
             keeps its own from epoch to epoch.
         seed: of the order; the same on every shard.
         shard_id, num_shards: the part to read. Parts differ by at most one sample; the shorter
             ones are padded with their last sample.
+        num_classes: labels must be below it. Of a folder or a list, whose highest label is known,
+            nothing need be looked at.
+        repeats: copies of a sample in a batch (repeated augmentation), of which every batch then
+            has batch_size / repeats.
         initial_fill: samples in the window of WebDataset, TFRecord and RecordIO.
         name: of the reader.
 
-    Fails, when it runs, where a label is negative or no whole number.
+    Fails, when it runs, where a label is negative, no whole number, or not below `num_classes`.
 
     Raises:
         FileNotFoundError: an index was not made.
         ValueError: fewer samples than shards.
     """
+    if not isinstance(source, Source):
+        source = find_source(source)
+    encoded, labels = _read(source, shuffle, seed, shard_id, num_shards, initial_fill, name)
+    known = source.num_classes
+    if num_classes is not None and (known is None or known > num_classes):
+        labels = checks.class_index(labels, num_classes)
+    if repeats > 1:  # before decoding: what is read is reused, and decoded and cropped anew
+        indices = [i // repeats for i in range(Pipeline.current().max_batch_size)]
+        encoded, labels = by_index(encoded, indices), by_index(labels, indices)
+    return encoded, labels
+
+
+def _read(
+    source: Source,
+    shuffle: bool,
+    seed: int,
+    shard_id: int,
+    num_shards: int,
+    initial_fill: int,
+    name: str,
+) -> tuple[DataNode, DataNode]:
     for path, place in missing_indexes(source):
         raise FileNotFoundError(
             f"the index {place!r} of {path!r} must exist: `dali-cutmix index` makes it."

@@ -20,12 +20,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, get_args
 
-from dali_cutmix.config import checked_choice, checked_int
-from dali_cutmix.folders import class_names, image_files, unreadable_files
-from dali_cutmix.formats import indexes, tars, tfrecords
-from dali_cutmix.formats.indexes import Progress, make_index
-from dali_cutmix.formats.listed import read_list
-from dali_cutmix.formats.paths import INDEXED, Kind, Paths, is_remote, named_files, path_text
+from dali_cutmix._validation import checked_choice, checked_int
+from dali_cutmix.data.folders import class_names, image_files, unreadable_files
+from dali_cutmix.data.formats import indexes, tars, tfrecords
+from dali_cutmix.data.formats.indexes import Progress, make_index
+from dali_cutmix.data.formats.listed import read_list
+from dali_cutmix.data.formats.paths import INDEXED, Kind, Paths, is_remote, named_files, path_text
 
 __all__ = [
     "Source",

@@ -23,15 +23,15 @@ from typing import Any, NamedTuple
 import PIL
 import simplejpeg
 
-from dali_cutmix import damage
-from dali_cutmix.config import checked_int
-from dali_cutmix.files import write_whole
-from dali_cutmix.folders import class_entries, is_image_name
-from dali_cutmix.formats import indexes
-from dali_cutmix.formats.listed import read_lines
-from dali_cutmix.formats.paths import INDEXED, is_remote
-from dali_cutmix.memory import Memory, cache_folder, opened
-from dali_cutmix.sources import Source
+from dali_cutmix._validation import checked_int
+from dali_cutmix.data import damage
+from dali_cutmix.data.atomic import write_whole
+from dali_cutmix.data.cache import Memory, cache_folder, opened
+from dali_cutmix.data.folders import class_entries, is_image_name
+from dali_cutmix.data.formats import indexes
+from dali_cutmix.data.formats.listed import read_lines
+from dali_cutmix.data.formats.paths import INDEXED, is_remote
+from dali_cutmix.data.sources import Source
 
 __all__ = [
     "PROBLEMS",

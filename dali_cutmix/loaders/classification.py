@@ -20,19 +20,15 @@ from rich.progress import (
 )
 
 from dali_cutmix import recipes
-from dali_cutmix.config import (
-    MAX_CLASSES,
-    MixConfig,
-    checked_choice,
-    checked_int,
-    checked_share,
-)
-from dali_cutmix.loader import MAX_BATCH, Loader
+from dali_cutmix._validation import checked_choice, checked_fraction, checked_int
+from dali_cutmix.augment.policies import Policy, RandomErasing
+from dali_cutmix.data.images import DTYPE, LAYOUT
+from dali_cutmix.data.sources import Source, find_source
+from dali_cutmix.data.verification import survey, without_damaged
+from dali_cutmix.loaders.loader import MAX_BATCH, Loader
+from dali_cutmix.mixing.config import MAX_CLASSES, MixConfig
 from dali_cutmix.pipelines import imagenet
-from dali_cutmix.policies import Policy, RandomErasing
 from dali_cutmix.recipes import Recipe
-from dali_cutmix.sources import Source, find_source
-from dali_cutmix.survey import survey, without_damaged
 
 __all__ = ["device_id", "train_loader", "val_loader"]
 
@@ -353,11 +349,11 @@ def _checked(**options: Any) -> dict[str, Any]:
         options["seed"] = checked_int("seed", options["seed"], 0, 2**63 - 1)
     checked_choice("on_error", options["on_error"], ("raise", "skip"))
     checked_choice("device", options["device"], ("gpu", "cpu"))
-    checked_choice("dtype", options["dtype"], imagenet.DTYPE)
-    checked_choice("layout", options["layout"], imagenet.LAYOUT)
+    checked_choice("dtype", options["dtype"], DTYPE)
+    checked_choice("layout", options["layout"], LAYOUT)
     if not isinstance(options["antialias"], bool):
         raise TypeError(f"`antialias` must be a bool, got {options['antialias']!r}.")
-    options["hw_decoder_load"] = checked_share("hw_decoder_load", options["hw_decoder_load"])
+    options["hw_decoder_load"] = checked_fraction("hw_decoder_load", options["hw_decoder_load"])
     if options["device"] == "cpu":
         del options["hw_decoder_load"]  # changes nothing there, so it does not belong to the state
     options["shard_id"], options["num_shards"] = _shard(options["shard_id"], options["num_shards"])

@@ -22,10 +22,10 @@ from nvidia.dali.plugin.base_iterator import LastBatchPolicy
 from nvidia.dali.plugin.pytorch import DALIGenericIterator
 from torch.utils.dlpack import from_dlpack
 
-from dali_cutmix import checks
-from dali_cutmix.config import checked_choice, checked_int
-from dali_cutmix.folders import unreadable_files
-from dali_cutmix.sources import Source, damaged, find_source
+from dali_cutmix._rules import dali_reason, explain
+from dali_cutmix._validation import checked_choice, checked_int
+from dali_cutmix.data.folders import unreadable_files
+from dali_cutmix.data.sources import Source, damaged, find_source
 
 __all__ = ["Loader"]
 
@@ -359,7 +359,7 @@ class Loader:
 
     def _raise_explained(self, error: Exception) -> NoReturn:
         """Raises what DALI raised in words of this package, naming the file where there is one."""
-        words = checks.explain(error) or _about_files(str(error), self._options)
+        words = explain(error) or _about_files(str(error), self._options)
         if words is None:
             raise error
         raise ValueError(words) from error
@@ -490,7 +490,7 @@ def _about_files(text: str, options: dict[str, Any]) -> str | None:
     except (OSError, TypeError, ValueError):
         files = []
     listed = ": " + ", ".join(files[:5]) + (", …" if len(files) > 5 else "") if files else ""
-    reason = f"DALI: {checks.dali_reason(text)}"
+    reason = f"DALI: {dali_reason(text)}"
     if label:
         return (
             "a label must be one whole number, at least 0 after `label_offset` was added, and in a "

@@ -1,17 +1,16 @@
-"""lam, centre and image size -> the clipped box and the share it leaves of the original.
+"""lam, centre and image size -> the clipped box and the fraction that it leaves of the original.
 
-All of it for tables of N rows, see `table.Table`; N is 1 where each sample has its own.
+All of it for tables of N rows, see `draw.Draw`; N is 1 where each sample has its own.
 """
 
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 from nvidia.dali import fn, types
 from nvidia.dali import math as dmath
 from nvidia.dali.data_node import DataNode
 
-__all__ = ["around", "between", "corrected_lam", "inside", "law", "normalised", "shares"]
+__all__ = ["around", "between", "inside", "normalised", "original_fraction", "placed", "where"]
 
 
 def around(lam: DataNode, position: DataNode, size: DataNode, *, odd: bool = False) -> DataNode:
@@ -35,87 +34,53 @@ def around(lam: DataNode, position: DataNode, size: DataNode, *, odd: bool = Fal
 
 
 def inside(lam: DataNode, position: DataNode, size: DataNode) -> DataNode:
-    """Returns boxes of side int(S * sqrt(1 - lam)) that need no clipping, as `around` does.
-
-    They start at floor(position * (S - side + 1)): uniform among the places inside the image.
-    """
-    return _placed(_sides(lam, size), position, size)
+    """Returns boxes of side int(S * sqrt(1 - lam)), `placed` inside the image."""
+    return placed(_sides(lam, size), position, size)
 
 
 def between(
-    lam: DataNode,
-    sides: DataNode,
-    position: DataNode,
-    size: DataNode,
-    minmax: tuple[float, float],
+    fraction: DataNode, position: DataNode, size: DataNode, minmax: tuple[float, float]
 ) -> DataNode:
-    """Returns boxes inside the image with sides in [int(lo * S), int(hi * S)), as `around` does.
+    """Returns boxes with sides in [int(lo * S), int(hi * S)), `placed` inside the image.
 
-    side = int(lo * S) + floor(sides * (int(hi * S) - int(lo * S))) in each axis, as timm 1.0.31
-    draws it for cutmix_minmax; empty where lam is 1.
-    """
-    low = dmath.floor(_times(size, minmax[0]))
-    drawn = low + dmath.floor(sides * (dmath.floor(_times(size, minmax[1])) - low))
-    return _placed(drawn * (lam < 1.0), position, size)
-
-
-def normalised(box: DataNode, size: DataNode, unused: DataNode | None = None) -> DataNode:
-    """Returns given boxes, int32 (N, 4), as drawn ones are: an empty one is ``(H, W, 0, 0)``.
+    side = int(lo * S) + floor(fraction * (int(hi * S) - int(lo * S))) in each axis, as timm 1.0.31
+    draws it for cutmix_minmax.
 
     Args:
-        unused: bool (N, 1), which boxes to take for empty.
+        fraction: float64 (N, 2) in [0, 1).
     """
-    empty = box[:, 2:3] * box[:, 3:] <= 0
-    if unused is not None:
-        empty = empty | unused
-    nowhere = fn.cat(size, size * 0)
-    return box + fn.cast(empty, dtype=types.INT32) * (nowhere - box)
+    low = dmath.floor(_times(size, minmax[0]))
+    sides = low + dmath.floor(fraction * (dmath.floor(_times(size, minmax[1])) - low))
+    return placed(sides, position, size)
 
 
-def law(
-    size: tuple[int, int], *, odd: bool = False
-) -> tuple[NDArray[np.float64], list[NDArray[np.int32]]]:
-    """Returns the distribution of the box `around` a uniform centre where lam is uniform.
+def placed(sides: DataNode, position: DataNode, size: DataNode) -> DataNode:
+    """Returns boxes that need no clipping, as `around` does.
 
-    Sides are whole pixels, so they come in classes: those of sqrt(1 - lam) between two numbers at
-    which a side changes. Within a class the box is a function of its centre, in each axis by
-    itself. Exact, for 1 - lam = r * r has the distribution function r * r.
+    They start at floor(position * (S - side + 1)): uniform among the places inside the image.
 
-    Returns:
-        The probabilities of the classes, (K,), and for each axis of S pixels an array, int32
-        (K, S, 4), of ``(0, start, S, side)`` by class and centre; all empty, ``(0, S, S, 0)``,
-        where one side is 0.
+    Args:
+        sides: float64 (N, 2), whole numbers, (h, w).
     """
-    step = 1 if odd else 2  # a side of `around` is an even number
-    edges = np.unique(np.concatenate([np.arange(0, s, step) / s for s in size]))
-    edges = np.append(edges, 1.0)
-    middles = (edges[:-1] + edges[1:]) / 2
-    axes = []
-    for length in size:
-        side = np.floor(middles * length / step).astype(np.int32)[:, None] * step
-        centre = np.arange(length, dtype=np.int32)[None]
-        start = np.maximum(centre - side // 2, 0)
-        end = np.minimum(centre + (side + 1) // 2, length)
-        rows = np.broadcast_arrays(0, start, length, end - start)
-        axes.append(np.stack(rows, axis=2).astype(np.int32))
-    empty = np.any([(axis[:, 0, 3] == 0) for axis in axes], axis=0)
-    for length, axis in zip(size, axes, strict=True):
-        axis[empty] = (0, length, length, 0)
-    return np.diff(edges**2), axes
+    start = dmath.floor(position * (size - sides + 1.0))
+    return _clipped(start, start + sides, size)
 
 
-def shares(size: tuple[int, int]) -> NDArray[np.float32]:
-    """Returns the share of the original that a box leaves, by its sides: (H + 1, W + 1)."""
-    height, width = size
-    areas = np.outer(np.arange(height + 1), np.arange(width + 1))
-    return ((height * width - areas) / (height * width)).astype(np.float32)
+def normalised(box: DataNode, size: DataNode) -> DataNode:
+    """Returns given boxes, int32 (N, 4), as drawn ones are: an empty one is ``(H, W, 0, 0)``."""
+    return where(box[:, 2:3] * box[:, 3:] > 0, box, fn.cat(size, size * 0))
 
 
-def corrected_lam(box: DataNode, size: DataNode) -> DataNode:
-    """Returns the share of the original that boxes leave: float64 (N, 1), 1 - h * w / (H * W)."""
+def where(condition: DataNode, box: DataNode, otherwise: DataNode) -> DataNode:
+    """Returns the box of each row, int32 (N, 4), or else `otherwise`, int32 (4,)."""
+    return otherwise + fn.cast(condition, dtype=types.INT32) * (box - otherwise)
+
+
+def original_fraction(box: DataNode, size: DataNode) -> DataNode:
+    """Returns what boxes leave of the original, 1 - h * w / (H * W): float64 (N, 1)."""
     # In float64 the product of the two ratios is exact enough for any image size.
-    side_share = box[:, 2:] / fn.cast(size, dtype=types.FLOAT64)
-    return 1.0 - side_share[:, :1] * side_share[:, 1:]
+    ratios = box[:, 2:] / fn.cast(size, dtype=types.FLOAT64)
+    return 1.0 - ratios[:, :1] * ratios[:, 1:]
 
 
 def _times(size: DataNode, factor: float) -> DataNode:
@@ -136,11 +101,6 @@ def _times(size: DataNode, factor: float) -> DataNode:
 
 def _sides(lam: DataNode, size: DataNode) -> DataNode:
     return dmath.floor(dmath.sqrt(1.0 - lam) * size)
-
-
-def _placed(sides: DataNode, position: DataNode, size: DataNode) -> DataNode:
-    start = dmath.floor(position * (size - sides + 1.0))
-    return _clipped(start, start + sides, size)
 
 
 def _clipped(start: DataNode, end: DataNode, size: DataNode) -> DataNode:

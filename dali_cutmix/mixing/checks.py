@@ -1,47 +1,87 @@
-"""Checks of the data inside the graph, and words for what DALI says when one fails.
+"""Checks of what is given to mix(): when the graph is built, and of the data inside the graph.
 
-The types and shapes of images and labels are known only when the pipeline runs. Each check is a
-few cheap native operators that fail on wrong data; DALI's message then quotes the function they
-stand in, by which `explain` finds the words.
+The types and shapes of images and labels are known only when the pipeline runs. Each check of them
+is a few cheap native operators that fail on wrong data, in a function that states the rule.
 """
 
 from __future__ import annotations
 
-import re
-
 import numpy as np
-from nvidia.dali import fn, types
+from nvidia.dali import Pipeline, fn, types
 from nvidia.dali import math as dmath
 from nvidia.dali.data_node import DataNode
 
+from dali_cutmix._rules import states, warn
+from dali_cutmix.mixing.config import MixConfig
+from dali_cutmix.mixing.plan import MixParams
+
 __all__ = [
+    "IMAGES",
+    "IMAGES_OF_SIZE",
+    "check_arguments",
+    "check_params",
     "class_index",
     "class_row",
-    "dali_reason",
-    "explain",
-    "hwc",
+    "images_of_one_size",
+    "images_of_size",
+    "in_batch",
+    "in_image",
+    "more_than_one_channel",
     "same_shape",
     "switch",
 ]
 
-
 _MOST_CHANNELS = 16
 
+IMAGES = (
+    "`images` must be uint8, HWC and of one size: resize before mixing, normalise (or say "
+    '`dtype="float32"`) and transpose after it.'
+)
+IMAGES_OF_SIZE = (
+    "`images` must be uint8 (or of `dtype`), HWC and of the `size` that was given: resize to it "
+    "before mixing."
+)
+LABELS = (
+    "`labels` must be int32 or int64 scalars in [0, num_classes): raise `num_classes`, or mend the "
+    "labels (for those that begin at 1 find_source has `label_offset=-1`); for rows of floats set "
+    '`labels="float"`.'
+)
+PARAMS = "`params` must hold a partner in the batch and a box inside the image."
 
-def hwc(images: DataNode, dtype: str = "uint8") -> tuple[DataNode, DataNode]:
+
+@states(IMAGES)
+def images_of_one_size(images: DataNode, dtype: str) -> tuple[DataNode, DataNode]:
     """Returns `images` as they are, and their shapes, int32 (3,), on the CPU.
 
     Fails unless they are (H, W, C) with C at most 16, and with ``dtype="uint8"`` of this type.
-    More channels are taken for CHW images whose layout was not said.
+    More channels are taken for CHW images whose layout was not said. That all have one size is
+    seen when they are pasted.
     """
     shape = images.shape(dtype=types.INT32)
     zeros = types.Constant(np.zeros(_MOST_CHANNELS + 1, np.int32))
-    shape = shape + fn.slice(zeros, start=shape[2], shape=[1], axes=[0])
+    return _as(dtype, images, shape + fn.slice(zeros, start=shape[2], shape=[1], axes=[0]))
+
+
+@states(IMAGES_OF_SIZE)
+def images_of_size(images: DataNode, dtype: str, size: tuple[int, int]) -> DataNode:
+    """Returns `images` as they are; fails unless they are (H, W, C) of `size`, C at most 16.
+
+    This fails for larger images, pasting them for smaller ones.
+    """
+    zeros = types.Constant(np.zeros((size[0] + 1, size[1] + 1, _MOST_CHANNELS + 1), np.int32))
+    shape = images.shape(dtype=types.INT32)
+    zero = fn.slice(zeros, start=shape, shape=[1, 1, 1], axes=[0, 1, 2])
+    return _as(dtype, images, shape + fn.reshape(zero, shape=[1]))[0]
+
+
+@states(IMAGES)
+def _as(dtype: str, images: DataNode, shape: DataNode) -> tuple[DataNode, DataNode]:
     if dtype == "uint8":
         return fn.reinterpret(images, dtype=types.UINT8, shape=shape), shape
     return fn.reinterpret(images, shape=shape), shape
 
 
+@states(LABELS)
 def class_index(labels: DataNode, num_classes: int) -> DataNode:
     """Returns integer labels as int32 (1,); fails unless 0 <= label < num_classes."""
     # A bitwise operator takes no floats; the cast saturates, which keeps wrong labels wrong.
@@ -50,69 +90,131 @@ def class_index(labels: DataNode, num_classes: int) -> DataNode:
     return fn.slice(classes, start=start, shape=[1], axes=[0])
 
 
+@states('`labels` must be float32 rows of `num_classes` with `labels="float"`.')
 def class_row(labels: DataNode, num_classes: int) -> DataNode:
     """Returns float labels as they are; fails unless each has num_classes numbers."""
     return fn.reshape(labels, shape=[num_classes])
 
 
+@states("`partners` must have images of the shape of `images`.")
 def same_shape(others: DataNode, other_shape: DataNode, shape: DataNode) -> DataNode:
     """Returns the other images as they are; fails unless their shapes are those given."""
     difference = fn.reductions.sum(dmath.abs(shape - other_shape))
-    start = fn.reshape(fn.cast(difference, dtype=types.INT32), shape=[1])
-    zero = fn.slice(types.Constant(np.zeros(1, np.int32)), start=start, shape=[1], axes=[0])
-    return fn.reinterpret(others, shape=shape + zero)
+    return fn.reinterpret(others, shape=shape + _zero_if_zero(difference))
 
 
+@states(
+    "`params` of a mix that blends must not be given to mix() with images of one channel: a class "
+    "mask would get classes that neither image has."
+)
+def more_than_one_channel(images: DataNode, shape: DataNode) -> DataNode:
+    """Returns the images as they are; fails where they have one channel."""
+    return fn.reinterpret(images, shape=shape + _zero_if_zero(shape[2] == 1))
+
+
+@states(PARAMS)
+def in_image(box: DataNode, size: DataNode) -> DataNode:
+    """Returns given boxes, int32 (1, 4), as they are; fails unless they are inside the image."""
+    room = fn.cat(box, size - box[:, :2] - box[:, 2:], axis=1)
+    return box + _zero_if_zero(fn.reductions.min(room) < 0)
+
+
+@states(PARAMS)
+def in_batch(index: DataNode) -> DataNode:
+    """Returns indices, int32 (), as they are; fails unless they are of samples of the batch."""
+    return index + fn.permute_batch(index * 0, indices=index)
+
+
+@states("`enabled` must be a bool, or a number, for each sample.")
 def switch(enabled: DataNode) -> DataNode:
     """Returns a scalar as bool (); fails for anything that is no scalar."""
     return fn.reshape(enabled, shape=[]) != 0
 
 
-_WORDS = {
-    ("checks", "hwc"): "`images` must be uint8, HWC and of one size: resize before mixing, "
-    'normalise (or say `dtype="float32"`) and transpose after it.',
-    ("checks", "class_index"): "`labels` must be int32 or int64 scalars in [0, num_classes): "
-    "raise `num_classes`, or mend the labels (for those that begin at 1 find_source has "
-    '`label_offset=-1`); for rows of floats set `labels="float"`.',
-    (
-        "checks",
-        "class_row",
-    ): '`labels` must be float32 rows of `num_classes` with `labels="float"`.',
-}
-_WORDS["nodes", "shaped"] = (
-    "`images` must be HWC RGB of the size given: uint8 for augment(), float32, normalised, for "
-    "erase()."
-)
-_WORDS["checks", "same_shape"] = "`partners` must have images of the shape of `images`."
-_WORDS["checks", "switch"] = "`enabled` must be a bool, or a number, for each sample."
-_WORDS |= {
-    ("compositing", name): _WORDS["checks", "hwc"]
-    for name in ("blend_pair", "blend_stacked", "gather", "paste", "paste_within", "shaped")
-}
-_WORDS["sampling", "by_place"] = (
-    "Every batch must be full where samples are paired by their place "
-    '(`partner="flip"`, `"roll"`, `mode="pair"`).'
-)
-
-_PARAMS = "`params` must hold a partner in the batch and a box inside the image."
-_WORDS["mixing", "_labels_of_both"] = _WORDS["targets", "both_of"] = _PARAMS
-
-_FRAME = re.compile(r'File ".*?(\w+)\.py", line \d+, in (\w+)')
+def _zero_if_zero(x: DataNode) -> DataNode:
+    """Returns 0, int32 (1,); fails where x is above 0."""
+    start = fn.reshape(fn.cast(x, dtype=types.INT32), shape=[1])
+    return fn.slice(types.Constant(np.zeros(1, np.int32)), start=start, shape=[1], axes=[0])
 
 
-def explain(error: BaseException) -> str | None:
-    """Returns what was wrong with the data, in this package's words, or None if it cannot tell."""
-    text = str(error)
-    for frame in reversed(_FRAME.findall(text)):
-        if frame in _WORDS:
-            words = _WORDS[frame]
-            if frame[0] == "compositing" and re.search("`in_idx`|pasted region must be", text):
-                words = _PARAMS
-            return f"{words} DALI: {dali_reason(text)}"
-    return None
+# What is known when the graph is built
+
+_LITTLE_VARIETY = 16
 
 
-def dali_reason(text: str) -> str:
-    """Returns the line of DALI's message that says what failed."""
-    reason = text.partition("encountered:")[2].strip().splitlines()
-    return reason[0] if reason else text.splitlines()[0]
+def check_arguments(
+    images: DataNode,
+    labels: DataNode,
+    cfg: MixConfig,
+    partners: tuple[DataNode, DataNode] | None,
+    enabled: DataNode | None,
+) -> None:
+    """Raises TypeError or ValueError for arguments of `mix` that cannot be used."""
+    if not isinstance(cfg, MixConfig):
+        raise TypeError(f"`cfg` must be a MixConfig, got {cfg!r}.")
+    nodes = [("images", images), ("labels", labels)]
+    if partners is not None:
+        if not isinstance(partners, tuple) or len(partners) != 2:
+            raise TypeError(f"`partners` must be (images, labels), got {partners!r}.")
+        nodes += [("partners", node) for node in partners]
+        if cfg.mode == "pair":
+            raise ValueError('`mode` must be "elem" or "batch" with `partners`, got "pair".')
+    for name, node in nodes:
+        if not isinstance(node, DataNode):
+            kind = type(node).__name__
+            raise TypeError(f"`{name}` must be a DataNode of a pipeline, got {kind}.")
+    if enabled is not None and not isinstance(enabled, DataNode):
+        raise TypeError(f"`enabled` must be a DataNode of a pipeline, got {enabled!r}.")
+    if enabled is not None and enabled.device != "cpu":
+        raise ValueError('`enabled` must be on the CPU, got device "gpu".')
+    if any(node.device != "cpu" for name, node in nodes[1::2]):
+        raise ValueError(
+            '`labels` must be on the CPU, got device "gpu": pass them as the reader gives them.'
+        )
+    if partners is not None and partners[0].device != images.device:
+        raise ValueError(
+            f"`partners` must be on the device of `images`, got {partners[0].device} "
+            f"and {images.device}."
+        )
+    if cfg.num_classes is None:
+        raise ValueError("`num_classes` must be given in MixConfig to mix in a pipeline, got None.")
+    if Pipeline.current() is None:
+        raise RuntimeError("mix() must be called inside a @pipeline_def function.")
+    if partners is None:
+        _check_batch_size(Pipeline.current().max_batch_size)
+
+
+def _check_batch_size(batch_size: int) -> None:
+    if batch_size < 2:
+        raise ValueError(
+            f"`batch_size` must be at least 2 for mixing, got {batch_size}: "
+            "pass `partners=` to mix with a second batch."
+        )
+    if batch_size < _LITTLE_VARIETY:
+        warn(
+            f"Mixing in a batch of {batch_size}: pairing has little variety below "
+            f"{_LITTLE_VARIETY}."
+        )
+
+
+def check_params(
+    params: MixParams,
+    partners: tuple[DataNode, DataNode] | None,
+    enabled: DataNode | None,
+    seed: int | None,
+    keep_order: bool,
+) -> None:
+    """Raises TypeError or ValueError for `params` that cannot be used, or not with the others."""
+    if not isinstance(params, MixParams) or params.box is None:
+        raise TypeError(f"`params` must be MixParams with a box, got {params!r}.")
+    if enabled is not None or seed is not None or not keep_order:
+        raise ValueError(
+            "`enabled`, `seed` and `keep_order` must be left out with `params`: nothing is drawn."
+        )
+    if (partners is None) == (params.partner is None) or (
+        partners is not None and params.original is not None
+    ):
+        raise ValueError(
+            "`params` must have a `partner` in the batch, or else `partners` must be given "
+            "(and then no `partner` and no `original`)."
+        )

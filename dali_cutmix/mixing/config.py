@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import math
-import numbers
 import os
 import re
-from collections.abc import Collection
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
 from typing import Any, Literal, get_args
 
-import yaml
+from dali_cutmix._validation import (
+    checked_alpha,
+    checked_bool,
+    checked_choice,
+    checked_fraction,
+    checked_int,
+    set_checked,
+)
+from dali_cutmix.mixing.methods import METHODS, CutMix, MixUp
+from dali_cutmix.mixing.methods.cutmix import BoxRule
+from dali_cutmix.mixing.plan import Method
 
 Mode = Literal["elem", "batch", "pair"]
-BoxRule = Literal["paper", "timm", "torchvision", "inside"]
 Partner = Literal["permutation", "derangement", "flip", "roll"]
 Targets = Literal["soft", "pair"]
 Labels = Literal["int", "float"]
@@ -21,7 +29,6 @@ Labels = Literal["int", "float"]
 __all__ = ["MixConfig"]
 
 MAX_CLASSES = 2**24
-_ALPHA_RANGE = (1e-6, 1e6)  # beyond, float32 draws are constant
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,6 +38,11 @@ class MixConfig:
     Args:
         num_classes: number of classes K. May be left out only where a loader infers it from the
             folder.
+        methods: what to mix by: `CutMix`, `MixUp`, `ResizeMix`, one or several, each with options
+            of its own. Left out, `cutmix_alpha`, `mixup_alpha`, `switch_prob`, `minmax`, `box` and
+            `correct_lam` say it: they are the short form for CutMix and MixUp.
+        weights: probability of each of the `methods`, where something is mixed; they must sum to
+            1, and are equal if left out.
         cutmix_alpha: CutMix's lam ~ Beta(alpha, alpha); 0 turns CutMix off. The paper uses 1.
         mixup_alpha: likewise MixUp's (Zhang et al. 2018); 0, the default, turns MixUp off.
         prob: probability in [0, 1] that a sample (``mode="elem"``), a pair or the batch is mixed
@@ -69,6 +81,8 @@ class MixConfig:
     """
 
     num_classes: int | None = None
+    methods: tuple[Method, ...] = ()
+    weights: tuple[float, ...] = ()
     cutmix_alpha: float = 1.0
     mixup_alpha: float = 0.0
     prob: float = 1.0
@@ -84,21 +98,19 @@ class MixConfig:
 
     def __post_init__(self) -> None:
         if self.num_classes is not None:
-            self._set("num_classes", checked_int("num_classes", self.num_classes, 1, MAX_CLASSES))
+            set_checked(
+                self, "num_classes", checked_int("num_classes", self.num_classes, 1, MAX_CLASSES)
+            )
         for name in ("cutmix_alpha", "mixup_alpha"):
-            alpha = checked_number(name, getattr(self, name))
-            if alpha != 0 and not _ALPHA_RANGE[0] <= alpha <= _ALPHA_RANGE[1]:
-                raise ValueError(f"`{name}` must be 0 or in [1e-6, 1e6], got {alpha}.")
-            self._set(name, alpha)
+            set_checked(self, name, checked_alpha(name, getattr(self, name), off=True))
         if self.cutmix_alpha == 0 and self.mixup_alpha == 0:
             raise ValueError(
                 "`cutmix_alpha` or `mixup_alpha` must be above 0, got 0 for both: nothing would "
                 "be mixed. Pass `mix=None` to a loader, or leave mix() out, to train without."
             )
         for name in ("prob", "switch_prob", "label_smoothing"):
-            self._set(name, checked_share(name, getattr(self, name)))
-        if not isinstance(self.correct_lam, bool):
-            raise TypeError(f"`correct_lam` must be a bool, got {self.correct_lam!r}.")
+            set_checked(self, name, checked_fraction(name, getattr(self, name)))
+        checked_bool("correct_lam", self.correct_lam)
         checked_choice("mode", self.mode, get_args(Mode))
         checked_choice("box", self.box, get_args(BoxRule))
         checked_choice("partner", self.partner, get_args(Partner))
@@ -106,11 +118,15 @@ class MixConfig:
         checked_choice("labels", self.labels, get_args(Labels))
         if self.minmax is not None:
             self._check_minmax(self.minmax)
+        self._check_methods()
         if self.mode == "pair" and self.partner != "flip":
             raise ValueError(
                 f'`partner` must be "flip" with `mode="pair"`, got "{self.partner}": a pair is a '
                 "sample and its mirror image. Batches are shuffled, so the pairs are random."
             )
+        self._check_targets()
+
+    def _check_targets(self) -> None:
         if self.targets == "pair" and self.labels == "float":
             raise ValueError(
                 '`targets` must be "soft" with `labels="float"`, got "pair": '
@@ -128,20 +144,76 @@ class MixConfig:
                 f"{self.label_smoothing}: rows are mixed as given, smooth them yourself."
             )
 
-    def _set(self, name: str, value: object) -> None:
-        object.__setattr__(self, name, value)
-
     def _check_minmax(self, minmax: tuple[float, float]) -> None:
-        low, high = checked_numbers("minmax", minmax, 2)
-        if not 0 <= low < high <= 1:
-            raise ValueError(f"`minmax` must be (lo, hi) with 0 <= lo < hi <= 1, got {minmax!r}.")
-        self._set("minmax", (low, high))
         for name, only in (("cutmix_alpha", 1.0), ("box", "paper"), ("correct_lam", True)):
             if getattr(self, name) != only:
                 raise ValueError(
                     f"`{name}` must be left out with `minmax`, got {getattr(self, name)!r}: the "
                     "box is drawn without it, and lam is that of the box."
                 )
+        set_checked(self, "minmax", CutMix(minmax=minmax).minmax)
+
+    def _check_methods(self) -> None:
+        names = ", ".join(method.__name__ for method in METHODS)
+        methods: Any = self.methods
+        if not isinstance(methods, Sequence) or not all(isinstance(m, METHODS) for m in methods):
+            raise TypeError(f"`methods` must be a tuple of {names}, got {methods!r}.")
+        set_checked(self, "methods", tuple(methods))
+        if not methods:
+            if self.weights != ():
+                raise ValueError(
+                    f"`weights` must be left out without `methods`, got {self.weights}."
+                )
+            return
+        for field in fields(self):
+            if field.name in _SHORT_FORM and getattr(self, field.name) != field.default:
+                raise ValueError(
+                    f"`{field.name}` must be left out with `methods`, got "
+                    f"{getattr(self, field.name)!r}: give it to the method."
+                )
+        weights: Any = self.weights
+        if not isinstance(weights, Sequence) or isinstance(weights, str):
+            raise TypeError(f"`weights` must be a tuple of numbers, got {weights!r}.")
+        checked = [checked_fraction("weights", weight) for weight in weights]
+        checked = checked or [1 / len(methods)] * len(methods)
+        if len(checked) != len(methods) or not math.isclose(sum(checked), 1, abs_tol=1e-6):
+            raise ValueError(
+                f"`weights` must be {len(methods)} numbers that sum to 1, one for each of the "
+                f"`methods`, got {weights!r}."
+            )
+        set_checked(self, "weights", tuple(checked))
+
+    @property
+    def weighted_methods(self) -> tuple[tuple[Method, float], ...]:
+        """The methods, each with its probability where anything is mixed."""
+        if self.methods:
+            return tuple(zip(self.methods, self.weights, strict=True))
+        methods: list[tuple[Method, float]] = []
+        if self.cutmix_alpha:
+            cutmix = CutMix(
+                alpha=self.cutmix_alpha,
+                box=self.box,
+                minmax=self.minmax,
+                correct_lam=self.correct_lam,
+            )
+            methods.append((cutmix, self.switch_prob if self.mixup_alpha else 1.0))
+        if self.mixup_alpha:
+            mixup = MixUp(alpha=self.mixup_alpha)
+            methods.append((mixup, 1 - self.switch_prob if self.cutmix_alpha else 1.0))
+        return tuple(methods)
+
+    @property
+    def exact_method(self) -> CutMix | None:
+        """CutMix, where every sample draws a box for itself from the exact distribution."""
+        (method, _), *others = self.weighted_methods
+        if self.mode == "elem" and not others and isinstance(method, CutMix):
+            return method if method.has_exact else None
+        return None
+
+    @property
+    def always_blends(self) -> bool:
+        """Whether every sample is blended, and none pasted."""
+        return self.prob == 1 and all(method.blends for method, _ in self.weighted_methods)
 
     @classmethod
     def from_timm(cls, **options: Any) -> MixConfig:
@@ -210,6 +282,8 @@ class MixConfig:
                 ) from error
         else:
             raise TypeError(f"`path_or_text` must be a path or a text, got {path_or_text!r}.")
+        import yaml  # not needed for a graph
+
         try:
             document = yaml.safe_load(text)
         except (yaml.YAMLError, ValueError, TypeError, LookupError, RecursionError) as error:
@@ -224,6 +298,9 @@ class MixConfig:
         return cls.from_timm(**{str(name): value for name, value in options.items()})
 
 
+_SHORT_FORM = {
+    *("cutmix_alpha", "mixup_alpha", "switch_prob", "minmax", "correct_lam", "box"),
+}
 _TIMM_DEFAULTS: dict[str, Any] = {
     "mixup_alpha": 1.0,
     "cutmix_alpha": 0.0,
@@ -235,53 +312,3 @@ _TIMM_DEFAULTS: dict[str, Any] = {
     "num_classes": None,
     "multi_label": False,
 }
-
-
-def checked_int(name: str, value: Any, low: int, high: int = 2**31 - 1) -> int:
-    """Returns an integer (NumPy's too) as int; TypeError or ValueError if it is none in range."""
-    if isinstance(value, bool) or not isinstance(value, numbers.Integral):
-        raise TypeError(f"`{name}` must be an int, got {value!r}.")
-    number = int(value)
-    if number < low:
-        raise ValueError(f"`{name}` must be at least {low}, got {value}.")
-    if number > high:
-        raise ValueError(f"`{name}` must be at most {high}, got {value}.")
-    return number
-
-
-def checked_number(name: str, value: Any) -> float:
-    """Returns a finite number (NumPy's too) as float."""
-    if isinstance(value, bool) or not isinstance(value, numbers.Real):
-        raise TypeError(f"`{name}` must be a number, got {value!r}.")
-    try:
-        number = float(value)
-    except OverflowError:
-        number = math.inf
-    if not math.isfinite(number):
-        raise ValueError(f"`{name}` must be finite, got {value}.")
-    return number
-
-
-def checked_share(name: str, value: Any) -> float:
-    """Returns a number in [0, 1]."""
-    number = checked_number(name, value)
-    if not 0 <= number <= 1:
-        raise ValueError(f"`{name}` must be in [0, 1], got {value}.")
-    return number
-
-
-def checked_numbers(name: str, values: Any, count: int) -> tuple[float, ...]:
-    """Returns `count` finite numbers as a tuple."""
-    try:
-        length = -1 if isinstance(values, (str, bytes)) else len(values)
-    except TypeError:  # also of arrays without axes, which have __len__
-        length = -1
-    if length != count or not hasattr(values, "__iter__"):
-        raise TypeError(f"`{name}` must be {count} numbers, got {values!r}.")
-    return tuple(checked_number(name, value) for value in values)
-
-
-def checked_choice(name: str, value: Any, choices: Collection[str]) -> None:
-    if not isinstance(value, str) or value not in choices:
-        listed = ", ".join(f'"{c}"' for c in choices)
-        raise ValueError(f"`{name}` must be one of {listed}, got {value!r}.")

@@ -1,293 +1,164 @@
-"""Every random draw of a mix, as one value. Nothing after it is random.
+"""Draw: the random numbers of a mix. Besides `pairing`, only this module draws.
 
 Draws are made on the CPU, because DALI takes operator arguments only from there; they are a few
-numbers a sample. Every random operator has a seed of its own: one seed given to two operators
+numbers per sample. Every random operator has a seed of its own: one seed given to two operators
 makes their draws alike, and DALI's automatic seeds change when an output is added to a pipeline.
+
+An operator on the CPU costs by the samples that it hands to its threads, not by their numbers: 0.1
+to 0.2 ms for 256 samples of a few numbers each, and 0.05 ms for one sample of as many numbers. So
+what is drawn and computed for every sample is drawn and computed in a batch of one sample, split
+off by DALI's conditionals, and then dealt out, a row per sample.
 """
 
 from __future__ import annotations
 
-import zlib
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from functools import cached_property, reduce
+from typing import Any
 
 import numpy as np
 from nvidia.dali import fn, types
 from nvidia.dali.data_node import DataNode
 
-from dali_cutmix import boxes
-from dali_cutmix.config import MixConfig
-from dali_cutmix.table import Table, of_first
+from dali_cutmix._dali import merge, split
+from dali_cutmix._rules import states
+from dali_cutmix._seeds import op_seed
 
-__all__ = ["Draws", "MixParams", "draw", "draw_boxes", "has_law", "op_seed", "sample"]
+__all__ = ["Draw", "broadcast_first", "by_index"]
 
-
-_LARGEST = 640  # pixels a side: 6 MB
-
-
-class MixParams(NamedTuple):
-    """What is done to each sample of a batch; a DataNode (CPU) a field.
-
-    As drawn by `sample`, ``box`` is None and ``lam`` is the draw. As returned by `mix`, both are
-    final: what the pixels and the label show. Either form can be passed to `mix` in place of a
-    draw; where ``box`` is given, ``lam`` and ``box`` are taken as they are.
-
-    Fields:
-        lam: float64 (), share of the ORIGINAL image in [0, 1]; float32 once final. A sample that
-            is not mixed has 1.
-        partner: int32 (), index in the batch of the image that gives the patch; None where the
-            partners are a second batch.
-        position: float64 (2,) in [0, 1): place of the box in (y, x). For the boxes around a centre
-            that is floor(position * S), for those inside the image the first pixel is
-            floor(position * (S - side + 1)). None once final.
-        sides: float64 (2,) in [0, 1): (h, w) between the bounds of ``minmax``; else, and once
-            final, None.
-        blended: bool (): MixUp, no box. None in final params: nobody; as drawn: all or nobody,
-            whichever method the configuration has.
-        box: int32 (4,), ``(y, x, h, w)`` in pixels, clipped to the image. An empty one is
-            ``(H, W, 0, 0)`` and means that no pixel is pasted.
-        original: int32 (), index in the batch of the original image; None stands for the sample's
-            own place.
-    """
-
-    lam: DataNode
-    partner: DataNode | None = None
-    position: DataNode | None = None
-    sides: DataNode | None = None
-    blended: DataNode | None = None
-    box: DataNode | None = None
-    original: DataNode | None = None
+_MOST = 2**31 - 1
 
 
-class Draws(NamedTuple):
-    """The draws of `draw`: what `MixParams` has a sample, here a row of a table, see `Table`.
-
-    Fields:
-        table: whose rows the others are; with ``mode="batch"`` it has one, for all samples.
-        lam: float64 (N, 1).
-        position, sides: float64 (N, 2).
-        blended: bool (N, 1).
-        partner, original: int32 (), for each sample; not in the table.
-    """
-
-    table: Table
-    lam: DataNode
-    position: DataNode | None
-    sides: DataNode | None
-    blended: DataNode | None
-    partner: DataNode | None
-    original: DataNode | None
-
-    def for_each_sample(self) -> MixParams:
-        """Returns the draws a sample."""
-
-        def doubles(x: DataNode | None, shape: list[int]) -> DataNode | None:
-            if x is None:
-                return None
-            bits = self.table.rows(fn.reinterpret(x, dtype=types.INT32))
-            return fn.reinterpret(bits, dtype=types.FLOAT64, shape=shape)
-
-        blended = self.blended
-        if blended is not None:
-            blended = (
-                fn.reshape(self.table.rows(fn.cast(blended, dtype=types.INT32)), shape=[]) != 0
-            )
-        return MixParams(
-            lam=doubles(self.lam, []),
-            partner=self.partner,
-            position=doubles(self.position, [2]),
-            sides=doubles(self.sides, [2]),
-            blended=blended,
-            original=self.original,
-        )
-
-
-def sample(cfg: MixConfig, batch_size: int, seed: int, **options: Any) -> MixParams:
-    """Returns the draws for one batch, for each sample; for the arguments see `draw`."""
-    return draw(cfg, batch_size, seed, **options).for_each_sample()
-
-
-def draw(
-    cfg: MixConfig,
-    batch_size: int,
-    seed: int,
-    *,
-    keep_order: bool = True,
-    enabled: DataNode | None = None,
-    own_partners: bool = True,
-) -> Draws:
-    """Returns the draws for one batch, in a table.
+class Draw:
+    """Draws for one batch; every draw has a name, from which its seed is derived.
 
     Args:
-        cfg: what to draw.
-        batch_size: samples a batch, the same in every iteration for ``mode="pair"`` and the
-            partners ``"flip"`` and ``"roll"``.
-        seed: seed of this mix; every draw derives its own from it.
-        keep_order: with ``False`` the batch is shuffled too: ``original`` is a random permutation
-            and partners are drawn among the shuffled samples.
-        enabled: bool (), the same for the whole batch: where it is False nothing is mixed.
-        own_partners: with ``False`` no partners are drawn.
+        seed: of the mix.
+        order: int32 (), a permutation of the batch. Any will do: rows are drawn alike.
+        row: int32 (), the row of the table that each sample gets; None where there is one for all.
+        count: rows of the table.
     """
-    # Any permutation will do: the rows are drawn alike.
-    order, original, partner = draw_partners(
-        cfg, batch_size, seed, keep_order=keep_order, own_partners=own_partners
-    )
-    if cfg.mode == "pair":
-        row = by_place(order, [min(i, batch_size - 1 - i) for i in range(batch_size)])
-        table = Table(order, row, batch_size)
-    else:
-        table = Table(order, order, batch_size if cfg.mode == "elem" else 1)
 
-    mixed = None if enabled is None else table.of_first(enabled)
-    if cfg.prob < 1:
-        drawn = _coin(cfg.prob, op_seed(seed, "apply"), table)
-        mixed = drawn if mixed is None else drawn & mixed
-    both = cfg.cutmix_alpha > 0 and cfg.mixup_alpha > 0
-    blend = _coin(1 - cfg.switch_prob, op_seed(seed, "switch"), table) if both else None
-    lam = _lam(cfg, seed, blend, table)
-    if mixed is not None:
-        lam = 1.0 - mixed * (1.0 - lam)
-    blended = position = sides = None
-    if both:
-        blended = blend if mixed is None else blend & mixed
-    elif cfg.mixup_alpha > 0 and mixed is not None:
-        blended = mixed & (lam <= 1.0)  # one for each row
-    if cfg.cutmix_alpha > 0:
-        position = _uniform_pair(op_seed(seed, "position"), table)
-    if cfg.minmax is not None:
-        sides = _uniform_pair(op_seed(seed, "sides"), table)
-    return Draws(table, lam, position, sides, blended, partner, original)
+    def __init__(self, seed: int, order: DataNode, row: DataNode | None, count: int) -> None:
+        self._seed, self._order, self._row, self.count = seed, order, row, count
 
+    @classmethod
+    def for_mode(cls, mode: str, batch_size: int, seed: int, order: DataNode) -> Draw:
+        """Returns draws with a row for each sample, for each pair, or one for all."""
+        if mode == "batch":
+            return cls(seed, order, None, 1)
+        if mode == "pair":
+            mirrored = [min(i, batch_size - 1 - i) for i in range(batch_size)]
+            return cls(seed, order, by_index(order, mirrored), batch_size)
+        return cls(seed, order, order, batch_size)
 
-def draw_partners(
-    cfg: MixConfig, batch_size: int, seed: int, *, keep_order: bool, own_partners: bool = True
-) -> tuple[DataNode, DataNode | None, DataNode | None]:
-    """Returns a permutation, and originals and partners, see `draw`; each int32 ()."""
-    order = fn.batch_permutation(seed=op_seed(seed, "order"))
-    original = order if own_partners and not keep_order else None
-    return order, original, _partner(cfg, batch_size, seed, original) if own_partners else None
+    def named(self, again: int) -> Draw:
+        """Returns the same table for a method that is there `again` times before."""
+        if not again:
+            return self
+        return Draw(op_seed(self._seed, "again", again), self._order, self._row, self.count)
 
+    # A table of `count` rows, in a batch of one sample
 
-def has_law(cfg: MixConfig, size: tuple[int, int]) -> bool:
-    """Says whether `draw_boxes` can draw: CutMix alone, around a centre, a sample its own box.
-
-    Not for large images, whose tables would take more than some megabytes.
-    """
-    around = cfg.minmax is None and cfg.box != "inside"
-    uniform = cfg.cutmix_alpha == 1 and cfg.mixup_alpha == 0 and cfg.correct_lam
-    return around and uniform and cfg.mode == "elem" and max(size) <= _LARGEST
-
-
-def draw_boxes(
-    cfg: MixConfig, size: tuple[int, int], seed: int, enabled: DataNode | None = None
-) -> DataNode:
-    """Returns a box for each sample, drawn from `boxes.law` without a detour by lam and centre.
-
-    Three operators instead of some forty: the class of the sides by its probability, which gives a
-    table by centre, and a row of that for each axis.
-
-    Args:
-        cfg: one that `has_law`.
-        size: (H, W) of the images.
-        enabled: bool (): where it is False all boxes are empty; what is drawn does not change.
-
-    Returns:
-        int32 (4, 2): rows ``(0, 0)``, ``(y, x)``, ``(H, W)``, ``(h, w)``.
-    """
-    probabilities, axes = boxes.law(size, odd=cfg.box == "timm")
-    tables = axes[:1] if size[0] == size[1] else axes
-    of_class = np.concatenate(tables, axis=1)
-    unmixed = [
-        np.broadcast_to(np.array([0, length, length, 0], np.int32), (length, 4)) for length in size
-    ]
-    of_class = np.concatenate([of_class, np.concatenate(unmixed[: len(tables)])[None]])
-    shares = [*(cfg.prob * probabilities).tolist(), 1 - cfg.prob]
-    by_centre = fn.random.choice(
-        types.Constant(of_class), p=shares, seed=op_seed(seed, "class of the box")
-    )
-    own = op_seed(seed, "centre")
-    if len(tables) == 1:
-        rows = fn.random.choice(by_centre, shape=[2], seed=own)
-    else:
-        parts = by_centre[: size[0]], by_centre[size[0] :]
-        rows = fn.stack(
-            *(fn.random.choice(part, seed=op_seed(own, str(i))) for i, part in enumerate(parts))
+    def uniform(self, name: str, columns: int = 1) -> DataNode:
+        """Returns numbers in [0, 1), float64 (count, columns)."""
+        return fn.random.uniform(
+            self._zeros(columns), range=[0.0, 1.0], dtype=types.FLOAT64, seed=self._own(name)
         )
-    drawn = fn.transpose(rows, perm=[1, 0])
-    if enabled is None:
-        return drawn
-    empty = types.Constant(np.array([(0, 0), size, size, (0, 0)], np.int32))
-    return empty + enabled * (drawn - empty)
+
+    def beta(self, name: str, alpha: float) -> DataNode:
+        """Returns draws of Beta(alpha, alpha), float64 (count, 1)."""
+        # In float64: in float32 a small alpha gives exact zeros and ones.
+        options = {"alpha": alpha, "beta": alpha, "dtype": types.FLOAT64}
+        return fn.random.beta(self._zeros(1), seed=self._own(name), **options)
+
+    def coin(self, name: str, probability: float) -> DataNode:
+        """Returns what is True with a probability, bool (count, 1)."""
+        options = {"probability": probability, "dtype": types.BOOL, "seed": self._own(name)}
+        return fn.random.coin_flip(self._zeros(1), **options)
+
+    def one_of(self, name: str, weights: Sequence[float]) -> list[DataNode]:
+        """Returns for each of the weights, which sum to 1, where it was drawn: bool (count, 1)."""
+        if len(weights) == 2:
+            second = self.coin(name, weights[1])
+            return [second ^ True, second]
+        drawn, chosen = self.uniform(name), []
+        edges = np.cumsum(weights)[:-1].tolist()
+        for low, high in zip([0.0, *edges], [*edges, 2.0], strict=True):
+            chosen.append((drawn >= low) & (drawn < high))
+        return chosen
+
+    def first(self, x: DataNode) -> DataNode:
+        """Returns the first sample's x, for use with the table."""
+        return split(x, self._is_first)[0]
+
+    def repeat(self, flag: DataNode) -> DataNode:
+        """Returns the first sample's flag, bool (), for every row: bool (count, 1)."""
+        return (self._zeros(1) == 0) & self.first(flag)
+
+    def deal(self, table: DataNode) -> DataNode:
+        """Returns for each sample its row, (columns,), of a table, int32 (count, columns)."""
+        rest = fn.reshape(split(self._order, self._is_first)[1], shape=[1, 1])
+        everywhere = broadcast_first(merge(table, rest, self._is_first), self._zero)
+        return everywhere[0 if self._row is None else self._row]
+
+    # Per sample
+
+    def entry(self, name: str, entries: Any, weights: Sequence[float] | None = None) -> DataNode:
+        """Returns one of the entries of an array (also one per sample), by their weights."""
+        options = {} if weights is None else {"p": list(weights)}
+        return fn.random.choice(entries, seed=self._own(name), **options)
+
+    def entries(self, name: str, entries: DataNode, count: int) -> DataNode:
+        """Returns `count` entries of an array, drawn alike and apart, (count, …)."""
+        return fn.random.choice(entries, shape=[count], seed=self._own(name))
+
+    def weight_drawn(self, name: str) -> DataNode:
+        """Returns the number in [0, 1) by which `entry` of this name chooses: float64 ()."""
+        return fn.random.uniform(range=[0.0, 1.0], dtype=types.FLOAT64, seed=self._own(name))
+
+    def index_drawn(self, name: str) -> DataNode:
+        """Returns the number u in [0, 1) by which `entry` chooses of K: float64 ().
+
+        The index is floor(u * K), but for one in some ten million.
+        """
+        drawn = fn.random.choice(_MOST, seed=self._own(name))
+        return fn.cast(drawn, dtype=types.FLOAT64) / float(_MOST + 1)
+
+    def indices_drawn(self, name: str) -> DataNode:
+        """Returns the two numbers by which `entries` chooses a first and a second: float64 (2,)."""
+        # For rows of a table DALI takes one word of its generator after the other, and for a
+        # float64 two, of which the second counts.
+        return fn.stack(self.index_drawn(name), self.weight_drawn(name))
+
+    # Details
+
+    def _own(self, name: str) -> int:
+        return reduce(op_seed, name.split("/"), self._seed)
+
+    @cached_property
+    def _zero(self) -> DataNode:
+        return self._order * 0
+
+    @cached_property
+    def _is_first(self) -> DataNode:
+        return self._order == broadcast_first(self._order, self._zero)
+
+    def _zeros(self, columns: int) -> DataNode:
+        one = fn.reshape(split(self._order, self._is_first)[0], shape=[1, 1])
+        shape = [self.count, columns]
+        return fn.slice(one * 0, start=[0, 0], shape=shape, axes=[0, 1], out_of_bounds_policy="pad")
 
 
-def op_seed(seed: int, *path: str | int) -> int:
-    """Returns the seed of one random operator, a non-negative int64.
-
-    Distinct paths give independent streams (NumPy's SeedSequence).
-
-    >>> op_seed(0, "flip") != op_seed(0, "crop") != op_seed(1, "crop")
-    True
-    """
-    words = [p if isinstance(p, int) else zlib.crc32(p.encode()) for p in path]
-    state = np.random.SeedSequence(seed, spawn_key=words).generate_state(1, np.uint64)
-    return int(state[0] >> np.uint64(1))
+@states(
+    "Every batch must be full where samples are paired by their index in the batch "
+    '(`partner="flip"`, `"roll"`, `mode="pair"`).'
+)
+def by_index(x: DataNode, indices: list[int]) -> DataNode:
+    """Returns sample ``indices[i]`` of x as sample i; fails unless the batch has len(indices)."""
+    return fn.permute_batch(x, indices=indices)
 
 
-def by_place(x: DataNode, places: list[int]) -> DataNode:
-    """Returns sample ``places[i]`` of x as sample i; fails unless the batch has len(places)."""
-    return fn.permute_batch(x, indices=places)
-
-
-def _lam(cfg: MixConfig, seed: int, blend: DataNode | None, table: Table) -> DataNode:
-    """Returns lam by the method that each sample has if it is mixed."""
-    mixup_lam = cut_lam = None
-    if cfg.mixup_alpha > 0:
-        mixup_lam = _beta(cfg.mixup_alpha, op_seed(seed, "mixup lam"), table)
-    if cfg.minmax is not None:  # sides are drawn instead; lam will be that of the box
-        cut_lam = fn.cast(table.zeros(1), dtype=types.FLOAT64)
-    elif cfg.cutmix_alpha > 0:
-        cut_lam = _beta(cfg.cutmix_alpha, op_seed(seed, "cutmix lam"), table)
-    if blend is None:
-        return cut_lam if mixup_lam is None else mixup_lam
-    return mixup_lam * blend + cut_lam * (blend ^ True)
-
-
-def _coin(probability: float, seed: int, table: Table) -> DataNode:
-    return fn.random.coin_flip(table.zeros(1), probability=probability, dtype=types.BOOL, seed=seed)
-
-
-def _beta(alpha: float, seed: int, table: Table) -> DataNode:
-    # In float64: in float32 a small alpha gives exact zeros and ones.
-    return fn.random.beta(table.zeros(1), alpha=alpha, beta=alpha, dtype=types.FLOAT64, seed=seed)
-
-
-def _uniform_pair(seed: int, table: Table) -> DataNode:
-    return fn.random.uniform(table.zeros(2), range=[0.0, 1.0], dtype=types.FLOAT64, seed=seed)
-
-
-def _partner(cfg: MixConfig, batch_size: int, seed: int, original: DataNode | None) -> DataNode:
-    if cfg.partner in ("flip", "roll"):
-        places = [-1 - i if cfg.partner == "flip" else i - 1 for i in range(batch_size)]
-        own = _own_place(batch_size, op_seed(seed, "place")) if original is None else original
-        return by_place(own, [place % batch_size for place in places])
-    partner = fn.batch_permutation(
-        no_fixed_points=cfg.partner == "derangement", seed=op_seed(seed, "partner")
-    )
-    if original is None or cfg.partner == "permutation":
-        return partner  # two permutations drawn apart need no composition
-    return fn.permute_batch(original, indices=partner)
-
-
-def _own_place(batch_size: int, seed: int) -> DataNode:
-    """Returns every sample's own place in the batch, int32 (), which no DALI operator tells.
-
-    The first sample is the only one whose entry of a permutation equals the first's. From this
-    0, 1, 1, 1, … the bits of 0, 1, 2, … are picked by place.
-    """
-    distinct = fn.batch_permutation(seed=seed)
-    not_first = fn.cast(distinct != of_first(distinct, distinct * 0), dtype=types.INT32)
-    bits = range((batch_size - 1).bit_length())
-    picked = [by_place(not_first, [i >> bit & 1 for i in range(batch_size)]) for bit in bits]
-    place = not_first * 0
-    for bit, value in zip(bits, picked, strict=True):
-        place = place + (value << bit)
-    return place
+def broadcast_first(x: DataNode, zero: DataNode) -> DataNode:
+    """Returns the first sample's value for every sample; `zero` is a 0, int32 (), for each."""
+    return fn.permute_batch(x, indices=zero)

@@ -1,149 +1,246 @@
-"""Pixels: paste a region of the partner into the image, or blend the two."""
+"""Followers: images and labels obey the plan. Written once, for all methods."""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import math
+from typing import Literal, NamedTuple
 
+import numpy as np
 from nvidia.dali import fn, types
 from nvidia.dali.data_node import DataNode
 
-__all__ = [
-    "Regions",
-    "blend_pair",
-    "blend_stacked",
-    "gather",
-    "paste",
-    "paste_within",
-    "region_columns",
-    "regions_of_row",
-    "shaped",
-]
+from dali_cutmix._dali import merge, split
+from dali_cutmix.mixing.plan import MixParams, Regions
+
+_WORDS = {8: types.INT64, 4: types.INT32, 2: types.INT16, 1: types.UINT8}  # by their bytes
+
+__all__ = ["Images", "gather_pair", "mix_images", "mix_labels", "pair_targets", "soft_targets"]
 
 
-class Regions(NamedTuple):
-    """What fn.multi_paste pastes of two images: the whole of the first, a box of the second.
+class Images(NamedTuple):
+    """The images of a batch, and what is known of them when the graph is built.
 
     Fields:
-        in_anchors: int32 (2, 2), ``((0, 0), (y, x))``.
-        out_anchors: int32 (2, 2), likewise; of a stacked sample ``((0, 0), (H, 0))``.
-        shapes: int32 (2, 2), ``((H, W), (h, w))``.
-        canvas: int32 (2,), (H, W), or (2 * H, W) of a stacked sample; None for the images' size.
+        node: (H, W, C) uint8 or float32, one size for the batch, on the CPU or a GPU.
+        shape: int32 (3,), or where the size is known a list, in which C is -1.
+        dtype: "uint8" or "float32".
+        partners: images of a second batch, else None.
+        all_blended: no sample is pasted.
     """
 
-    in_anchors: DataNode
-    out_anchors: DataNode
-    shapes: DataNode
-    canvas: DataNode | None = None
-
-    def arguments(self) -> dict[str, DataNode]:
-        """Returns the arguments of fn.multi_paste."""
-        arguments = {
-            "in_anchors": self.in_anchors,
-            "out_anchors": self.out_anchors,
-            "shapes": self.shapes,
-        }
-        return arguments if self.canvas is None else arguments | {"output_size": self.canvas}
+    node: DataNode
+    shape: DataNode | list[int]
+    dtype: Literal["uint8", "float32"] = "uint8"
+    partners: DataNode | None = None
+    all_blended: bool = False
 
 
-def region_columns(box: DataNode, size: DataNode, stacked: DataNode | None = None) -> DataNode:
-    """Returns a table of regions, int32 (N, 8), or (N, 14) where samples can be stacked.
-
-    Args:
-        box: int32 (N, 4), ``(y, x, h, w)`` inside the image; an empty one must be
-            ``(H, W, 0, 0)``, and that of a stacked sample too.
-        size: int32 (2,), (H, W).
-        stacked: int32 (N, 1), 1 for the samples that get the whole partner below the image.
-    """
-    zeros = box[:, :2] * 0
-    start, sides, whole = box[:, :2], box[:, 2:], zeros + size
-    if stacked is None:
-        return fn.cat(zeros, start, whole, sides, axis=1)
-    moved = whole * stacked
-    below = fn.cat(zeros[:, :1], moved[:, 1:], axis=1)
-    canvas = fn.cat(whole[:, :1] + moved[:, :1], whole[:, 1:], axis=1)
-    parts = (zeros, start - moved, whole, sides + moved, zeros, start - below, canvas)
-    return fn.cat(*parts, axis=1)
+# Images
 
 
-def regions_of_row(row: DataNode, *, stacked: bool = False) -> Regions:
-    """Returns the regions of a row of `region_columns`, or of a longer one that begins so."""
-    anchors = fn.reshape(row[:4], shape=[2, 2])
-    shapes = fn.reshape(row[4:8], shape=[2, 2])
-    if not stacked:
-        return Regions(anchors, anchors, shapes)
-    return Regions(anchors, fn.reshape(row[8:12], shape=[2, 2]), shapes, row[12:14])
+def mix_images(images: Images, params: MixParams) -> DataNode:
+    """Returns the mixed images. Batches are split and merged by reference, without a copy."""
+    if params.original is not None and params.blended is None and params.resized is None:
+        # Every pixel is moved once, which pasting gathered images does not reach.
+        pair = fn.stack(params.original, params.partner)
+        return fn.multi_paste(images.node, in_ids=pair, **_arguments(params.regions))
+    originals, partners = _originals_and_partners(images, params)
+    if images.all_blended:
+        return _blended(originals, partners, params.lam, images.shape, images.dtype)
+    if params.blended is None:
+        return fn.multi_paste(originals, partners, **_arguments(params.regions))
+    originals, cut = split(originals, params.blended)
+    partners, patches = split(partners, params.blended)
+    if params.regions is not None:
+        regions = Regions(*(split(x, params.blended)[1] for x in params.regions))
+        cut = fn.multi_paste(cut, patches, **_arguments(regions))
+    lam, shape = split(params.lam, params.blended)[0], images.shape
+    if isinstance(shape, DataNode):
+        shape = split(shape, params.blended)[0]
+    blended = _blended(originals, partners, lam, shape, images.dtype)
+    return merge(blended, fn.reshape(cut, layout="HWC"), params.blended)
 
 
-def paste(images: DataNode, others: DataNode, regions: Regions) -> DataNode:
-    """Returns the images with a region of the other images in them, byte for byte.
-
-    Args:
-        images, others: HWC, one size for the batch, uint8 or float32, on the same device.
-    """
-    return fn.multi_paste(images, others, **regions.arguments())
+def _arguments(regions: Regions | None) -> dict[str, DataNode]:
+    """Returns arguments of fn.multi_paste, which pastes from where it pastes to."""
+    assert regions is not None
+    anchors, shapes = regions
+    return {"in_anchors": anchors, "out_anchors": anchors, "shapes": shapes}
 
 
-def paste_within(
-    images: DataNode, original: DataNode, partner: DataNode, regions: Regions
+def _originals_and_partners(images: Images, params: MixParams) -> tuple[DataNode, DataNode]:
+    originals = images.node
+    if params.original is not None:
+        originals = _gather(images, params.original)
+    partners = images.partners
+    if partners is None:
+        partners = _gather(images, params.partner)
+    if params.resized is not None:
+        partners = _resized_into_box(partners, images.shape, params)
+    return originals, partners
+
+
+def _gather(images: Images, index: DataNode) -> DataNode:
+    if isinstance(images.shape, list):
+        # Half of the time, on a GPU a seventh of the instructions, but it does not refuse CHW
+        # images and several sizes.
+        return fn.permute_batch(images.node, indices=index)
+    return fn.multi_paste(images.node, in_ids=fn.reshape(index, shape=[1]))
+
+
+def _resized_into_box(
+    partners: DataNode, shape: DataNode | list[int], params: MixParams
 ) -> DataNode:
-    """Returns image `original` of the batch with a region of image `partner` in it.
+    """Returns images that show the whole partner, made smaller, where the box will be pasted from.
 
-    Every pixel is moved once, which `paste` with gathered images does not reach.
-
-    Args:
-        original, partner: int32 (), indices in the batch.
+    They are as large as the others: on a GPU fn.multi_paste reads all its inputs with the width of
+    the first (DALI 2.4.0).
     """
-    return fn.multi_paste(images, in_ids=fn.stack(original, partner), **regions.arguments())
+    whole, rest = split(partners, params.resized)
+    box = split(params.box, params.resized)[0]
+    size = shape[:2] if isinstance(shape, list) else split(shape, params.resized)[0][:2]
+    small = fn.resize(
+        whole,
+        size=fn.cast(box[2:], dtype=types.FLOAT),
+        interp_type=types.INTERP_NN,
+        antialias=False,
+    )
+    canvas = fn.slice(
+        small, start=box[:2] * -1, shape=size, axes=[0, 1], out_of_bounds_policy="pad"
+    )
+    return merge(canvas, rest, params.resized)
 
 
-def gather(images: DataNode, indices: DataNode) -> DataNode:
-    """Returns image `indices` of the batch, a copy.
-
-    fn.permute_batch would do as well, but does not refuse CHW images and several sizes.
-
-    Args:
-        images: HWC, one size for the batch, uint8 or float32.
-        indices: int32 (), index in the batch.
-    """
-    return fn.multi_paste(images, in_ids=fn.reshape(indices, shape=[1]))
-
-
-def shaped(images: DataNode, shape: DataNode | list[int]) -> DataNode:
-    """Returns the images as HWC of a shape; fails where they have another number of values."""
-    return fn.reshape(images, shape=shape, layout="HWC")
-
-
-def blend_stacked(stacked: DataNode, lam: DataNode, shape: DataNode | list[int]) -> DataNode:
+def _blended(
+    images: DataNode, partners: DataNode, lam: DataNode, shape: DataNode | list[int], dtype: str
+) -> DataNode:
     """Returns lam * image + (1 - lam) * partner, HWC; bytes are rounded to nearest, halves to even.
 
-    On the CPU, where this takes a fifth of the time of arithmetic on images: both images of a
-    sample are the two rows of one, and a filter of two rows and one column weighs them.
-
-    Args:
-        stacked: (2 * H, W, C), the image above its partner, uint8 or float32.
-        lam: float32 (), on the CPU.
-        shape: (H, W, C), of the result; C may be -1.
+    The same bytes on both devices, where the sum is not nearly a half. On the CPU the two are the
+    rows of one image, and a filter of two rows and one column weighs them: a tenth of the time of
+    arithmetic on images. On a GPU their pixels lie beside each other, and a matrix of one row and
+    two columns weighs them: half the instructions of arithmetic, a sixth of those of fn.filter.
     """
-    weights = fn.reshape(fn.stack(lam, 1.0 - lam), shape=[2, 1])
-    rows = fn.reshape(stacked, shape=[2, -1], layout="HW")
-    return shaped(fn.filter(rows, weights, mode="valid"), shape)
-
-
-def blend_pair(images: DataNode, others: DataNode, lam: DataNode, dtype: str) -> DataNode:
-    """Returns the bytes of `blend_stacked`, on a GPU.
-
-    Where the pixels of the two lie beside each other a matrix of one row and two columns weighs
-    them. That is two kernels, half the instructions of arithmetic on images (six kernels), and
-    a sixth of those of fn.filter.
-
-    Args:
-        images, others: HWC, on the GPU.
-        lam: float32 (), on the CPU.
-        dtype: "uint8" or "float32", the type of the images.
-    """
-    # To scale by lam around 1 is x -> lam * x + (1 - lam): the two weights, without arithmetic.
-    weights = fn.transforms.scale(scale=fn.reshape(lam, shape=[1]), center=[1.0])
-    pairs = fn.stack(images, others, axis=3)
     kind = types.UINT8 if dtype == "uint8" else types.FLOAT
-    blended = fn.coord_transform(pairs, M=weights, dtype=kind)
-    return fn.reshape(blended, src_dims=[0, 1, 2], layout="HWC")
+    if images.device == "gpu":
+        pairs = fn.stack(images, partners, axis=3)
+        blended = fn.coord_transform(pairs, M=_weights(lam), dtype=kind)
+        return fn.reshape(blended, src_dims=[0, 1, 2], layout="HWC")
+    # Joined by words of 8 bytes, where they fit: fn.cat takes as long for a byte.
+    word = kind
+    if isinstance(shape, list):
+        word = _WORDS[math.gcd(8, shape[0] * shape[1] * (1 if dtype == "uint8" else 4))]
+    rows = (fn.reinterpret(x, dtype=word, shape=[1, -1], layout="") for x in (images, partners))
+    both = fn.reinterpret(fn.cat(*rows, axis=0), dtype=kind, shape=[2, -1], layout="HW")
+    column = fn.reshape(_weights(lam), shape=[2, 1])
+    return fn.reshape(fn.filter(both, column, mode="valid"), shape=shape, layout="HWC")
+
+
+def _weights(lam: DataNode) -> DataNode:
+    """Returns lam and 1 - lam, float32 (1, 2), without arithmetic.
+
+    To scale by lam around 1 is x -> lam * x + (1 - lam) * 1.
+    """
+    return fn.transforms.scale(scale=fn.reshape(lam, shape=[1]), center=[1.0])
+
+
+# Labels
+
+
+def mix_labels(
+    labels: DataNode,
+    params: MixParams,
+    *,
+    num_classes: int,
+    label_smoothing: float = 0.0,
+    labels_are: str = "int",
+    targets: str = "soft",
+    device: str = "cpu",
+    partners: DataNode | None = None,
+) -> DataNode | tuple[DataNode, DataNode, DataNode]:
+    """Returns the targets on `device`, see `MixConfig`.
+
+    Args:
+        labels: on the CPU: int32 (1,), or for ``labels_are="float"`` rows, float32 (num_classes,).
+        partners: those of a second batch, else None.
+    """
+
+    def to_device(x: DataNode) -> DataNode:
+        return x.gpu() if device == "gpu" else x
+
+    if targets == "soft" and labels_are == "int" and params.original is not None:
+        both = gather_pair(labels, params.original, params.partner)
+    else:
+        own = labels
+        if params.original is not None:
+            own = fn.permute_batch(labels, indices=params.original)
+        if partners is None:
+            partners = fn.permute_batch(labels, indices=params.partner)
+        if targets == "pair":
+            return pair_targets(*(to_device(x) for x in (own, partners, params.lam)))
+        both = fn.cat(own, partners) if labels_are == "int" else fn.stack(own, partners, axis=1)
+    return soft_targets(
+        to_device(both),
+        params.lam,
+        num_classes=num_classes,
+        label_smoothing=label_smoothing,
+        labels_are=labels_are,
+    )
+
+
+def gather_pair(labels: DataNode, original: DataNode, partner: DataNode) -> DataNode:
+    """Returns label `original` and label `partner` of the batch, int32 (2,).
+
+    One operator for two fn.permute_batch and their concatenation: labels are images of one pixel.
+
+    Args:
+        labels: int32 (1,), on the CPU.
+        original, partner: int32 (), indices in the batch.
+    """
+    anchors = types.Constant(np.array([(0, 0), (1, 0)], np.int32))
+    both = fn.multi_paste(
+        fn.reshape(labels, shape=[1, 1, 1]),
+        in_ids=fn.stack(original, partner),
+        out_anchors=anchors,
+        output_size=[2, 1],
+    )
+    return fn.reshape(both, shape=[2])
+
+
+def soft_targets(
+    labels: DataNode,
+    lam: DataNode,
+    *,
+    num_classes: int,
+    label_smoothing: float = 0.0,
+    labels_are: str = "int",
+) -> DataNode:
+    """Returns lam * a + (1 - lam) * b, float32 (num_classes,), on the labels' device.
+
+    Equal classes add up to one entry. Smoothing is that of Szegedy et al. 2016, applied to both
+    labels before mixing: off = eps / K, on = 1 - eps + eps / K.
+
+    Args:
+        labels: both labels, a and b, of each sample: int (2,), or for ``labels_are="float"`` their
+            rows as columns, (num_classes, 2).
+        lam: float32 (), weight of a, on the CPU.
+    """
+    if labels_are == "float":
+        columns = fn.cast(labels, dtype=types.FLOAT)
+    else:
+        off = label_smoothing / num_classes
+        levels = {"on_value": 1.0 - label_smoothing + off, "off_value": off}
+        columns = fn.one_hot(labels, num_classes=num_classes, axis=0, **levels)
+    return fn.reshape(fn.coord_transform(columns, M=_weights(lam)), shape=[num_classes])
+
+
+def pair_targets(
+    label_a: DataNode, label_b: DataNode, lam: DataNode
+) -> tuple[DataNode, DataNode, DataNode]:
+    """Returns (label_a, label_b, lam) as int64 (), int64 (), float32 (), for torch's losses."""
+    return class_indices(label_a), class_indices(label_b), lam
+
+
+def class_indices(labels: DataNode) -> DataNode:
+    """Returns labels as int64 ()."""
+    return fn.cast(fn.reshape(labels, shape=[]), dtype=types.INT64)

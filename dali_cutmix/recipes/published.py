@@ -5,195 +5,27 @@
     train_loader(source, recipe="rsb-a2", …), val_loader(source, recipe="rsb-a2", …)
 
 To change one: ``dataclasses.replace(recipes.get("rsb-a2"), epochs=150)``, or the argument of the
-same name of a loader, which goes before the recipe.
+same name of a loader, which overrides the recipe's.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any, Literal, get_args
+from typing import Any
 
-from dali_cutmix.config import (
-    MixConfig,
-    checked_choice,
-    checked_int,
-    checked_number,
-    checked_numbers,
-    checked_share,
-)
-from dali_cutmix.policies import (
+from dali_cutmix.augment.policies import (
     ColorJitter,
     Lighting,
-    Policy,
     RandAugment,
     RandomErasing,
     ThreeAugment,
     TrivialAugmentWide,
 )
+from dali_cutmix.mixing.config import MixConfig
+from dali_cutmix.recipes.recipe import Recipe
 
-Interpolation = Literal["bilinear", "bicubic", "random"]
-Loss = Literal["ce", "bce"]
-Optimizer = Literal["sgd", "nesterov", "adamw", "lamb"]
-Schedule = Literal["cosine", "step"]
-
-__all__ = ["RECIPES", "Recipe", "get"]
-
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
-_MAX_SIDE = 2**15
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Recipe:
-    """What is done to images and labels, and how a network is trained on them.
-
-    The defaults are those of a loader without a recipe: random resized crop and flip as
-    torchvision has them, and nothing mixed.
-
-    Args:
-        name, title: what it is called.
-        mix: how samples are mixed; None for not at all.
-        augment: applied one after the other, after the flip.
-        erase: random erasing, on the normalised image; None for none.
-        erase_after_mix: whether erasing comes after mixing (timm's loader) or before it (DeiT and
-            its kin, torchvision).
-        repeats: how often each image that is read comes in a batch, each time augmented anew
-            (repeated augmentation). An epoch keeps its number of batches, and so sees only
-            1 / repeats of the images.
-        size: side, or (H, W), of training images.
-        area, ratio: range of the crop's share of the image, and of its width by its height.
-        interpolation: ``"bilinear"``, ``"bicubic"``, or ``"random"``: one of the two an image.
-        hflip: probability of a horizontal flip.
-        val_size, val_resize: validation resizes the shorter side to `val_resize` and crops the
-            centre of `val_size`.
-        val_interpolation: ``"bilinear"`` or ``"bicubic"``.
-        mean, std: of the channels, for images in [0, 1].
-        loss: ``"ce"``, cross entropy, or ``"bce"``, binary cross entropy, on the mixed targets.
-        target_threshold: of the binary cross entropy, see `losses.binary_cross_entropy`.
-        loss_smoothing: label smoothing in the loss (``mix.label_smoothing`` is that of targets).
-        epochs, batch_size, optimizer, lr, weight_decay, decay_all, schedule, warmup_epochs,
-        warmup_lr, min_lr, ema_decay, drop_path, clip_grad: for a training script. `lr`,
-            `warmup_lr` and `min_lr` are for `batch_size` images a step, of all processes. The
-            schedule ``"step"`` divides by 10 after each quarter of the epochs. `decay_all`: biases
-            and norms decay too. `ema_decay`, a step, is None where no weights are averaged;
-            `clip_grad` is the largest norm of all gradients.
-        sources: where the numbers are from, by field.
-
-    Raises:
-        TypeError, ValueError: a value is wrong.
-    """
-
-    name: str = "plain"
-    title: str = "Random resized crop and flip"
-    mix: MixConfig | None = None
-    augment: tuple[Policy, ...] = ()
-    erase: RandomErasing | None = None
-    erase_after_mix: bool = False
-    repeats: int = 1
-    size: int | tuple[int, int] = 224
-    area: tuple[float, float] = (0.08, 1.0)
-    ratio: tuple[float, float] = (3 / 4, 4 / 3)
-    interpolation: Interpolation = "bilinear"
-    hflip: float = 0.5
-    val_size: int | tuple[int, int] = 224
-    val_resize: int = 256
-    val_interpolation: Interpolation = "bilinear"
-    mean: tuple[float, ...] = IMAGENET_MEAN
-    std: tuple[float, ...] = IMAGENET_STD
-    loss: Loss = "ce"
-    target_threshold: float | None = None
-    loss_smoothing: float = 0.0
-    epochs: int = 90
-    batch_size: int = 256
-    optimizer: Optimizer = "sgd"
-    lr: float = 0.1
-    weight_decay: float = 1e-4
-    decay_all: bool = False
-    schedule: Schedule = "cosine"
-    warmup_epochs: int = 0
-    warmup_lr: float = 0.0
-    min_lr: float = 0.0
-    ema_decay: float | None = None
-    drop_path: float = 0.0
-    clip_grad: float | None = None
-    sources: Mapping[str, str] = field(default_factory=dict, repr=False, compare=False)
-
-    def __post_init__(self) -> None:
-        for name in ("name", "title"):
-            if not isinstance(getattr(self, name), str):
-                raise TypeError(f"`{name}` must be a text, got {getattr(self, name)!r}.")
-        if not isinstance(self.sources, Mapping):
-            raise TypeError(f"`sources` must be a mapping, got {self.sources!r}.")
-        if self.mix is not None and not isinstance(self.mix, MixConfig):
-            raise TypeError(f"`mix` must be a MixConfig or None, got {self.mix!r}.")
-        if self.erase is not None and not isinstance(self.erase, RandomErasing):
-            raise TypeError(f"`erase` must be a RandomErasing or None, got {self.erase!r}.")
-        augment = self.augment
-        if isinstance(augment, get_args(Policy)):
-            augment = (augment,)  # one policy, for the tuple of it
-        if not isinstance(augment, (tuple, list)):
-            raise TypeError(f"`augment` must be a sequence of policies, got {augment!r}.")
-        for policy in augment:
-            if not isinstance(policy, get_args(Policy)):
-                known = ", ".join(kind.__name__ for kind in get_args(Policy))
-                raise TypeError(f"`augment` must hold policies ({known}), got {policy!r}.")
-        self._set("augment", tuple(augment))
-        if not isinstance(self.erase_after_mix, bool):
-            raise TypeError(f"`erase_after_mix` must be a bool, got {self.erase_after_mix!r}.")
-        self._set("repeats", checked_int("repeats", self.repeats, 1))
-        for name in ("size", "val_size"):
-            self._set(name, _checked_size(name, getattr(self, name)))
-        self._set("val_resize", checked_int("val_resize", self.val_resize, 1, _MAX_SIDE))
-        for name in ("area", "ratio"):
-            low, high = checked_numbers(name, getattr(self, name), 2)
-            if not 0 < low <= high:
-                raise ValueError(
-                    f"`{name}` must be (low, high) with 0 < low <= high, got {(low, high)}."
-                )
-            self._set(name, (low, high))
-        if self.area[1] > 1:
-            raise ValueError(f"`area` must be within (0, 1], got {self.area}.")
-        checked_choice("interpolation", self.interpolation, get_args(Interpolation))
-        checked_choice("val_interpolation", self.val_interpolation, ("bilinear", "bicubic"))
-        self._set("hflip", checked_share("hflip", self.hflip))
-        for name in ("mean", "std"):
-            self._set(name, checked_numbers(name, getattr(self, name), 3))
-        if not 0 <= min(self.mean) <= max(self.mean) <= 1:
-            raise ValueError(
-                f"`mean` must be in [0, 1], for images in [0, 1], got {self.mean}: divide by 255."
-            )
-        # (1 - mean) / std then is finite in float16 too.
-        if not all(1e-4 <= number <= 1e4 for number in self.std):
-            raise ValueError(
-                f"`std` must be in [1e-4, 1e4], got {self.std}: it is of images in [0, 1]."
-            )
-        self._check_training()
-
-    def _check_training(self) -> None:
-        checked_choice("loss", self.loss, get_args(Loss))
-        checked_choice("optimizer", self.optimizer, get_args(Optimizer))
-        checked_choice("schedule", self.schedule, get_args(Schedule))
-        if not isinstance(self.decay_all, bool):
-            raise TypeError(f"`decay_all` must be a bool, got {self.decay_all!r}.")
-        if self.target_threshold is not None:
-            checked_share("target_threshold", self.target_threshold)
-        checked_share("loss_smoothing", self.loss_smoothing)
-        for name in ("epochs", "batch_size"):
-            checked_int(name, getattr(self, name), 1)
-        checked_int("warmup_epochs", self.warmup_epochs, 0)
-        for name in ("lr", "weight_decay", "warmup_lr", "min_lr"):
-            if checked_number(name, getattr(self, name)) < 0:
-                raise ValueError(f"`{name}` must be at least 0, got {getattr(self, name)}.")
-        checked_share("drop_path", self.drop_path)
-        if self.ema_decay is not None:
-            checked_share("ema_decay", self.ema_decay)
-        if self.clip_grad is not None and checked_number("clip_grad", self.clip_grad) <= 0:
-            raise ValueError(f"`clip_grad` must be above 0, got {self.clip_grad}.")
-
-    def _set(self, name: str, value: object) -> None:
-        object.__setattr__(self, name, value)
+__all__ = ["RECIPES", "get"]
 
 
 def get(recipe: str | Recipe) -> Recipe:
@@ -213,15 +45,6 @@ def get(recipe: str | Recipe) -> Recipe:
     if recipe not in RECIPES:
         raise ValueError(f"`recipe` must be one of {', '.join(RECIPES)}, got {recipe!r}.")
     return RECIPES[recipe]
-
-
-def _checked_size(name: str, size: Any) -> int | tuple[int, int]:
-    if not isinstance(size, (tuple, list)):
-        return checked_int(name, size, 1, _MAX_SIDE)
-    if len(size) != 2:
-        raise ValueError(f"`{name}` must be an int or (H, W), got {size!r}.")
-    height, width = (checked_int(name, side, 1, _MAX_SIDE) for side in size)
-    return height, width
 
 
 def _crop_of(code: str) -> dict[str, tuple[Any, str]]:

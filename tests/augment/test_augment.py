@@ -21,15 +21,17 @@ from PIL import Image, ImageFilter, ImageOps
 from scipy import stats
 
 import dali_cutmix as dcm
-from dali_cutmix import policies
-from dali_cutmix.bench.peers import import_torchvision
-from dali_cutmix.folders import image_files
-from dali_cutmix.pipelines import augment, draws, imagenet, operations
-from dali_cutmix.pipelines.draws import Op, OpDraw
-from dali_cutmix.pipelines.erasing import apply_erase, draw_erase, erase
-from dali_cutmix.pipelines.lighting import apply_lighting, draw_lighting
-from tests import graphs
-from tests.graphs import Array
+from dali_cutmix._rules import explain
+from dali_cutmix.augment import draws, operations, policies
+from dali_cutmix.augment import graph as augment
+from dali_cutmix.augment.draws import Op, OpDraw
+from dali_cutmix.augment.erasing import apply_erase, draw_erase, erase
+from dali_cutmix.augment.lighting import apply_lighting, draw_lighting
+from dali_cutmix.cli.bench.peers import import_torchvision
+from dali_cutmix.data.folders import image_files
+from dali_cutmix.pipelines import imagenet
+from tests.support import graphs
+from tests.support.graphs import Array
 
 import_torchvision()
 
@@ -1164,7 +1166,7 @@ def test_wrong_images_are_named() -> None:
 
         with pytest.raises((RuntimeError, ValueError, TypeError)) as caught:
             pipe().run()
-        words = dcm.checks.explain(caught.value)
+        words = explain(caught.value)
         assert words is not None
         assert words.startswith("`images` must be HWC RGB of the size given")
 

@@ -17,11 +17,11 @@ from PIL import Image
 
 import dali_cutmix as dcm
 from benchmarks import tables
-from dali_cutmix import cli
-from dali_cutmix.bench import command, data, mixing, profile, report, results
-from dali_cutmix.bench.results import Result, Row, in_turn
+from dali_cutmix.cli import main as cli
+from dali_cutmix.cli.bench import command, data, mixing, profile, report, results
+from dali_cutmix.cli.bench.results import Result, Row, in_turn
 
-SCHEMA = json.loads(resources.files("dali_cutmix.bench").joinpath("schema.json").read_text())
+SCHEMA = json.loads(resources.files("dali_cutmix.cli.bench").joinpath("schema.json").read_text())
 RESULTS = sorted((tables.ROOT / "benchmarks" / "results").glob("*/bench-*.json"))
 QUICK = ["--quick", "--device", "cpu", "--size", "32"]
 

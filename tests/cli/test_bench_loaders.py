@@ -19,9 +19,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from dali_cutmix.bench import loaders, results, training
-from dali_cutmix.bench.peers import PEERS, Batches, Job, Peer
-from dali_cutmix.bench.results import Result
+from dali_cutmix.cli.bench import loaders, results, training
+from dali_cutmix.cli.bench.peers import PEERS, Batches, Job, Peer
+from dali_cutmix.cli.bench.results import Result
 
 INSTALLED = [peer.name for peer in PEERS if all(map(find_spec, peer.needs))]
 JOB = Job("", batch_size=4, size=32, workers=2, device="cpu", num_classes=7)

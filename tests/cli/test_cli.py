@@ -17,7 +17,8 @@ import torch
 from PIL import Image
 
 import dali_cutmix as dcm
-from dali_cutmix import cli, demo
+from dali_cutmix.cli import demo
+from dali_cutmix.cli import main as cli
 
 CELL, MARGIN, CAPTION = 96, 8, 44
 SMALL = ["--device", "cpu", "--size", str(CELL), "--batch-size", "16", "--images", "6"]

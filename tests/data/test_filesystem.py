@@ -15,8 +15,9 @@ import pytest
 from PIL import Image
 
 import dali_cutmix as dcm
-from dali_cutmix import cli, sources
-from tests.test_sources import tar_samples, write_tar
+from dali_cutmix.cli import main as cli
+from dali_cutmix.data import sources
+from tests.data.test_sources import tar_samples, write_tar
 
 STRANGE = [
     "two words",

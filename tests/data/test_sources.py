@@ -22,10 +22,11 @@ import numpy as np
 import pytest
 from nvidia.dali import fn, pipeline_def, types
 
-from dali_cutmix import Loader, sources, train_loader, val_loader
-from dali_cutmix.formats import paths
-from dali_cutmix.pipelines import imagenet, readers
-from dali_cutmix.sources import Source, find_source
+from dali_cutmix import Loader, train_loader, val_loader
+from dali_cutmix.data import readers, sources
+from dali_cutmix.data.formats import paths
+from dali_cutmix.data.sources import Source, find_source
+from dali_cutmix.pipelines import imagenet
 
 Sample = tuple[Path, int]
 KINDS = ("folder", "list", "webdataset", "tfrecord", "recordio")

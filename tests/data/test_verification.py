@@ -24,9 +24,12 @@ from nvidia.dali import fn, pipeline_def
 from PIL import Image
 
 import dali_cutmix as dcm
-from dali_cutmix import cli, damage, sources, survey
+from dali_cutmix.cli import main as cli
+from dali_cutmix.data import damage, sources
+from dali_cutmix.data import verification as survey
 from dali_cutmix.pipelines import imagenet
-from tests import damaged, test_sources
+from tests.data import test_sources
+from tests.support import damaged
 
 WHOLE = damaged.whole_images()[:24]
 

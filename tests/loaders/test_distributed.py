@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tests import graphs
+from tests.support import graphs
 
 ROOT = Path(__file__).parent.parent
 IMAGES, BATCH = 69, 8  # every image is a class of its own, so that a label tells the image

@@ -21,9 +21,9 @@ from nvidia.dali import Pipeline, fn, pipeline_def
 from PIL import Image
 
 import dali_cutmix as dcm
-from dali_cutmix import loader as loaders
+from dali_cutmix.loaders import loader as loaders
 from dali_cutmix.pipelines import imagenet
-from tests import graphs
+from tests.support import graphs
 
 SMALL: dict[str, Any] = {"batch_size": 16, "size": (24, 32), "device": "cpu", "num_threads": 2}
 MIX = dcm.MixConfig()

@@ -12,8 +12,12 @@ from hypothesis import strategies as st
 from nvidia.dali import fn, pipeline_def, types
 
 import dali_cutmix as dcm
-from tests import graphs, reference
-from tests.graphs import Array
+from dali_cutmix._dali import merge, split
+from dali_cutmix._rules import explain
+from dali_cutmix.mixing import followers
+from tests import reference
+from tests.support import graphs
+from tests.support.graphs import Array
 
 DEVICES = ["cpu", pytest.param("gpu", marks=pytest.mark.gpu)]
 SIZES = [(7, 11), (33, 20), (8, 8), (12, 40), (3, 100)]
@@ -233,7 +237,7 @@ def test_every_configuration_keeps_its_promises(
     )
     (outputs,) = graphs.run(pipe)
     shuffled = len(outputs) - (3 if cfg.targets == "pair" else 1) == 6
-    assert shuffled == (not keep_order)
+    assert shuffled == (not keep_order and cfg.cutmix_alpha > 0)
     found = check_batch(cfg, images, labels, outputs, keep_order=not shuffled)
     check_sharing(cfg, found)
     methods = set(found["methods"])
@@ -299,18 +303,18 @@ def test_only_blended_samples_pay_for_it(mode: Any) -> None:
     def pipe() -> Any:
         filtered = []
 
-        def spy(stacked: Any, *rest: Any) -> Any:
-            filtered.append(stacked)
-            return blend_stacked(stacked, *rest)
+        def spy(images: Any, *rest: Any) -> Any:
+            filtered.append(images)
+            return blend(images, *rest)
 
-        blend_stacked = dcm.compositing.blend_stacked
+        blend = followers._blended
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(dcm.compositing, "blend_stacked", spy)
+            patch.setattr(followers, "_blended", spy)
             mixed = dcm.mix(graphs.feed(images, "HWC"), graphs.feed(np.zeros(16, int)), cfg)
         blended = mixed.params.blended
-        arrived = filtered[0].shape()[0] == 2 * 8  # a sample that gets there, image upon image
-        others = fn._conditional.split(fn.zeros(shape=[], dtype=types.BOOL), predicate=blended)[1]
-        return mixed.images, blended, fn._conditional.merge(arrived, others, predicate=blended)
+        arrived = filtered[0].shape()[0] == 8  # a sample that gets there
+        others = split(fn.zeros(shape=[], dtype=types.BOOL), blended)[1]
+        return mixed.images, blended, merge(arrived, others, blended)
 
     counts = set()
     for _, blended, arrived in graphs.run(pipe(), 6):
@@ -481,7 +485,7 @@ def test_partners_of_another_shape_are_refused(shape: Any, options: dict[str, An
 
     with pytest.raises((RuntimeError, ValueError)) as caught:
         pipe().run()
-    words = dcm.checks.explain(caught.value)
+    words = explain(caught.value)
     assert words is not None
     assert words.startswith("`partners` must have images of the shape of `images`")
 
@@ -504,7 +508,7 @@ def test_enabled_is_read_as_a_flag(mixup_alpha: float) -> None:
         assert np.array_equal(graphs.run(pipe(flag))[0][0], np.eye(16, dtype=np.float32))
     with pytest.raises(RuntimeError) as caught:
         pipe([True, False]).run()
-    words = dcm.checks.explain(caught.value)
+    words = explain(caught.value)
     assert words is not None
     assert words.startswith("`enabled` must be a bool")
 
@@ -556,9 +560,9 @@ def test_pairing_by_place_needs_full_batches() -> None:
     for partner in ("flip", "roll"):
         with pytest.raises(RuntimeError) as caught:
             pipe(partner).run()
-        words = dcm.checks.explain(caught.value)
+        words = explain(caught.value)
         assert words is not None
-        assert words.startswith("Every batch must be full where samples are paired by their place")
+        assert words.startswith("Every batch must be full where samples are paired by their index")
 
 
 BASE = dcm.MixConfig(num_classes=8, mixup_alpha=0.4, prob=0.8, label_smoothing=0.05)
@@ -601,7 +605,8 @@ def test_every_option_has_an_effect(option: str) -> None:
 
 def test_the_effective_options_are_all() -> None:
     names = {field.name for field in dataclasses.fields(dcm.MixConfig)}
-    assert names - set(EFFECTIVE) == {"targets", "labels"}  # other shapes, tested elsewhere
+    # other shapes, and in the place of the short form: tested elsewhere
+    assert names - set(EFFECTIVE) == {"targets", "labels", "methods", "weights"}
 
 
 @pytest.mark.parametrize(("cfg", "change"), INEFFECTIVE, ids=str)

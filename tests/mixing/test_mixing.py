@@ -9,8 +9,10 @@ import pytest
 from nvidia.dali import fn, pipeline_def
 
 import dali_cutmix as dcm
-from tests import graphs, reference
-from tests.graphs import Array
+from dali_cutmix._rules import explain
+from tests import reference
+from tests.support import graphs
+from tests.support.graphs import Array
 
 DEVICES = ["cpu", pytest.param("gpu", marks=pytest.mark.gpu)]
 # Odd and even, taller and wider than high, a row, a column.
@@ -260,17 +262,32 @@ def test_cutmix_is_mix_with_alpha() -> None:
     images = graphs.distinct_images(np.random.default_rng(11), 16, (10, 12))
 
     @pipeline_def(batch_size=16, num_threads=1, device_id=None, seed=5)
-    def pipe() -> Any:
+    def pipe(by_name: bool, mix_seed: int | None = None) -> Any:
+        options: dict[str, Any] = {"seed": mix_seed}
         pixels, labels = graphs.feed(images, "HWC"), graphs.feed(np.arange(16))
-        by_name = dcm.cutmix(pixels, labels, num_classes=16, alpha=0.3, partner="derangement")
+        if by_name:
+            options |= {"partner": "derangement"}
+            return dcm.cutmix(pixels, labels, num_classes=16, alpha=0.3, **options).images
         cfg = dcm.MixConfig(num_classes=16, cutmix_alpha=0.3, partner="derangement")
-        by_config = dcm.mix(pixels, labels, cfg)
-        other_seed = dcm.cutmix(pixels, labels, num_classes=16, alpha=0.3, seed=6)
-        return by_name.images, by_config.images, other_seed.images
+        return dcm.mix(pixels, labels, cfg, **options).images
 
-    ((by_name, by_config, other_seed),) = graphs.run(pipe())
+    ((by_name,),) = graphs.run(pipe(True))
+    ((by_config,),) = graphs.run(pipe(False))
+    ((other_seed,),) = graphs.run(pipe(True, mix_seed=6))
     assert np.array_equal(by_name, by_config)
     assert not np.array_equal(by_name, other_seed)
+
+
+@pytest.mark.parametrize("mixed_by", [dcm.cutmix, dcm.mixup])
+def test_float_labels_by_the_short_functions(mixed_by: Any) -> None:
+    @pipeline_def(batch_size=16, num_threads=1, device_id=None, seed=5)
+    def pipe() -> Any:
+        pixels = graphs.feed(np.zeros((16, 8, 9, 3), np.uint8), "HWC")
+        rows = graphs.feed(np.eye(16, dtype=np.float32))
+        return mixed_by(pixels, rows, num_classes=16, labels="float").targets
+
+    ((targets,),) = graphs.run(pipe())
+    assert np.abs(targets.sum(1) - 1).max() < 1e-6
 
 
 @pytest.mark.parametrize("device", DEVICES)
@@ -335,7 +352,7 @@ def test_wrong_images_are_named(
     pipe = graphs.mix_pipeline(images, labels, cfg, layout=layout, keep_order=keep_order)
     with pytest.raises((RuntimeError, ValueError, TypeError)) as caught:
         pipe.run()
-    words = dcm.checks.explain(caught.value)
+    words = explain(caught.value)
     assert words is not None
     assert words.startswith("`images` must be uint8, HWC and of one size")
 
@@ -359,7 +376,7 @@ def test_wrong_integer_labels_are_named(labels: Array, targets: Any) -> None:
     pipe = graphs.mix_pipeline(images, labels, dcm.MixConfig(num_classes=5, targets=targets))
     with pytest.raises((RuntimeError, ValueError, TypeError)) as caught:
         pipe.run()
-    words = dcm.checks.explain(caught.value)
+    words = explain(caught.value)
     assert words is not None
     assert words.startswith("`labels` must be int32 or int64 scalars")
 
@@ -370,7 +387,7 @@ def test_wrong_float_labels_are_named(labels: Array) -> None:
     pipe = graphs.mix_pipeline(images, labels, dcm.MixConfig(num_classes=5, labels="float"))
     with pytest.raises((RuntimeError, ValueError, TypeError)) as caught:
         pipe.run()
-    words = dcm.checks.explain(caught.value)
+    words = explain(caught.value)
     assert words is not None
     assert words.startswith("`labels` must be float32 rows of `num_classes`")
 
@@ -394,7 +411,7 @@ def test_wrong_params_are_named(draws: dict[str, Array]) -> None:
     pipe = graphs.mix_pipeline(images, np.zeros(16, np.int32), cfg, draws=draws)
     with pytest.raises((RuntimeError, ValueError, TypeError)) as caught:
         pipe.run()
-    words = dcm.checks.explain(caught.value)
+    words = explain(caught.value)
     assert words is not None
     assert words.startswith("`params` must hold a partner in the batch and a box inside the image")
 
@@ -417,7 +434,7 @@ def build(batch_size: int = 16, cfg: Any = None, **options: Any) -> None:
         ({"cfg": {"num_classes": 2}}, TypeError, "`cfg` must be a MixConfig, got {'num_cl"),
         ({"images": np.zeros(3)}, TypeError, "`images` must be a DataNode of a pipeline, got nda"),
         ({"labels": 3}, TypeError, "`labels` must be a DataNode of a pipeline, got int"),
-        ({"params": "x"}, TypeError, "`params` must be MixParams with a box or a position"),
+        ({"params": "x"}, TypeError, "`params` must be MixParams with a box"),
         ({"keep_order": 1}, TypeError, "`keep_order` must be a bool, got 1"),
         ({"seed": -1}, ValueError, "`seed` must be at least 0, got -1"),
         ({"seed": 1.5}, TypeError, "`seed` must be an int, got 1.5"),

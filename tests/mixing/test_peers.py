@@ -15,9 +15,9 @@ import torch
 from scipy import stats
 
 import dali_cutmix as dcm
-from dali_cutmix.bench.peers import import_torchvision
-from tests import graphs
-from tests.graphs import Array
+from dali_cutmix.cli.bench.peers import import_torchvision
+from tests.support import graphs
+from tests.support.graphs import Array
 
 import_torchvision()
 

@@ -12,8 +12,17 @@ from nvidia.dali import fn, pipeline_def, types
 from scipy import stats
 
 import dali_cutmix as dcm
-from tests import graphs, reference
-from tests.graphs import Array
+from dali_cutmix._seeds import op_seed
+from dali_cutmix.mixing import boxes
+from dali_cutmix.mixing.api import draw_plans
+from dali_cutmix.mixing.draw import Draw
+from dali_cutmix.mixing.methods import cutmix
+from dali_cutmix.mixing.methods.cutmix import exact_boxes
+from dali_cutmix.mixing.pairing import pair
+from dali_cutmix.mixing.plan import Size
+from tests import reference
+from tests.support import graphs
+from tests.support.graphs import Array
 
 P_MIN = 1e-3  # a right implementation fails one such test in a thousand seeds
 
@@ -63,10 +72,11 @@ def test_centres_are_uniform_over_the_pixels() -> None:
 
     @pipeline_def(batch_size=n, num_threads=2, device_id=None)
     def pipe() -> Any:
-        position = dcm.sampling.sample(dcm.MixConfig(num_classes=2), n, 3).position
-        hw = types.Constant(np.array(size, np.int32))
-        lam = fn.constant(fdata=[1 - 0.0625], shape=[1, 1])
-        return dcm.boxes.around(lam, fn.reshape(position, shape=[1, 2]), hw)[0]
+        order = pair("permutation", n, 3).order
+        draw = Draw.for_mode("elem", n, 3, order)
+        hw = draw.first(types.Constant(np.array(size, np.int32)))
+        lam = draw.first(fn.constant(fdata=[1 - 0.0625], shape=[1, 1]))
+        return draw.deal(boxes.around(lam, draw.uniform("position", 2), hw))
 
     ((box,),) = graphs.run(pipe())
     for axis, side in enumerate(size):
@@ -212,7 +222,7 @@ def test_same_seed_same_draws_and_other_seed_other_draws() -> None:
 @pytest.mark.parametrize("size", [(8, 8), (7, 7), (6, 9), (1, 5), (1, 1), (2, 3)], ids=str)
 def test_the_law_of_boxes_is_that_of_lam_and_centre(size: tuple[int, int], odd: bool) -> None:
     # Every centre, and lam at the middle of each of 7,000 equal parts of [0, 1].
-    shares, axes = dcm.boxes.law(size, odd=odd)
+    shares, axes = exact_boxes(size, odd=odd)
     assert shares.sum() == pytest.approx(1, abs=1e-12)
     rule = reference.timm_box if odd else reference.paper_box
     lams = (np.arange(7000) + 0.5) / 7000
@@ -235,23 +245,19 @@ def test_boxes_drawn_from_their_law_are_distributed_like_others(
 ) -> None:
     # Every possible box, counted against its exact probability: chi-square, n = 40,000, p > 1e-3.
     n, cfg = 40_000, dcm.MixConfig(num_classes=2, box=box, prob=prob)
-    assert dcm.sampling.has_law(cfg, size)
 
     @pipeline_def(batch_size=n, num_threads=2, device_id=None)
     def pipe() -> Any:
-        return dcm.sampling.draw_boxes(cfg, size, 4)
+        return draw_plans(cfg, Size.of([*size, -1]), seed=4).box
 
-    ((rows,),) = graphs.run(pipe())
-    assert (rows[:, 0] == 0).all()
-    assert (rows[:, 2] == size).all()
-    shares, axes = dcm.boxes.law(size, odd=box == "timm")
+    ((boxes_drawn,),) = graphs.run(pipe())
+    shares, axes = exact_boxes(size, odd=box == "timm")
     expected: dict[tuple[int, ...], float] = {(*size, 0, 0): 1 - prob}
     for share, ys, xs in zip(shares, *axes, strict=True):
         for (_, y, _, h), (_, x, _, w) in itertools.product(ys.tolist(), xs.tolist()):
             of_box = prob * share / (size[0] * size[1])
             expected[y, x, h, w] = expected.get((y, x, h, w), 0) + of_box
-    drawn = [(int(r[1, 0]), int(r[1, 1]), int(r[3, 0]), int(r[3, 1])) for r in rows]
-    counts = Counter(drawn)
+    counts = Counter(tuple(box) for box in boxes_drawn.tolist())
     assert counts.keys() <= expected.keys()
     likely = [key for key, share in expected.items() if share * n >= 5]
     seen = [*(counts[key] for key in likely), n - sum(counts[key] for key in likely)]
@@ -262,20 +268,45 @@ def test_boxes_drawn_from_their_law_are_distributed_like_others(
     assert stats.chisquare(seen, asked).pvalue > P_MIN
 
 
-def test_only_what_has_a_law_is_drawn_from_it() -> None:
-    size = (224, 224)
-    assert dcm.sampling.has_law(dcm.MixConfig(num_classes=2, box="torchvision", prob=0.5), size)
+def test_only_what_has_an_exact_distribution_is_drawn_from_it() -> None:
+    assert dcm.MixConfig(num_classes=2, box="torchvision", prob=0.5).exact_method is not None
     others: list[dict[str, Any]] = [
         *({"cutmix_alpha": 0.5}, {"mixup_alpha": 0.2}, {"mode": "batch"}, {"box": "inside"}),
         *({"minmax": (0.2, 0.8)}, {"correct_lam": False}),
     ]
     for options in others:
-        assert not dcm.sampling.has_law(dcm.MixConfig(num_classes=2, **options), size)
-    assert not dcm.sampling.has_law(dcm.MixConfig(num_classes=2), (224, 2000))
+        assert dcm.MixConfig(num_classes=2, **options).exact_method is None
+
+
+@pytest.mark.parametrize("box", ["paper", "timm"])
+@pytest.mark.parametrize(
+    "size", [(40, 40), (24, 36), (7, 5), (1, 9), (700, 700), (700, 30)], ids=str
+)
+@pytest.mark.parametrize("prob", [1.0, 0.3, 0.0])
+def test_the_same_boxes_are_drawn_without_the_size(
+    size: tuple[int, int], box: Any, prob: float
+) -> None:
+    # 4,500 boxes each: looked up where the size is known and not large, else computed.
+    cfg = dcm.MixConfig(num_classes=2, box=box, prob=prob)
+
+    @pipeline_def(batch_size=1500, num_threads=2, device_id=None)
+    def pipe(known: bool) -> Any:
+        shape = [*size, -1] if known else fn.constant(idata=[*size, 3], shape=[3])
+        params = draw_plans(cfg, Size.of(shape), seed=4)
+        return params.box, params.lam, params.partner, params.regions.shapes
+
+    known, unknown = (graphs.run(pipe(known), 3) for known in (True, False))
+    with pytest.MonkeyPatch.context() as patch:  # the size is known, but too large for a table
+        patch.setattr(cutmix, "_LARGEST", 0)
+        computed = graphs.run(pipe(True), 3)
+    for outputs in zip(known, unknown, computed, strict=True):
+        for a, b, c in zip(*outputs, strict=True):
+            assert np.array_equal(a, b)
+            assert np.array_equal(a, c)
 
 
 def test_op_seeds_differ_by_path_and_seed() -> None:
     paths: list[tuple[Any, ...]] = [(), ("a",), ("b",), ("a", 0), ("a", 1), (0, "a"), (0,), (1,)]
-    seeds = {dcm.sampling.op_seed(seed, *path) for seed in range(50) for path in paths}
+    seeds = {op_seed(seed, *path) for seed in range(50) for path in paths}
     assert len(seeds) == 50 * len(paths)
     assert all(0 <= seed < 2**63 for seed in seeds)

@@ -2,19 +2,38 @@
 
 from __future__ import annotations
 
+import dataclasses
 import warnings
-from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
-from nvidia.dali import Pipeline, fn, pipeline_def
+from nvidia.dali import Pipeline, fn, pipeline_def, types
+from nvidia.dali.pipeline import do_not_convert
 from PIL import Image
 
 import dali_cutmix as dcm
-from dali_cutmix.mixing import mix_known
+from dali_cutmix._dali import operators
+from dali_cutmix.mixing import api
+from dali_cutmix.mixing.draw import Draw
+from dali_cutmix.mixing.pairing import pair
+from dali_cutmix.mixing.plan import Size, choose, packed, unpacked
 from tests import reference
+
+__all__ = [
+    "Array",
+    "assert_blended",
+    "distinct_images",
+    "feed",
+    "injected",
+    "mix_pipeline",
+    "numbered_folder",
+    "operators",
+    "run",
+    "sample_pipeline",
+    "serialised",
+]
 
 Array = NDArray[Any]
 
@@ -31,17 +50,6 @@ def run(pipeline: Pipeline, iterations: int = 1) -> list[list[Array]]:
         [np.array(output.as_cpu().as_array()) for output in pipeline.run()]
         for _ in range(iterations)
     ]
-
-
-def operators(outputs: Iterable[Any]) -> list[Any]:
-    """The operators behind the nodes of a graph that need not be built."""
-    nodes, found = list(outputs), {}
-    while nodes:
-        source = nodes.pop().source
-        if source is not None and source.id not in found:
-            found[source.id] = source
-            nodes += [node for node in source.inputs if hasattr(node, "source")]
-    return list(found.values())
 
 
 def serialised(pipeline: Pipeline) -> list[tuple[str, dict[str, list[int]]]]:
@@ -93,6 +101,43 @@ def _fields(message: bytes) -> list[tuple[int, Any]]:
     return fields
 
 
+class FedDraws:
+    """Draws of the tests' own in the place of `draw.Draw`: one row of a table for each sample."""
+
+    NAMES: ClassVar = {"position": "position", "sides": "sides", "resizemix position": "position"}
+
+    def __init__(self, draws: dict[str, Any]) -> None:
+        self._draws = draws
+
+    def uniform(self, name: str, columns: int = 1) -> Any:
+        fed = self._draws[self.NAMES.get(name, name)]
+        return fn.reshape(feed(np.asarray(fed, np.float64)), shape=[1, columns])
+
+    def beta(self, name: str, alpha: float) -> Any:  # noqa: ARG002
+        return fn.reshape(feed(np.asarray(self._draws["lam"], np.float64)), shape=[1, 1])
+
+
+def injected(cfg: dcm.MixConfig, draws: dict[str, Any], size: tuple[int, int]) -> dcm.MixParams:
+    """The plans that the methods of a configuration make of given draws, with given partners."""
+    partner = feed(draws["partner"])
+    if "box" in draws:
+        return dcm.MixParams(**{name: feed(values) for name, values in draws.items()})
+    sizes, methods = Size.of([*size, -1]), [method for method, _ in cfg.weighted_methods]
+    chosen = []
+    if "blended" in draws:
+        blended = fn.reshape(feed(draws["blended"]), shape=[1, 1])
+        chosen = [blended if method.blends else blended ^ True for method in methods]
+    mixed = None
+    if cfg.minmax is not None:  # draws its sides, not lam: 1 stands for not mixed
+        mixed = fn.reshape(feed(draws["lam"] < 1), shape=[1, 1])
+    given: Any = FedDraws(draws)
+    rows = choose(methods, [method.rows(sizes, given) for method in methods], chosen, mixed, sizes)
+    params = unpacked(packed(rows, sizes)[0], rows, sizes)
+    if params.blended is None and cfg.always_blends:
+        params = params._replace(blended=fn.ones(shape=[], dtype=types.BOOL))
+    return params._replace(partner=partner, regions=None)
+
+
 def mix_pipeline(
     images: Array,
     labels: Array,
@@ -104,11 +149,12 @@ def mix_pipeline(
     layout: str | None = "HWC",
     with_blended: bool = False,
     known: bool = False,
+    conditionals: bool = False,
     **options: Any,
 ) -> Pipeline:
     """Outputs: images, lam, box, partner, [original,] *targets[, blended].
 
-    `draws` are injected if given. With `known` it is mix_known() that mixes.
+    `draws` are injected if given. With `known` mix() is told the size.
     """
     batch_size = len(images)
 
@@ -118,25 +164,28 @@ def mix_pipeline(
         device_id=0 if device == "gpu" else None,
         seed=seed,
         prefetch_queue_depth=1,
+        enable_conditionals=conditionals,
     )
     def pipe() -> tuple[Any, ...]:
+        return outputs()
+
+    @do_not_convert
+    def outputs() -> tuple[Any, ...]:
         pixels = feed(images, layout)
         if device == "gpu":
             pixels = pixels.gpu()
         if draws is not None:
-            given = {name: feed(values) for name, values in draws.items()}
-            options["params"] = dcm.MixParams(**given)
+            options["params"] = injected(cfg, draws, images[0].shape[:2])
         if known:
             options["size"] = tuple(images.shape[1:3])
-        mixed = (mix_known if known else dcm.mix)(pixels, feed(labels), cfg, **options)
+        mixed = dcm.mix(pixels, feed(labels), cfg, **options)
         targets = mixed.targets if isinstance(mixed.targets, tuple) else (mixed.targets,)
         used = [mixed.params.lam, mixed.params.box, mixed.params.partner]
         if mixed.params.original is not None:
             used.append(mixed.params.original)
         if with_blended:
             blended = mixed.params.blended
-            always = fn.constant(idata=[int(cfg.cutmix_alpha == 0)], shape=[])
-            targets += (always if blended is None else blended,)
+            targets += (fn.constant(idata=[0], shape=[]) if blended is None else blended,)
         return (mixed.images, *used, *targets)
 
     with warnings.catch_warnings():
@@ -144,13 +193,42 @@ def mix_pipeline(
         return pipe()
 
 
-def sample_pipeline(cfg: dcm.MixConfig, batch_size: int, seed: int, **options: Any) -> Pipeline:
-    """Outputs the draws alone: the fields of MixParams that are drawn, in their order."""
+class _RecordingDraw(Draw):
+    """Draws, and remembers what."""
+
+    def uniform(self, name: str, columns: int = 1) -> Any:
+        self.drawn: dict[str, Any] = getattr(self, "drawn", {})
+        self.drawn[name] = super().uniform(name, columns)
+        return self.drawn[name]
+
+
+def sample_pipeline(
+    cfg: dcm.MixConfig, batch_size: int, seed: int, keep_order: bool = True
+) -> Pipeline:
+    """Outputs the draws by themselves: lam, partner[, position][, sides][, blended][, original].
+
+    As the table of a batch has them, float64, lam before it is corrected.
+    """
+    if cfg.minmax is None:
+        cfg = dataclasses.replace(cfg, correct_lam=False)
 
     @pipeline_def(batch_size=batch_size, num_threads=2, device_id=None)
     def pipe() -> tuple[Any, ...]:
-        params = dcm.sampling.sample(cfg, batch_size, seed, **options)
-        return tuple(node for node in params if node is not None)
+        pairs = pair(cfg.partner, batch_size, seed, keep_order=keep_order)
+        draw = _RecordingDraw.for_mode(cfg.mode, batch_size, seed, pairs.order)
+        size = Size(draw.first(types.Constant(np.array([224, 224], np.int32))))
+        rows = api._draw_rows(cfg, draw, size, None)
+
+        def doubles(x: Any, shape: list[int]) -> Any:
+            bits = draw.deal(fn.reinterpret(x, dtype=types.INT32))
+            return fn.reinterpret(bits, dtype=types.FLOAT64, shape=shape)
+
+        outputs = [doubles(rows.lam, []), pairs.partner]
+        outputs += [doubles(x, [2]) for name, x in draw.drawn.items() if name != "switch"]
+        if rows.blended is not None:
+            dealt = draw.deal(fn.cast(rows.blended, dtype=types.INT32))
+            outputs.append(fn.reshape(dealt, shape=[]) != 0)
+        return (*outputs, *([] if pairs.original is None else [pairs.original]))
 
     return pipe()
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import runpy
 import sys
 
-from dali_cutmix.bench.peers import import_torchvision
+from dali_cutmix.cli.bench.peers import import_torchvision
 
 if __name__ == "__main__":
     import_torchvision()

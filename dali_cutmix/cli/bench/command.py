@@ -13,13 +13,14 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from dali_cutmix.bench import data, loaders, mixing, profile, report, training
-from dali_cutmix.bench.peers import PEERS, Job, our_loader
-from dali_cutmix.bench.results import Result
-from dali_cutmix.config import MixConfig, checked_int, checked_number
-from dali_cutmix.files import check_writable
-from dali_cutmix.image_loaders import device_id, train_loader
-from dali_cutmix.sources import Source, find_source
+from dali_cutmix._validation import checked_int, checked_number
+from dali_cutmix.cli.bench import data, loaders, mixing, profile, report, training
+from dali_cutmix.cli.bench.peers import PEERS, Job, our_loader
+from dali_cutmix.cli.bench.results import Result
+from dali_cutmix.data.atomic import check_writable
+from dali_cutmix.data.sources import Source, find_source
+from dali_cutmix.loaders.classification import device_id, train_loader
+from dali_cutmix.mixing.config import MixConfig
 
 __all__ = ["add_parser", "with_kind"]
 

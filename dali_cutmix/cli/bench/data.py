@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from dali_cutmix.memory import cache_folder
+from dali_cutmix.data.cache import cache_folder
 
 __all__ = ["generated"]
 

@@ -29,9 +29,9 @@ from typing import Any, NoReturn
 import numpy as np
 import torch
 
-from dali_cutmix.bench.peers import PEERS, Job, Peer
-from dali_cutmix.bench.results import Result, Row, in_turn, rate
-from dali_cutmix.config import checked_int
+from dali_cutmix._validation import checked_int
+from dali_cutmix.cli.bench.peers import PEERS, Job, Peer
+from dali_cutmix.cli.bench.results import Result, Row, in_turn, rate
 
 __all__ = ["Contestant", "Step", "check_job", "chosen", "compete", "run", "seeded"]
 

@@ -15,11 +15,13 @@ import torch
 from nvidia.dali import backend, fn, pipeline_def
 from nvidia.dali.data_node import DataNode
 
-from dali_cutmix import sampling, targets
-from dali_cutmix.bench.peers import import_torchvision
-from dali_cutmix.bench.results import Result, Row, in_turn
-from dali_cutmix.config import MixConfig
-from dali_cutmix.mixing import draw_known, mix, mix_known
+from dali_cutmix.cli.bench.peers import import_torchvision
+from dali_cutmix.cli.bench.results import Result, Row, in_turn
+from dali_cutmix.mixing.api import Batch, draw_plans, mix, mix_batch
+from dali_cutmix.mixing.config import MixConfig
+from dali_cutmix.mixing.followers import mix_labels
+from dali_cutmix.mixing.pairing import pair
+from dali_cutmix.mixing.plan import MixParams, Size
 
 __all__ = ["Work", "row_names", "run"]
 
@@ -32,7 +34,14 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "both, elem": {"mixup_alpha": 0.8},
     "both, batch": {"mixup_alpha": 0.8, "mode": "batch"},
 }
-BY_MIX = "CutMix, elem, by mix() in one's own pipeline"
+BY_MIX: dict[str, Callable[[tuple[int, int]], dict[str, Any]]] = {
+    "CutMix, elem, by mix(size=), keep_order=False": lambda size: {
+        "size": size,
+        "keep_order": False,
+    },
+    "CutMix, elem, by mix(size=)": lambda size: {"size": size},
+    "CutMix, elem, by mix()": lambda _: {},
+}
 PARTS = ("draws and boxes", "soft labels")
 
 
@@ -61,7 +70,7 @@ class Cost(NamedTuple):
 
 def row_names() -> list[str]:
     """Returns who is measured, the installed and the absent."""
-    return [*PARTS, *CONFIGS, BY_MIX, *(peer.name for peer in TORCH_PEERS)]
+    return [*PARTS, *CONFIGS, *BY_MIX, *(peer.name for peer in TORCH_PEERS)]
 
 
 def run(
@@ -162,10 +171,11 @@ def _mixing(work: Work, name: str, measured: bool) -> Any:
     if not measured:
         return images, labels
     cfg = MixConfig(num_classes=work.num_classes, **CONFIGS.get(name, {}))
-    if name == BY_MIX:
-        mixed = mix(images, labels, cfg)
+    size = (work.size, work.size)
+    if name in BY_MIX:
+        mixed = mix(images, labels, cfg, **BY_MIX[name](size))
     else:
-        mixed = mix_known(images, labels, cfg, size=(work.size, work.size), keep_order=False)
+        mixed = mix_batch(Batch(images, labels, [*size, -1]), cfg, seed=1, keep_order=False)
     return mixed.images, mixed.targets
 
 
@@ -177,23 +187,20 @@ def _part(work: Work, name: str, measured: bool) -> Any:
     if name == "draws and boxes":
         if not measured:
             return labels
-        params, regions, _ = draw_known(cfg, (work.size, work.size), keep_order=False)
-        return (
-            labels,
-            params.lam,
-            params.partner,
-            params.original,
-            *regions.arguments().values(),
-        )
-    _, original, partner = sampling.draw_partners(cfg, work.batch_size, 1, keep_order=False)
-    lam = fn.random.uniform(range=[0.0, 1.0], seed=2)
+        size = Size.of([work.size, work.size, -1])
+        params = draw_plans(cfg, size, seed=1, keep_order=False)
+        assert params.regions is not None
+        return labels, params.lam, params.partner, params.original, *params.regions
+    pairs = pair(cfg.partner, work.batch_size, 1, keep_order=False)
+    params = MixParams(
+        lam=fn.random.uniform(range=[0.0, 1.0], seed=2),
+        partner=pairs.partner,
+        original=pairs.original,
+    )
     if not measured:
-        return labels, original, partner, lam
-    both = targets.both_of(labels, original, partner)
-    if work.device == "gpu":
-        both = both.gpu()
-    target = targets.soft_targets(both, lam, num_classes=work.num_classes)
-    return labels, original, partner, lam, target
+        return labels, params.original, params.partner, params.lam
+    target = mix_labels(labels, params, num_classes=work.num_classes, device=work.device)
+    return labels, params.original, params.partner, params.lam, target
 
 
 def _fed_labels(work: Work) -> DataNode:

@@ -28,11 +28,11 @@ from PIL import Image
 from torch import Tensor, library
 from torch.utils.data import DataLoader, Dataset, default_collate
 
-from dali_cutmix.config import MixConfig
-from dali_cutmix.folders import class_names, image_files
-from dali_cutmix.image_loaders import train_loader
-from dali_cutmix.loader import Loader
-from dali_cutmix.memory import cache_folder
+from dali_cutmix.data.cache import cache_folder
+from dali_cutmix.data.folders import class_names, image_files
+from dali_cutmix.loaders.classification import train_loader
+from dali_cutmix.loaders.loader import Loader
+from dali_cutmix.mixing.config import MixConfig
 from dali_cutmix.recipes import Recipe
 
 __all__ = ["PEERS", "Job", "Peer"]

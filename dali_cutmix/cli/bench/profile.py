@@ -9,10 +9,10 @@ from typing import Any, get_args
 import torch
 from nvidia.dali import Pipeline
 
-from dali_cutmix.bench.results import Result, Row, in_turn, rate
-from dali_cutmix.config import MixConfig
-from dali_cutmix.image_loaders import train_loader
-from dali_cutmix.loader import Loader
+from dali_cutmix.cli.bench.results import Result, Row, in_turn, rate
+from dali_cutmix.loaders.classification import train_loader
+from dali_cutmix.loaders.loader import Loader
+from dali_cutmix.mixing.config import MixConfig
 from dali_cutmix.pipelines import imagenet
 from dali_cutmix.pipelines.imagenet import Stage
 

@@ -17,7 +17,7 @@ from typing import Any, Literal
 import torch
 
 from dali_cutmix._version import __version__
-from dali_cutmix.files import write_whole
+from dali_cutmix.data.atomic import write_whole
 
 __all__ = ["Result", "Row", "environment", "in_turn", "rate"]
 

@@ -14,10 +14,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dali_cutmix import losses
-from dali_cutmix.bench.loaders import Contestant, Step, check_job, chosen, compete, seeded
-from dali_cutmix.bench.peers import PEERS, Batch, Job, Peer, import_torchvision
-from dali_cutmix.bench.results import Result
-from dali_cutmix.config import checked_choice
+from dali_cutmix._validation import checked_choice
+from dali_cutmix.cli.bench.loaders import Contestant, Step, check_job, chosen, compete, seeded
+from dali_cutmix.cli.bench.peers import PEERS, Batch, Job, Peer, import_torchvision
+from dali_cutmix.cli.bench.results import Result
 
 __all__ = ["CEILING", "MODELS", "entered", "run"]
 

@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dali_cutmix.files import write_whole
-from dali_cutmix.formats import recordio, tars, tfrecords
-from dali_cutmix.formats.paths import (
+from dali_cutmix.data.atomic import write_whole
+from dali_cutmix.data.formats import recordio, tars, tfrecords
+from dali_cutmix.data.formats.paths import (
     INDEXED,
     Kind,
     Paths,

@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from dali_cutmix.formats.paths import is_remote
+from dali_cutmix.data.formats.paths import is_remote
 
 __all__ = ["Line", "read_lines", "read_list"]
 

@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any, Literal
 
-from dali_cutmix.folders import IMAGE_PATTERNS
+from dali_cutmix.data.folders import IMAGE_PATTERNS
 
 Kind = Literal["folder", "list", "webdataset", "tfrecord", "recordio"]
 Paths = str | os.PathLike[str]

@@ -14,7 +14,7 @@ from typing import BinaryIO
 
 import numpy as np
 
-from dali_cutmix.folders import IMAGE_PATTERNS
+from dali_cutmix.data.folders import IMAGE_PATTERNS
 
 __all__ = ["USUAL_FIELDS", "begins", "check_components", "misfit", "read_index", "samples", "scan"]
 

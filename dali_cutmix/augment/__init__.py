@@ -1,0 +1,1 @@
+"""Augmentations of timm, torchvision and DeiT III as graphs of native DALI operators."""

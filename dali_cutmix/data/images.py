@@ -1,0 +1,175 @@
+"""From the bytes of files to images of one size, and from bytes to normalised floats.
+
+The pixels are as near to PIL's and torchvision's as DALI's operators allow.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from nvidia.dali import fn, types
+from nvidia.dali import math as dmath
+from nvidia.dali.data_node import DataNode
+
+from dali_cutmix._dali import graph_function
+from dali_cutmix._seeds import op_seed
+
+__all__ = [
+    "DTYPE",
+    "INTERPOLATION",
+    "LAYOUT",
+    "centre_crop",
+    "convert",
+    "decode",
+    "decode_random_crop",
+    "normalise",
+    "resize",
+]
+
+INTERPOLATION = {"bilinear": types.INTERP_LINEAR, "bicubic": types.INTERP_CUBIC}
+DTYPE = {"float32": types.FLOAT, "float16": types.FLOAT16}
+LAYOUT = {"NCHW": "CHW", "NHWC": "HWC"}
+
+
+@graph_function
+def decode(encoded: DataNode, device: str, hw_decoder_load: float = 0.65) -> DataNode:
+    """Returns whole RGB images, uint8 HWC: by nvJPEG for ``"gpu"``, by libjpeg-turbo for ``"cpu"``.
+
+    The header is read first, and a file that has none is an error: fn.decoders.image can crash the
+    process where one is no image at all (DALI 2.4.0, on a GPU in large batches).
+    """
+    shape = _shape(encoded)
+    if device == "gpu":
+        # The decoder runs after what reads the header only where its input depends on it: -1, which
+        # this always is, leaves the bytes as they are.
+        length = dmath.min(shape[:1], -1)
+        return fn.decoders.image(
+            fn.reshape(encoded, shape=length),
+            device="mixed",
+            hw_decoder_load=hw_decoder_load,
+            jpeg_fancy_upsampling=True,  # chroma is interpolated, as libjpeg-turbo does
+        )
+    return fn.decoders.image_slice(encoded, shape[:2] * 0, shape[:2], axes=[0, 1])
+
+
+def _shape(encoded: DataNode) -> DataNode:
+    """Returns (H, W, C) of each file's header, int32; DALI merges equal operators of a graph."""
+    return fn.peek_image_shape(encoded, dtype=types.INT32)
+
+
+@graph_function
+def decode_random_crop(
+    encoded: DataNode,
+    device: str,
+    hw_decoder_load: float,
+    *,
+    area: Sequence[float],
+    ratio: Sequence[float],
+    seed: int,
+    shard_id: int,
+) -> DataNode:
+    """Returns a random part of each image: uint8 HWC.
+
+    To be resized afterwards, as torchvision does it. fn.random_resized_crop lets the filter see
+    pixels outside the crop.
+    """
+    start, shape = fn.random_crop_generator(
+        _shape(encoded),
+        random_area=area,
+        random_aspect_ratio=ratio,
+        num_attempts=10,
+        seed=op_seed(seed, "crop", shard_id),
+    )
+    if device == "gpu":
+        images = decode(encoded, device, hw_decoder_load)
+        return fn.slice(images, start=start, shape=shape, axes=[0, 1])
+    return fn.decoders.image_slice(encoded, start, shape, axes=[0, 1])
+
+
+@graph_function
+def centre_crop(encoded: DataNode, size: tuple[int, int], resize: int) -> tuple[DataNode, DataNode]:
+    """Returns start and end of the part of an image that a resize and a centre crop show.
+
+    Float32, in pixels of the image. Resizing that part alone computes nothing that is cropped
+    afterwards. The integers are torchvision's: the longer side is int(resize * long / short),
+    the crop starts at round((side - size) / 2), halves to even. DALI's resize_shorter rounds, and
+    its crop takes halves up: a pixel off in three image sizes of five.
+
+    Raises:
+        ValueError: the crop is larger than the resized image, where torchvision pads.
+    """
+    if resize < max(size):
+        raise ValueError(f"`resize` must be at least `size`, got resize={resize} and size={size}.")
+    shape = _shape(encoded)[:2]
+    resized = shape * resize // fn.reductions.min(shape, axes=[0])
+    sides = types.Constant(list(size), dtype=types.INT32)
+    spare = resized - sides
+    start = (spare + 1) // 4 + (spare + 2) // 4
+    scale = shape / resized
+    return start * scale, (start + sides) * scale
+
+
+@graph_function
+def resize(
+    images: DataNode,
+    size: tuple[int, int],
+    *,
+    hflip: float,
+    interpolation: str,
+    antialias: bool,
+    seed: int,
+    shard_id: int,
+) -> DataNode:
+    """Returns the images, of one size, some of them mirrored: which a resize does at no cost.
+
+    Args:
+        hflip: probability that an image is mirrored.
+        interpolation: "bilinear", "bicubic", or "random", one of the two for each image.
+    """
+    width = fn.random.choice(
+        [-float(size[1]), float(size[1])],  # a negative one mirrors
+        p=[hflip, 1 - hflip],
+        seed=op_seed(seed, "flip", shard_id),
+    )
+    kind: Any
+    if interpolation == "random":
+        coin = fn.random.coin_flip(seed=op_seed(seed, "interpolation", shard_id), dtype=types.INT32)
+        low, high = (int(kind) for kind in INTERPOLATION.values())
+        kind = fn.reinterpret(low + coin * (high - low), dtype=types.INTERP_TYPE)
+    else:
+        kind = INTERPOLATION[interpolation]
+    return fn.resize(
+        images, resize_y=float(size[0]), resize_x=width, interp_type=kind, antialias=antialias
+    )
+
+
+@graph_function
+def normalise(
+    images: DataNode,
+    *,
+    mean: Sequence[float],
+    std: Sequence[float],
+    dtype: str = "float32",
+    layout: str = "NHWC",
+) -> DataNode:
+    """Returns (images / 255 - mean) / std."""
+    return fn.crop_mirror_normalize(
+        images,
+        dtype=DTYPE[dtype],
+        output_layout=LAYOUT[layout],
+        mean=[255 * m for m in mean],
+        std=[255 * s for s in std],
+    )
+
+
+@graph_function
+def convert(images: DataNode, dtype: str, layout: str) -> DataNode:
+    """Returns float32 HWC images in the type and layout of the output.
+
+    Always by one operator: erasing and mixing may end in a merged batch, whose samples lie apart,
+    and DALI would make it contiguous by a copy for each image.
+    """
+    return fn.crop_mirror_normalize(
+        images, dtype=DTYPE[dtype], output_layout=LAYOUT[layout], mean=[0.0], std=[1.0]
+    )

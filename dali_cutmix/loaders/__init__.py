@@ -1,0 +1,1 @@
+"""Loaders: DALI pipelines as iterables of torch tensors."""

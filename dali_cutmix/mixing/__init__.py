@@ -1,0 +1,1 @@
+"""Mixing as a graph of native DALI operators: pair, plan, follow."""

@@ -1,0 +1,74 @@
+"""Pairing: who meets whom, apart from what is then done to the two."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from nvidia.dali import fn, types
+from nvidia.dali.data_node import DataNode
+
+from dali_cutmix._seeds import op_seed
+from dali_cutmix.mixing.draw import broadcast_first, by_index
+
+__all__ = ["Pairs", "pair"]
+
+
+class Pairs(NamedTuple):
+    """Indices in the batch, each int32 (), of the two images of every sample.
+
+    Fields:
+        order: a random permutation of the batch.
+        original: None stands for the sample's own index.
+        partner: None where the partners are a second batch.
+    """
+
+    order: DataNode
+    original: DataNode | None
+    partner: DataNode | None
+
+
+def pair(
+    partner: str, batch_size: int, seed: int, *, keep_order: bool = True, second_batch: bool = False
+) -> Pairs:
+    """Returns the two images of every sample.
+
+    Args:
+        partner: rule of ``MixConfig.partner``.
+        batch_size: the same in every iteration for ``"flip"`` and ``"roll"``.
+        seed: of the mix.
+        keep_order: with ``False`` the batch is shuffled too: ``original`` is a random permutation,
+            and partners are drawn among the shuffled samples. That saves a copy of the images.
+        second_batch: no partners are drawn.
+    """
+    order = fn.batch_permutation(seed=op_seed(seed, "order"))
+    if second_batch:
+        return Pairs(order, None, None)
+    original = None if keep_order else order
+    if partner in ("flip", "roll"):
+        places = [-1 - i if partner == "flip" else i - 1 for i in range(batch_size)]
+        own = original
+        if own is None:
+            own = _own_index(batch_size, op_seed(seed, "place"))
+        return Pairs(order, original, by_index(own, [i % batch_size for i in places]))
+    drawn = fn.batch_permutation(
+        no_fixed_points=partner == "derangement", seed=op_seed(seed, "partner")
+    )
+    if original is not None and partner == "derangement":
+        drawn = fn.permute_batch(original, indices=drawn)
+    # Else two permutations drawn apart need no composition.
+    return Pairs(order, original, drawn)
+
+
+def _own_index(batch_size: int, seed: int) -> DataNode:
+    """Returns every sample's own index in the batch, int32 (), which no DALI operator tells.
+
+    The first sample is the only one whose entry of a permutation equals the first's. From this
+    0, 1, 1, 1, … the bits of 0, 1, 2, … are picked by index.
+    """
+    distinct = fn.batch_permutation(seed=seed)
+    not_first = fn.cast(distinct != broadcast_first(distinct, distinct * 0), dtype=types.INT32)
+    index = not_first * 0
+    for bit in range((batch_size - 1).bit_length()):
+        picked = by_index(not_first, [i >> bit & 1 for i in range(batch_size)])
+        index = index + (picked << bit)
+    return index

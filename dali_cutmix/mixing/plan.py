@@ -1,0 +1,199 @@
+"""Plan: what was drawn for a sample. Nothing that comes after it is random.
+
+A method draws plans as the rows of a table (`Rows`), for the whole batch at once; dealt out, a row
+per sample, they are `MixParams`.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Sequence
+from functools import reduce
+from typing import Any, ClassVar, NamedTuple, Protocol
+
+import numpy as np
+from nvidia.dali import fn, types
+from nvidia.dali.data_node import DataNode
+
+__all__ = ["Method", "MixParams", "Regions", "Rows", "Size", "choose", "packed", "unpacked"]
+
+
+class Regions(NamedTuple):
+    """What fn.multi_paste pastes of two images: the whole of the first, a box of the second.
+
+    Fields:
+        anchors: int32 (2, 2), ``((0, 0), (y, x))``.
+        shapes: int32 (2, 2), ``((H, W), (h, w))``.
+    """
+
+    anchors: DataNode
+    shapes: DataNode
+
+
+class MixParams(NamedTuple):
+    """The plan of each sample of a batch; every field is a DataNode on the CPU, a value per sample.
+
+    What `mix` returns as ``params``, and takes to repeat a mix on other data.
+
+    Fields:
+        lam: float32 (), share of the ORIGINAL image in the label, in [0, 1]. A sample that is not
+            mixed has 1.
+        partner: int32 (), index in the batch of the image that gives the patch; None where the
+            partners are a second batch.
+        original: int32 (), index in the batch of the original image; None stands for the sample's
+            own place.
+        box: int32 (4,), ``(y, x, h, w)`` in pixels, clipped to the image. An empty one is
+            ``(H, W, 0, 0)`` and means that no pixel is pasted.
+        blended: bool (), whether the two images are blended (MixUp), and nothing is pasted; None
+            where no method blends.
+        resized: bool (), whether the whole partner is resized into the box (ResizeMix); None where
+            no method does that.
+        regions: `box` as fn.multi_paste takes it; None where nothing is pasted, or it was not
+            drawn.
+    """
+
+    lam: DataNode
+    partner: DataNode | None = None
+    original: DataNode | None = None
+    box: DataNode | None = None
+    blended: DataNode | None = None
+    resized: DataNode | None = None
+    regions: Regions | None = None
+
+
+class Size(NamedTuple):
+    """Height and width of the images of a batch.
+
+    Fields:
+        node: int32 (2,), (H, W).
+        known: the same, where it is known when the graph is built, else None.
+    """
+
+    node: DataNode
+    known: tuple[int, int] | None = None
+
+    @classmethod
+    def of(cls, shape: DataNode | list[int]) -> Size:
+        """Returns the size of images of a shape, int32 (3,), or ``[H, W, …]``."""
+        if isinstance(shape, DataNode):
+            return cls(shape[:2])
+        height, width = shape[:2]
+        return cls(types.Constant(np.array([height, width], np.int32)), (height, width))
+
+    def nowhere(self) -> DataNode:
+        """Returns the empty box, int32 (4,), ``(H, W, 0, 0)``."""
+        if self.known is not None:
+            return types.Constant(np.array([*self.known, 0, 0], np.int32))
+        return fn.cat(self.node, self.node * 0)
+
+
+class Rows(NamedTuple):
+    """Plans as a table of N rows.
+
+    Fields:
+        lam: float64 (N, 1).
+        box: int32 (N, 4), an empty one ``(H, W, 0, 0)``; None where nothing is pasted.
+        blended, resized: bool (N, 1), or None, see `MixParams`.
+    """
+
+    lam: DataNode
+    box: DataNode | None = None
+    blended: DataNode | None = None
+    resized: DataNode | None = None
+
+
+class Method(Protocol):
+    """A way to mix: a frozen dataclass of its hyper-parameters that draws plans.
+
+    Attributes:
+        blends: images are averaged by lam, not pasted.
+        resizes: the whole partner is resized into the box.
+    """
+
+    blends: ClassVar[bool]
+    resizes: ClassVar[bool]
+
+    def rows(self, size: Size, draw: Any) -> Rows:
+        """Returns a plan per row of `draw.Draw`'s table."""
+        ...
+
+
+def choose(
+    methods: Sequence[Method],
+    rows: Sequence[Rows],
+    chosen: Sequence[DataNode],
+    mixed: DataNode | None,
+    size: Size,
+) -> Rows:
+    """Returns for each row of a table the plan of the method that was drawn for it.
+
+    Where one method blends every row there is no flag for it.
+
+    Args:
+        methods, rows: and the plans of each.
+        chosen: for each method, where it was drawn, bool (N, 1); of no use where there is one.
+        mixed: bool (N, 1), where anything is mixed at all; None: everywhere.
+    """
+    nowhere = size.nowhere()
+    if len(rows) == 1:
+        drawn = [mixed]
+    else:
+        drawn = [where if mixed is None else where & mixed for where in chosen]
+    lams, shifts, blended, resized = [], [], [], []
+    for method, row, where in zip(methods, rows, drawn, strict=True):
+        lams.append(_only(where, row.lam))
+        if row.box is not None:
+            shifts.append(_only(where, row.box - nowhere))
+            if method.resizes:
+                resized.append(_only(where, row.box[:, 2:3] > 0))
+        if method.blends and where is not None:
+            blended.append(where)
+    if mixed is not None:
+        lams.append(fn.cast(mixed ^ True, dtype=types.FLOAT64))
+    return Rows(
+        reduce(operator.add, lams),
+        nowhere + reduce(operator.add, shifts) if shifts else None,
+        reduce(operator.or_, blended) if blended else None,
+        reduce(operator.or_, resized) if resized else None,
+    )
+
+
+def _only(where: DataNode | None, x: DataNode) -> DataNode:
+    """Returns x where it was chosen, else 0 or False."""
+    return x if where is None else x * where
+
+
+def packed(rows: Rows, size: Size) -> DataNode:
+    """Returns plans as one table, int32 (N, columns), for `unpacked` rows of it."""
+    columns = [fn.reinterpret(fn.cast(rows.lam, dtype=types.FLOAT), dtype=types.INT32)]
+    columns += [
+        fn.cast(flag, dtype=types.INT32)
+        for flag in (rows.blended, rows.resized)
+        if flag is not None
+    ]
+    if rows.box is not None:
+        zeros = rows.box[:, :2] * 0
+        columns += [zeros, rows.box[:, :2], zeros + size.node, rows.box[:, 2:]]
+    return fn.cat(*columns, axis=1) if len(columns) > 1 else columns[0]
+
+
+def unpacked(row: DataNode, rows: Rows, size: Size) -> MixParams:
+    """Returns the plan of a row of `packed`, without partners.
+
+    Args:
+        row: int32 (columns,).
+        rows: those that were packed, which says what there is.
+        size: of the images of each sample.
+    """
+    params = MixParams(lam=fn.reinterpret(row[0], dtype=types.FLOAT), box=size.nowhere())
+    at = 1
+    if rows.blended is not None:
+        params, at = params._replace(blended=row[at] != 0), at + 1
+    if rows.resized is not None:
+        params, at = params._replace(resized=row[at] != 0), at + 1
+    if rows.box is None:
+        return params
+    anchors = fn.reshape(row[at : at + 4], shape=[2, 2])
+    shapes = fn.reshape(row[at + 4 : at + 8], shape=[2, 2])
+    box = fn.cat(anchors[1], shapes[1])
+    return params._replace(box=box, regions=Regions(anchors, shapes))
