@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from nvidia.dali import Pipeline, fn, pipeline_def
 from nvidia.dali.data_node import DataNode
@@ -141,7 +141,7 @@ def val(
     )
     images = decode(encoded, device, hw_decoder_load)
     start, end = pixels.centre_crop(encoded, size, resize)
-    images = fn.resize(
+    resized = fn.resize(
         images,
         size=size,
         roi_start=start,
@@ -149,6 +149,7 @@ def val(
         interp_type=pixels.INTERPOLATION[interpolation],
         antialias=antialias,
     )
+    images = cast("DataNode", resized)  # by its annotation it may be several, or None
     images = pixels.normalise(images, mean=mean, std=std, dtype=dtype, layout=layout)
     return images, _to_device(class_indices(labels), device)
 
@@ -184,5 +185,7 @@ def _what_was_mixed(params: MixParams, labels: DataNode) -> list[DataNode]:
     own = labels
     if params.original is not None:
         own = fn.permute_batch(labels, indices=params.original)
+    assert params.partner is not None
+    assert params.box is not None
     other = fn.permute_batch(labels, indices=params.partner)
     return [params.lam, params.box, class_indices(own), class_indices(other)]
