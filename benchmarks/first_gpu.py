@@ -42,7 +42,7 @@ import dali_cutmix as dcm
 from dali_cutmix.cli import demo
 from dali_cutmix.cli.bench.mixing import Work, _cost_of_calls
 from dali_cutmix.cli.bench.results import Row, environment, in_turn
-from dali_cutmix.data.atomic import write_whole
+from dali_cutmix.data.atomic import atomic_write
 from dali_cutmix.mixing import checks
 from dali_cutmix.mixing import followers as compositing
 from dali_cutmix.pipelines import imagenet
@@ -429,7 +429,7 @@ def report(names: Sequence[str], out: Path | None) -> int:
             print(line, flush=True)
         if out is not None:
             out.parent.mkdir(parents=True, exist_ok=True)
-            write_whole(str(out), (json.dumps(result, indent=1) + "\n").encode())
+            atomic_write(str(out), (json.dumps(result, indent=1) + "\n").encode())
     return 0
 
 

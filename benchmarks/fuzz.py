@@ -90,7 +90,7 @@ def fuzz(count: int) -> dict[str, Any]:
             paths.append(str(folder / f"{number:05d}.jpg"))
             Path(paths[-1]).write_bytes(data)
             kinds.append(kind)
-            problems.append(damage.examine(data).problem)
+            problems.append(damage.verify_image(data).problem)
             rejected.append(rejected_by_pillow(data))
         by_dali, lost = in_processes(paths)
         os.environ["XDG_CACHE_HOME"] = f"{root}.cache"
@@ -131,7 +131,7 @@ def detection(count: int) -> dict[str, float]:
             data = bytearray(rng.choice(photos))
             place = rng.randrange(700, len(data) - 5000)
             change(data, place)
-            hits += damage.examine(bytes(data)).problem is not None
+            hits += damage.verify_image(bytes(data)).problem is not None
         return round(hits / count, 3)
 
     def bit(data: bytearray, place: int) -> None:

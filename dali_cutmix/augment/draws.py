@@ -1,6 +1,6 @@
 """What timm, torchvision and DeiT III draw for each sample, and what it means in Pillow's units.
 
-    policy -> draw_ops -> OpDraw(op, argument, cubic), one entry a layer
+    policy -> draw_ops -> OpDraw(op, argument, cubic), one entry per layer
 
 The discrete draws of a policy are one integer, a code: which operation, how strong, which
 direction. Tables made when the graph is built say what a code means (`rand_ops`, `trivial_ops`).
@@ -20,7 +20,7 @@ from nvidia.dali import math as dmath
 from nvidia.dali.data_node import DataNode
 
 from dali_cutmix._seeds import op_seed
-from dali_cutmix.augment.nodes import looked_up
+from dali_cutmix.augment.nodes import lookup
 from dali_cutmix.augment.policies import ColorJitter, RandAugment, ThreeAugment, TrivialAugmentWide
 
 __all__ = ["Op", "OpDraw", "OpPolicy", "draw_ops", "ops_and_layers", "rand_ops", "trivial_ops"]
@@ -38,7 +38,7 @@ class Op(IntEnum):
     in pixels. The others use no argument.
     """
 
-    ROTATE = 0  # the geometric ones come first: operations._warped counts on it
+    ROTATE = 0  # the geometric ones come first: operations._warp counts on it
     SHEAR_X = 1
     SHEAR_Y = 2
     TRANSLATE_X = 3
@@ -59,7 +59,7 @@ class Op(IntEnum):
 
 
 class OpDraw(NamedTuple):
-    """What each sample of a batch gets, one entry a layer, on the CPU.
+    """What each sample of a batch gets, one entry per layer, on the CPU.
 
     Fields:
         op: int32 (layers,), an `Op`.
@@ -108,7 +108,7 @@ def ops_and_layers(policy: OpPolicy) -> tuple[set[Op], int]:
 # RandAugment
 
 # timm's `_RAND_INCREASING_TRANSFORMS`, in their order: operation, argument at magnitude 0, slope,
-# and whether there are two directions. Distances are shares of the side. Where timm cuts an
+# and whether there are two directions. Distances are fractions of the side. Where timm cuts an
 # argument to an integer the operation does.
 _RAND_OPS = (
     (Op.AUTO_CONTRAST, 0.0, 0.0, False),
@@ -132,9 +132,9 @@ _RAND_OPS = (
 def _draw_rand(policy: RandAugment, size: tuple[int, int], own: Callable[[str], int]) -> OpDraw:
     # One draw says the operation, its direction and whether it is applied.
     count = 2 * len(_RAND_OPS)
-    shares = [policy.prob / count] * count + [1 - policy.prob]
+    weights = [policy.prob / count] * count + [1 - policy.prob]
     layers = [policy.num_layers]
-    code = fn.random.choice(count + 1, p=shares, shape=layers, seed=own("op"))
+    code = fn.random.choice(count + 1, p=weights, shape=layers, seed=own("op"))
     draw = rand_ops(policy, code, _magnitude(policy, own("magnitude")), size=size)
     if policy.interpolation != "random":
         return draw
@@ -147,7 +147,7 @@ def _magnitude(policy: RandAugment, seed: int) -> DataNode:
     none = policy.magnitude < 1e-38  # fn.random.uniform refuses an empty range, in float32
     if policy.magnitude_std == 0 or (policy.magnitude_std == math.inf and none):
         drawn = min(policy.magnitude, policy.magnitude_max)
-        return fn.constant(fdata=[drawn] * policy.num_layers, shape=layers)
+        return types.Constant([float(drawn)] * policy.num_layers)
     if policy.magnitude_std == math.inf:
         magnitude = fn.random.uniform(range=[0.0, policy.magnitude], shape=layers, seed=seed)
     else:
@@ -175,13 +175,13 @@ def rand_ops(
         for sign in (1, -1 if signed else 1)
     ]
     ops, bases, slopes = zip(*codes, (Op.IDENTITY, 0.0, 0.0), strict=True)
-    op = looked_up(code, ops, types.INT32)
-    argument = looked_up(code, bases) + looked_up(code, slopes) * magnitude
+    op = lookup(code, ops, types.INT32)
+    argument = lookup(code, bases) + lookup(code, slopes) * magnitude
     if policy.magnitude_max > 10:  # only then can the argument leave timm's bounds
         enhance = (Op.BRIGHTNESS, Op.COLOR, Op.CONTRAST, Op.SHARPNESS)
         low = [0.1 if op in enhance else -1e9 for op in ops]
         high = [128.0 if op == Op.SOLARIZE_ADD else 1e9 for op in ops]
-        argument = dmath.clamp(argument, looked_up(code, low), looked_up(code, high))
+        argument = dmath.clamp(argument, lookup(code, low), lookup(code, high))
     return OpDraw(op, argument)
 
 
@@ -220,12 +220,12 @@ def trivial_ops(code: DataNode) -> OpDraw:
         for strength in range(_BINS)
         for sign in (1, -1)
     ]
-    return OpDraw(looked_up(code, ops, types.INT32), looked_up(code, arguments))
+    return OpDraw(lookup(code, ops, types.INT32), lookup(code, arguments))
 
 
 def _trivial_argument(op: Op, strength: int, sign: int) -> float:
     """Returns the argument at one of torchvision's 31 strengths."""
-    share = strength / (_BINS - 1)
+    fraction = strength / (_BINS - 1)
     if op in (Op.TRANSLATE_X, Op.TRANSLATE_Y):
         # torchvision's positive is to the right and down. Its strengths are float32, counted from
         # the nearer end, and cut to integers: the middle one is a little less than 16, hence 15.
@@ -233,14 +233,14 @@ def _trivial_argument(op: Op, strength: int, sign: int) -> float:
         upper = 2 * strength >= _BINS - 1
         return -sign * int(32 - step * (_BINS - 1 - strength) if upper else step * strength)
     if op in (Op.SHEAR_X, Op.SHEAR_Y):
-        return sign * 0.99 * share
+        return sign * 0.99 * fraction
     if op == Op.ROTATE:
-        return sign * 135 * share
+        return sign * 135 * fraction
     if op == Op.POSTERIZE:
-        return 8 - round(6 * share)
+        return 8 - round(6 * fraction)
     if op == Op.SOLARIZE:
-        return 255 * (1 - share)
-    return 1 + sign * 0.99 * share
+        return 255 * (1 - fraction)
+    return 1 + sign * 0.99 * fraction
 
 
 # ThreeAugment
@@ -251,8 +251,8 @@ _THREE_OPS = (Op.GRAYSCALE, Op.SOLARIZE, Op.BLUR)
 def _draw_three(own: Callable[[str], int]) -> OpDraw:
     sigma = fn.random.uniform(range=[0.1, 2.0], shape=[1], seed=own("blur"))
     choice = fn.random.choice(3, shape=[1], seed=own("op"))
-    op = looked_up(choice, _THREE_OPS, types.INT32)
-    return OpDraw(op, looked_up(choice, [0, 128, 0]) + looked_up(choice, [0, 0, 1]) * sigma)
+    op = lookup(choice, _THREE_OPS, types.INT32)
+    return OpDraw(op, lookup(choice, [0, 128, 0]) + lookup(choice, [0, 0, 1]) * sigma)
 
 
 # ColorJitter
@@ -263,13 +263,13 @@ def _draw_jitter(policy: ColorJitter, own: Callable[[str], int]) -> OpDraw:
     strengths = _jitter(policy)
     orders = list(itertools.permutations(range(len(strengths))))
     order = fn.random.choice(len(orders), shape=[1], seed=own("order"))
-    places = types.Constant(np.arange(len(strengths), dtype=np.int32))
-    which = looked_up(order * len(strengths) + places, sum(orders, ()), types.INT32)
+    indices = types.Constant(np.arange(len(strengths), dtype=np.int32))
+    which = lookup(order * len(strengths) + indices, sum(orders, ()), types.INT32)
     lows = [max(0.0, 1 - strength) for strength in strengths.values()]
     widths = [1 + b - low for b, low in zip(strengths.values(), lows, strict=True)]
     drawn = fn.random.uniform(range=[0.0, 1.0], shape=[len(strengths)], seed=own("factor"))
-    argument = looked_up(which, lows) + looked_up(which, widths) * drawn
-    return OpDraw(looked_up(which, list(strengths), types.INT32), argument)
+    argument = lookup(which, lows) + lookup(which, widths) * drawn
+    return OpDraw(lookup(which, list(strengths), types.INT32), argument)
 
 
 def _jitter(policy: ColorJitter) -> dict[Op, float]:

@@ -16,7 +16,7 @@ from nvidia.dali.data_node import DataNode
 
 from dali_cutmix._dali import graph_function, merge, split
 from dali_cutmix._seeds import op_seed
-from dali_cutmix.augment.nodes import check_images, shaped
+from dali_cutmix.augment.nodes import check_images, check_shape
 from dali_cutmix.augment.policies import RandomErasing
 
 __all__ = ["EraseDraw", "apply_erase", "draw_erase", "erase"]
@@ -25,7 +25,7 @@ _ATTEMPTS = 10  # of a box that fits, as timm's
 
 
 class EraseDraw(NamedTuple):
-    """What is erased of each sample.
+    """What is erased, per sample.
 
     Fields:
         erased: bool (), CPU, whether anything is.
@@ -85,7 +85,7 @@ def erase(
         raise TypeError(f"`erasing` must be a RandomErasing, got {erasing!r}.")
     if erasing.prob == 0:
         return images
-    images = shaped(images, size, types.FLOAT)
+    images = check_shape(images, size, types.FLOAT)
     draw = draw_erase(erasing, size=size, seed=seed, shard_id=shard_id, device=images.device)
     return apply_erase(images, draw, size=size)
 
@@ -108,11 +108,13 @@ def draw_erase(
         return op_seed(seed, "erase", name, shard_id)
 
     pixels = size[0] * size[1]
-    area = _attempts([share * pixels for share in erasing.area], own("area"))
+    area = _attempts([fraction * pixels for fraction in erasing.area], own("area"))
     half_log_ratio = _attempts([math.log(ratio) / 2 for ratio in erasing.ratio], own("ratio"))
-    place = fn.random.uniform(range=[0.0, 1.0], shape=[2], dtype=types.FLOAT64, seed=own("place"))
+    position = fn.random.uniform(
+        range=[0.0, 1.0], shape=[2], dtype=types.FLOAT64, seed=own("place")
+    )
     erased = fn.random.coin_flip(probability=erasing.prob, dtype=types.BOOL, seed=own("apply"))
-    box, fits = _first_that_fits(area, half_log_ratio, place, size)
+    box, fits = _first_that_fits(area, half_log_ratio, position, size)
     erased = erased & fits
     color = noise = None
     if erasing.mode == "color":
@@ -132,14 +134,14 @@ def _attempts(bounds: list[float], seed: int) -> DataNode:
 
 
 def _first_that_fits(
-    area: DataNode, half_log_ratio: DataNode, place: DataNode, size: tuple[int, int]
+    area: DataNode, half_log_ratio: DataNode, position: DataNode, size: tuple[int, int]
 ) -> tuple[DataNode, DataNode]:
     """Returns the box of the first attempt that fits, int32 (4,), and whether one does.
 
     Args:
         area: float64 (attempts,), in pixels.
         half_log_ratio: float64 (attempts,), log(height / width) / 2.
-        place: float64 (2,) in [0, 1): where the box is between its first and its last place.
+        position: float64 (2,) in [0, 1): where the box is between its first and its last position.
     """
     column = types.Constant(np.array([[1.0], [-1.0]]))
     image = types.Constant(np.array(size, np.int32))
@@ -151,7 +153,7 @@ def _first_that_fits(
     first = fn.reductions.min(bad * _ATTEMPTS + number)
     fits = first < _ATTEMPTS
     chosen = fn.cast(sides[:, dmath.min(first, _ATTEMPTS - 1)], dtype=types.INT32)
-    start = fn.cast(dmath.floor(place * (image - chosen + 1)), dtype=types.INT32)
+    start = fn.cast(dmath.floor(position * (image - chosen + 1)), dtype=types.INT32)
     # A box of no area erases nothing.
     return fn.cat(start, chosen), fits & (chosen[0] * chosen[1] > 0)
 

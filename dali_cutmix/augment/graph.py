@@ -18,7 +18,7 @@ from dali_cutmix._dali import graph_function
 from dali_cutmix._seeds import op_seed
 from dali_cutmix.augment.draws import OpPolicy, draw_ops
 from dali_cutmix.augment.lighting import apply_lighting, draw_lighting
-from dali_cutmix.augment.nodes import check_images, shaped
+from dali_cutmix.augment.nodes import check_images, check_shape
 from dali_cutmix.augment.operations import apply_ops
 from dali_cutmix.augment.policies import Lighting, Policy
 
@@ -39,14 +39,14 @@ def augment(
 ) -> DataNode:
     """Returns the images after each of the policies in turn.
 
-    For use inside a ``@pipeline_def`` without conditionals, before mixing.
+    For use inside a ``@pipeline_def``, before mixing.
 
     Args:
         images: uint8 HWC RGB, all of `size`, CPU or GPU.
-        policies: of `dali_cutmix.policies`, except RandomErasing (see `erasing`).
+        policies: of `dali_cutmix.augment.policies`, except RandomErasing (see `erasing`).
         size: (H, W) of the images, at least 3.
-        seed: seed of all draws; each random operator derives its own from it, from the place of the
-            policy and from the shard.
+        seed: seed of all draws; each random operator derives its own from it, from the index of
+            the policy and from the shard.
         shard_id: the shard, so that each has draws of its own.
         fill: RGB in [0, 255] for what RandAugment moves in from outside the image; timm's is the
             mean of the data. TrivialAugment fills with black, as torchvision does by default.
@@ -65,7 +65,7 @@ def augment(
     an error.
 
     >>> from nvidia.dali import fn, pipeline_def
-    >>> from dali_cutmix.policies import ColorJitter, RandAugment
+    >>> from dali_cutmix.augment.policies import ColorJitter, RandAugment
     >>> @pipeline_def(batch_size=16, num_threads=1, device_id=None)
     ... def pipe(root):
     ...     encoded, _ = fn.readers.file(file_root=root)
@@ -77,9 +77,9 @@ def augment(
     ('UINT8', (32, 48, 3))
     """
     check_images(images, size)
-    images = shaped(images, size, types.UINT8)
-    for place, policy in enumerate(policies):
-        own_seed = op_seed(seed, "augment", place)
+    images = check_shape(images, size, types.UINT8)
+    for index, policy in enumerate(policies):
+        own_seed = op_seed(seed, "augment", index)
         if isinstance(policy, Lighting):
             shift = draw_lighting(policy, seed=own_seed, shard_id=shard_id)
             images = apply_lighting(images, shift)

@@ -12,14 +12,14 @@ from nvidia.dali.data_node import DataNode
 from dali_cutmix._rules import states
 from dali_cutmix._validation import checked_int
 
-__all__ = ["beside", "check_images", "looked_up", "shaped"]
+__all__ = ["check_images", "check_shape", "lookup", "to_device_of"]
 
 
 def check_images(images: DataNode, size: tuple[int, int]) -> None:
     """Raises TypeError or ValueError unless this is a node and (H, W), each side at least 3."""
     if not isinstance(images, DataNode):
-        kind = type(images).__name__
-        raise TypeError(f"`images` must be a DataNode of a pipeline, got {kind}.")
+        name = type(images).__name__
+        raise TypeError(f"`images` must be a DataNode of a pipeline, got {name}.")
     if not isinstance(size, tuple) or len(size) != 2:
         raise TypeError(f"`size` must be (height, width), got {size!r}.")
     for side in size:
@@ -30,7 +30,7 @@ def check_images(images: DataNode, size: tuple[int, int]) -> None:
     "`images` must be HWC RGB of the size given: uint8 for augment(), float32, normalised, for "
     "erase()."
 )
-def shaped(images: DataNode, size: tuple[int, int], dtype: types.DALIDataType) -> DataNode:
+def check_shape(images: DataNode, size: tuple[int, int], dtype: types.DALIDataType) -> DataNode:
     """Returns the images as they are; fails at run time unless they are of this size and type."""
     expected = types.Constant(np.array([*size, 3], np.int32))
     # fn.reinterpret by itself would take other images of as many bytes, such as CHW.
@@ -40,7 +40,7 @@ def shaped(images: DataNode, size: tuple[int, int], dtype: types.DALIDataType) -
     return fn.reinterpret(images, dtype=dtype, shape=expected + zero, layout="HWC")
 
 
-def looked_up(
+def lookup(
     code: DataNode, values: Collection[float], dtype: types.DALIDataType = types.FLOAT
 ) -> DataNode:
     """Returns ``values[code]``, element by element; 0 where the code is beyond them."""
@@ -48,6 +48,6 @@ def looked_up(
     return fn.lookup_table(code, keys=list(range(len(numbers))), values=numbers, dtype=dtype)
 
 
-def beside(value: DataNode, images: DataNode) -> DataNode:
-    """Returns a CPU node where the images are, for arithmetic with them."""
+def to_device_of(value: DataNode, images: DataNode) -> DataNode:
+    """Returns a CPU node on the device of the images, for arithmetic with them."""
     return value.gpu() if images.device == "gpu" else value

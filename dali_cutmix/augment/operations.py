@@ -29,7 +29,7 @@ bicubic warp takes on the CPU.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from nvidia.dali import fn, types
@@ -39,7 +39,7 @@ from nvidia.dali.data_node import DataNode
 from dali_cutmix._dali import merge, split
 from dali_cutmix._validation import checked_numbers
 from dali_cutmix.augment.draws import Op, OpDraw, OpPolicy, ops_and_layers
-from dali_cutmix.augment.nodes import beside, looked_up
+from dali_cutmix.augment.nodes import lookup, to_device_of
 from dali_cutmix.augment.policies import RandAugment, TrivialAugmentWide
 
 __all__ = ["CATALOGUE", "Canvas", "Part", "apply_ops"]
@@ -60,9 +60,9 @@ class Canvas(NamedTuple):
 
 
 class Part(NamedTuple):
-    """The samples of a batch that get the same kind of operation.
+    """The samples of a batch that get the same operation, or one of a family.
 
-    ``of`` returns their share of a node that has the whole batch: a constant always has.
+    ``of`` returns their part of a node that has the whole batch, as every constant has.
     """
 
     images: DataNode
@@ -100,18 +100,19 @@ def apply_ops(
     if not functions:
         return images
     # -1 is none of them: IDENTITY.
-    places = [functions.index(f) if (f := CATALOGUE.get(op)) in functions else -1 for op in Op]
-    place = looked_up(draw.op, places, types.INT32)
+    indices = [functions.index(f) if (f := CATALOGUE.get(op)) in functions else -1 for op in Op]
+    index = lookup(draw.op, indices, types.INT32)
     images = fn.reshape(images, layout="HWC")
     for layer in range(layers):
-        here = OpDraw(*(None if node is None else node[layer] for node in draw))
-        place_here = place[layer]
+        cubic = None if draw.cubic is None else draw.cubic[layer]
+        here = OpDraw(draw.op[layer], draw.argument[layer], cubic)
+        function_here = index[layer]
         for i, function in enumerate(functions):
-            images = _applied(images, place_here == i, here, canvas, function)
+            images = _apply(images, function_here == i, here, canvas, function)
     return images
 
 
-def _applied(
+def _apply(
     images: DataNode,
     chosen: DataNode,
     draw: OpDraw,
@@ -132,7 +133,7 @@ def _applied(
 # The catalogue
 
 
-def _warped(part: Part) -> DataNode:
+def _warp(part: Part) -> DataNode:
     """Rotated, sheared or moved: one matrix from an output pixel to where its value comes from."""
     height, width = part.canvas.size
     values = fn.one_hot(part.op, num_classes=5) * part.argument
@@ -140,22 +141,23 @@ def _warped(part: Part) -> DataNode:
     matrix = fn.transforms.shear(matrix, shear=values[Op.SHEAR_X : Op.TRANSLATE_X])
     offset = values[Op.TRANSLATE_X :]
     if part.canvas.interpolation == "nearest":
-        # A place between two pixels belongs to the farther one, as in Pillow: every place is one at
+        # A point between two pixels belongs to the farther one, as in Pillow: every point is one at
         # 90 degrees where H - W is odd, and the CPU and a GPU would decide it by float32.
         offset = offset + 1e-4
     matrix = fn.transforms.translation(matrix, offset=offset)
     last_row = part.of(types.Constant(np.array([[0, 0, 1]], np.float32)))
     matrix = fn.cat(matrix, last_row, axis=0)
     if part.canvas.interpolation != "random":
-        return _warp(part.images, matrix, part.canvas, part.canvas.interpolation)
+        return _warp_by(part.images, matrix, part.canvas, part.canvas.interpolation)
+    assert part.cubic is not None
     images = split(part.images, part.cubic)
     matrices = split(matrix, part.cubic)
-    cubic = _warp(images[0], matrices[0], part.canvas, "bicubic")
-    linear = _warp(images[1], matrices[1], part.canvas, "bilinear")
+    cubic = _warp_by(images[0], matrices[0], part.canvas, "bicubic")
+    linear = _warp_by(images[1], matrices[1], part.canvas, "bilinear")
     return merge(cubic, linear, part.cubic)
 
 
-def _warp(images: DataNode, matrix: DataNode, canvas: Canvas, interpolation: str) -> DataNode:
+def _warp_by(images: DataNode, matrix: DataNode, canvas: Canvas, interpolation: str) -> DataNode:
     # Several times as fast on the CPU as fn.warp_affine, which also has only one fill value and no
     # bicubic interpolation.
     return fn.experimental.warp_perspective(
@@ -172,38 +174,38 @@ def _warp(images: DataNode, matrix: DataNode, canvas: Canvas, interpolation: str
 _HALF = 0.4999
 
 
-def _brightened(part: Part) -> DataNode:
+def _brighten(part: Part) -> DataNode:
     return fn.brightness_contrast(
         part.images, brightness=part.argument, brightness_shift=-_HALF / 255
     )
 
 
-def _contrasted(part: Part) -> DataNode:
+def _contrast(part: Part) -> DataNode:
     """Away from the mean of the grey image, which Pillow rounds to the nearest."""
     if part.images.device == "gpu":  # where the mean is, too: it cannot be an argument
-        return _contrasted_by_blending(part)
+        return _contrast_by_blending(part)
     mean = dmath.floor(fn.reductions.mean(_grey(part.images)) + 0.5)
     return fn.brightness_contrast(
         part.images, contrast=part.argument, contrast_center=mean, brightness_shift=-_HALF / 255
     )
 
 
-def _contrasted_by_blending(part: Part) -> DataNode:
+def _contrast_by_blending(part: Part) -> DataNode:
     mean = fn.reductions.mean(_grey(part.images), axes=[0, 1], keep_dims=True)
-    return _blended(part.images, dmath.floor(mean + 0.5), part.argument)
+    return _blend(part.images, dmath.floor(mean + 0.5), part.argument)
 
 
-def _colored(part: Part) -> DataNode:
+def _color(part: Part) -> DataNode:
     """Away from the grey image."""
-    return _blended(part.images, _grey(part.images), part.argument)
+    return _blend(part.images, _grey(part.images), part.argument)
 
 
-def _sharpened(part: Part) -> DataNode:
+def _sharpen(part: Part) -> DataNode:
     """Away from the smooth image; as in Pillow a border of one pixel stays."""
     height, width = part.canvas.size
     kernel = np.ones((3, 3), np.float32)
     kernel[1, 1] = 5
-    kernel_node = part.of(beside(types.Constant(kernel / 13), part.images))
+    kernel_node = part.of(to_device_of(types.Constant(kernel / 13), part.images))
     # Of the size of the images: on a GPU fn.multi_paste (DALI 2.4.0) reads inputs of another width
     # with the row length of the first.
     smooth = fn.filter(part.images, kernel_node, mode="same")
@@ -216,15 +218,15 @@ def _sharpened(part: Part) -> DataNode:
         out_anchors=anchors,
         shapes=part.of(types.Constant(shapes)),
     )
-    return _blended(part.images, smooth, part.argument)
+    return _blend(part.images, smooth, part.argument)
 
 
-def _blended(images: DataNode, other: DataNode, factor: DataNode) -> DataNode:
+def _blend(images: DataNode, other: DataNode, factor: DataNode) -> DataNode:
     """Returns other + factor * (images - other)."""
     scaled = fn.brightness_contrast(
         images, brightness=factor, brightness_shift=-_HALF, dtype=types.FLOAT
     )
-    return fn.cast(scaled + other * beside(1.0 - factor, images), dtype=types.UINT8)
+    return fn.cast(scaled + other * to_device_of(1.0 - factor, images), dtype=types.UINT8)
 
 
 # By which fn.color_space_conversion weighs R, G and B on the CPU, in units of 2**-15; it rounds
@@ -252,27 +254,27 @@ def _grey_by_matrix(images: DataNode, channels: int) -> DataNode:
     )
 
 
-def _inverted(part: Part) -> DataNode:
+def _invert(part: Part) -> DataNode:
     return part.images ^ _byte(255)
 
 
-def _posterized(part: Part) -> DataNode:
+def _posterize(part: Part) -> DataNode:
     bits = fn.cast(dmath.ceil(part.argument), dtype=types.INT32)
     masks = [256 - 2 ** (8 - bits) for bits in range(9)]
-    return part.images & beside(looked_up(bits, masks, types.UINT8), part.images)
+    return part.images & to_device_of(lookup(bits, masks, types.UINT8), part.images)
 
 
-def _solarized(part: Part) -> DataNode:
-    above = part.images >= beside(part.argument, part.images)
+def _solarize(part: Part) -> DataNode:
+    above = part.images >= to_device_of(part.argument, part.images)
     return part.images ^ (above * _byte(255))
 
 
-def _solarized_add(part: Part) -> DataNode:
+def _solarize_add(part: Part) -> DataNode:
     add = fn.cast(dmath.floor(part.argument), dtype=types.UINT8)
-    return part.images + (part.images < 128) * beside(add, part.images)
+    return part.images + (part.images < 128) * to_device_of(add, part.images)
 
 
-def _auto_contrasted(part: Part) -> DataNode:
+def _auto_contrast(part: Part) -> DataNode:
     """Stretched, each channel for itself, to [0, 255]; a channel of one value stays."""
     low = fn.reductions.min(part.images, axes=[0, 1], keep_dims=True)
     width = fn.reductions.max(part.images, axes=[0, 1], keep_dims=True) - low
@@ -281,7 +283,7 @@ def _auto_contrasted(part: Part) -> DataNode:
     return fn.cast(part.images * scale - offset, dtype=types.UINT8)
 
 
-def _equalized(part: Part) -> DataNode:
+def _equalize(part: Part) -> DataNode:
     """Each channel's histogram flattened by Pillow's rule.
 
     DALI's rule is OpenCV's, which counts the pixels up to a value where Pillow counts those below:
@@ -300,35 +302,35 @@ def _equalized(part: Part) -> DataNode:
     return fn.cast(flat * scale + part.images * alone, dtype=types.UINT8)
 
 
-def _greyed(part: Part) -> DataNode:
+def _to_grey(part: Part) -> DataNode:
     return _grey(part.images, channels=3)
 
 
-def _blurred(part: Part) -> DataNode:
+def _blur(part: Part) -> DataNode:
     return fn.gaussian_blur(part.images, sigma=part.argument)
 
 
-def _byte(value: int) -> Any:
+def _byte(value: int) -> types.ScalarConstant:
     return types.Constant(value, dtype=types.UINT8)
 
 
 # What each operation does; IDENTITY nothing.
 CATALOGUE: dict[Op, Callable[[Part], DataNode]] = {
-    Op.ROTATE: _warped,
-    Op.SHEAR_X: _warped,
-    Op.SHEAR_Y: _warped,
-    Op.TRANSLATE_X: _warped,
-    Op.TRANSLATE_Y: _warped,
-    Op.BRIGHTNESS: _brightened,
-    Op.COLOR: _colored,
-    Op.CONTRAST: _contrasted,
-    Op.SHARPNESS: _sharpened,
-    Op.INVERT: _inverted,
-    Op.POSTERIZE: _posterized,
-    Op.SOLARIZE: _solarized,
-    Op.SOLARIZE_ADD: _solarized_add,
-    Op.AUTO_CONTRAST: _auto_contrasted,
-    Op.EQUALIZE: _equalized,
-    Op.GRAYSCALE: _greyed,
-    Op.BLUR: _blurred,
+    Op.ROTATE: _warp,
+    Op.SHEAR_X: _warp,
+    Op.SHEAR_Y: _warp,
+    Op.TRANSLATE_X: _warp,
+    Op.TRANSLATE_Y: _warp,
+    Op.BRIGHTNESS: _brighten,
+    Op.COLOR: _color,
+    Op.CONTRAST: _contrast,
+    Op.SHARPNESS: _sharpen,
+    Op.INVERT: _invert,
+    Op.POSTERIZE: _posterize,
+    Op.SOLARIZE: _solarize,
+    Op.SOLARIZE_ADD: _solarize_add,
+    Op.AUTO_CONTRAST: _auto_contrast,
+    Op.EQUALIZE: _equalize,
+    Op.GRAYSCALE: _to_grey,
+    Op.BLUR: _blur,
 }

@@ -47,7 +47,7 @@ class RandAugment:
         magnitude_std: each application draws its own strength from a normal distribution around
             `magnitude` with this deviation, clipped to [0, `magnitude_max`]; ``math.inf`` draws
             it uniformly from [0, `magnitude`). timm's ``mstd``.
-        num_layers: operations a sample, at most 16; timm's ``n``.
+        num_layers: operations per sample, at most 16; timm's ``n``.
         prob: probability that a drawn operation is applied, timm's ``p``.
         magnitude_max: largest strength, timm's ``mmax``. Up to 10 the operations stay in the ranges
             that timm states.
@@ -98,8 +98,8 @@ class RandAugment:
         """
         if not isinstance(policy, str):
             raise TypeError(f"`policy` must be a string of timm's, got {policy!r}.")
-        kind, *sections = policy.split("-")
-        if kind != "rand":
+        name, *sections = policy.split("-")
+        if name != "rand":
             raise ValueError(f'`policy` must begin with "rand-", got "{policy}".')
         given: dict[str, str] = {}
         for section in sections:
@@ -130,7 +130,7 @@ class RandAugment:
 class TrivialAugmentWide:
     """TrivialAugment (Müller and Hutter 2021), wide, as torchvision 0.28 has it.
 
-    One of 14 operations a sample, at one of 31 strengths and, where it has two directions, one of
+    One of 14 operations per sample, at one of 31 strengths and, where it has two directions, one of
     the two; all equally likely. The identity is one of the operations.
     """
 
@@ -197,7 +197,7 @@ class RandomErasing:
         mode: what the box is filled with: ``"const"``: 0, the mean of the normalised data;
             ``"color"``: one normal number a channel (timm's "rand"); ``"pixel"``: one normal
             number a channel and pixel.
-        area: (lo, hi), the area of the box as a share of the image's, uniform.
+        area: (lo, hi), the area of the box as a fraction of the image's, uniform.
         ratio: (lo, hi), height by width of the box, uniform in its logarithm.
 
     A box that does not fit is drawn again, 10 times at most, as timm and torchvision do. The

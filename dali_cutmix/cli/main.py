@@ -35,15 +35,14 @@ from dali_cutmix import recipes
 from dali_cutmix._validation import checked_int
 from dali_cutmix.cli import demo
 from dali_cutmix.cli.bench import command as bench
-from dali_cutmix.data import folders, sources
-from dali_cutmix.data import verification as survey
-from dali_cutmix.data.atomic import check_writable, write_whole
+from dali_cutmix.data import folders, sources, verification
+from dali_cutmix.data.atomic import atomic_write, check_writable
 from dali_cutmix.data.damage import MAX_PIXELS
 from dali_cutmix.loaders.classification import device_id
 
 __all__ = ["main"]
 
-_SHOWN = 20  # findings of a kind
+_SHOWN = 20  # findings per problem
 _MOST = 1000  # images of a picture, and epochs of a demo
 
 
@@ -186,7 +185,7 @@ def run_check(args: argparse.Namespace) -> int:
             bar.update(task, completed=done, total=total, speed=text)
 
         try:
-            found = survey.survey(
+            found = verification.verify(
                 source,
                 num_classes=args.num_classes,
                 max_pixels=args.max_pixels,
@@ -199,34 +198,35 @@ def run_check(args: argparse.Namespace) -> int:
             console.print("interrupted; the same command goes on from here", markup=False)
             return 130
     if args.write_list is not None:
-        survey.write_list(found, args.write_list)
+        verification.write_list(found, args.write_list)
     if args.report is not None:
-        survey.write_report(found, args.report)
+        verification.write_report(found, args.report)
     if args.json:
-        print(json.dumps(survey.report(found), indent=2))
+        print(json.dumps(verification.report(found), indent=2))
     else:
-        _print_survey(found, args)
+        _print_findings(found, args)
     return 3 if found.problems else 0
 
 
-def _print_survey(found: survey.Survey, args: argparse.Namespace) -> None:
+def _print_findings(found: verification.Verification, args: argparse.Namespace) -> None:
     console = Console(highlight=False)
-    before = found.samples - found.looked_at
+    before = found.samples - found.scanned
     console.print(
         f"{found.samples:,} images of {_visible(found.source.paths[0])} ({found.source.kind}), "
-        f"{found.looked_at:,} looked at in {found.seconds:.1f} s, {before:,} not changed since",
+        f"{found.scanned:,} looked at in {found.seconds:.1f} s, {before:,} not changed since",
         markup=False,
         soft_wrap=True,
     )
-    notes = Counter(note.kind for note in found.notes)
+    notes = Counter(note.problem for note in found.notes)
     if notes:
-        listed = ", ".join(f"{count:,} {kind}" for kind, count in notes.most_common())
+        listed = ", ".join(f"{count:,} {note}" for note, count in notes.most_common())
         console.print(f"notes: {listed}", markup=False, soft_wrap=True)
     if not found.problems:
         console.print("no problems", markup=False)
-    for kind, count in found.counts.items():
-        console.print(f"{count:,} {kind}: {survey.PROBLEMS[kind]}", markup=False, soft_wrap=True)
-        named = [finding for finding in found.problems if finding.kind == kind]
+    for problem, count in found.counts.items():
+        meaning = verification.PROBLEMS[problem]
+        console.print(f"{count:,} {problem}: {meaning}", markup=False, soft_wrap=True)
+        named = [finding for finding in found.problems if finding.problem == problem]
         for finding in named[:_SHOWN]:
             detail = f": {_visible(finding.detail)}" if finding.detail else ""
             console.print(f"    {_visible(finding.name)}{detail}", markup=False, soft_wrap=True)
@@ -369,7 +369,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _add_mix_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("--recipe", metavar="NAME", help="a published recipe, see recipes")
-    group = command.add_argument_group("mixing, see MixConfig; goes before the recipe")
+    group = command.add_argument_group("mixing, see MixConfig; overrides the recipe")
     add = group.add_argument
     add("--cutmix-alpha", metavar="A", type=float, help="lam ~ Beta(A, A); 0: off (default: 1)")
     add("--mixup-alpha", metavar="A", type=float, help="likewise (default: 0)")
@@ -451,7 +451,7 @@ def _save(picture: Image.Image, path: str) -> None:
             f"`--out` must be a format that holds {picture.width} x {picture.height} pixels, such "
             f"as .png, got {path!r}; or show fewer `--images`."
         ) from error
-    write_whole(path, encoded.getvalue())
+    atomic_write(path, encoded.getvalue())
 
 
 def _writable(path: str) -> None:
@@ -460,7 +460,3 @@ def _writable(path: str) -> None:
     if Image.registered_extensions().get(extension) not in {"PNG", "JPEG", "WEBP", "BMP", "TIFF"}:
         raise ValueError(f"`--out` must end in .png, .jpg or another picture format, got {path!r}.")
     check_writable("--out", path)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

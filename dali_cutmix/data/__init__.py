@@ -1,1 +1,1 @@
-"""Data sets: what they are, how they are read, and whether they are whole."""
+"""Data sets: what they are, how they are read, and whether they are complete."""

@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 import secrets
 
-__all__ = ["check_writable", "write_whole"]
+__all__ = ["atomic_write", "check_writable"]
 
 
-def write_whole(path: str, content: bytes) -> None:
-    """Writes a file that appears at once, whole, or not at all; what it replaces stays till then.
+def atomic_write(path: str, content: bytes) -> None:
+    """Writes a file that appears at once, complete, or not at all; until then the old one stays.
 
     Raises:
         OSError: it cannot be written; the path is in the message.

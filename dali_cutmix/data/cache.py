@@ -1,4 +1,4 @@
-"""What was found in a data set before, so that a second look reads only what has changed."""
+"""What was found in a data set before, so that a second run reads only what has changed."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-__all__ = ["Memory", "cache_folder", "opened"]
+__all__ = ["Cache", "cache_folder", "open_cache"]
 
 
-class Memory:
+class Cache:
     """Findings by name, size and time of change of files, in SQLite; used by one thread."""
 
-    def __init__(self, connection: sqlite3.Connection, how: str) -> None:
-        self._connection, self._how = connection, how
+    def __init__(self, connection: sqlite3.Connection, fingerprint: str) -> None:
+        self._connection, self._fingerprint = connection, fingerprint
         self._saved = time.monotonic()
         connection.execute(
             "CREATE TABLE IF NOT EXISTS seen (name BLOB PRIMARY KEY, state TEXT, found TEXT)"
@@ -32,7 +32,7 @@ class Memory:
         return None if row is None else json.loads(row[0])
 
     def put(self, name: str, state: str, found: Any) -> None:
-        """Remembers what was found in files whose `state` was taken before they were read."""
+        """Stores what was found in files whose `state` was taken before they were read."""
         row = (os.fsencode(name), state, json.dumps(found))
         self._connection.execute("INSERT OR REPLACE INTO seen VALUES (?, ?, ?)", row)
         if time.monotonic() - self._saved > 1:  # what a kill can lose
@@ -44,7 +44,7 @@ class Memory:
 
     def state(self, *paths: str) -> str:
         """Returns how files are now, by size and time of change."""
-        facts = [self._how]
+        facts = [self._fingerprint]
         for path in paths:
             try:
                 status = os.stat(path)
@@ -56,44 +56,44 @@ class Memory:
 
 
 @contextmanager
-def opened(what: str, how: str, *, fresh: bool = False) -> Iterator[Memory]:
-    """Opens the memory of a data set; processes that look at the same one take turns.
+def open_cache(what: str, fingerprint: str, *, fresh: bool = False) -> Iterator[Cache]:
+    """Opens the cache of a data set; processes that verify the same one take turns.
 
     Args:
         what: the data set.
-        how: the way it is looked at; what was found in another way counts as changed.
-        fresh: forget everything.
+        fingerprint: of the checker; what another one found counts as changed.
+        fresh: empty it first.
     """
     key = hashlib.sha256(os.fsencode(what)).hexdigest()[:16]
     try:
-        path = os.path.join(cache_folder(), f"survey-{key}.sqlite")
+        path = os.path.join(cache_folder(), f"verified-{key}.sqlite")
         lock = open(f"{path}.lock", "w")
-    except OSError:  # nowhere to write: nothing is remembered
+    except OSError:  # nowhere to write: nothing is kept
         connection = sqlite3.connect(":memory:")
-        yield Memory(connection, how)
+        yield Cache(connection, fingerprint)
         connection.close()
         return
     with lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if fresh and os.path.exists(path):
             os.unlink(path)
-        connection, memory = _connected(path, how)
+        connection, cache = _connect(path, fingerprint)
         try:
-            yield memory
+            yield cache
         finally:
-            memory.save()
+            cache.save()
             connection.close()
 
 
-def _connected(path: str, how: str) -> tuple[sqlite3.Connection, Memory]:
+def _connect(path: str, fingerprint: str) -> tuple[sqlite3.Connection, Cache]:
     connection = sqlite3.connect(path)
     try:
-        return connection, Memory(connection, how)
-    except sqlite3.DatabaseError:  # damaged: it is a memory only
+        return connection, Cache(connection, fingerprint)
+    except sqlite3.DatabaseError:  # damaged: it can be made again
         connection.close()
         os.unlink(path)
         connection = sqlite3.connect(path)
-        return connection, Memory(connection, how)
+        return connection, Cache(connection, fingerprint)
 
 
 def cache_folder() -> str:

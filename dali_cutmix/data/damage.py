@@ -1,4 +1,4 @@
-"""What is wrong with one encoded image: `examine` decodes it strictly and says.
+"""What is wrong with one encoded image: `verify_image` decodes it strictly and says.
 
 DALI's decoders, and Pillow, pass many JPEGs whose middle is damaged: libjpeg goes on after a
 warning, with wrong pixels. Here such a warning is a problem. What a network is trained on all the
@@ -16,7 +16,7 @@ from PIL import Image, UnidentifiedImageError
 
 from dali_cutmix.data.folders import FORMATS
 
-__all__ = ["MAX_PIXELS", "PROBLEMS", "Verdict", "examine"]
+__all__ = ["MAX_PIXELS", "PROBLEMS", "Verdict", "verify_image"]
 
 # Twice what Pillow warns of; ImageNet's largest image has 61 million.
 MAX_PIXELS = 178_956_970
@@ -44,14 +44,14 @@ class Verdict(NamedTuple):
     notes: tuple[str, ...] = ()
 
 
-def examine(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Verdict:
+def verify_image(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Verdict:
     """Returns what is wrong with an encoded image, or unusual about it.
 
     JPEGs are decoded by libjpeg-turbo, any warning of which is a problem, and by Pillow; others by
     Pillow alone. A change that leaves a valid file, such as another Huffman code of the same
     length, cannot be seen by any decoder.
 
-    >>> examine(b"")
+    >>> verify_image(b"")
     Verdict(problem='empty', detail='', notes=())
     """
     if not data:
@@ -76,7 +76,7 @@ def examine(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Verdict:
     except UnidentifiedImageError:
         return Verdict(*_unidentified(data))
     except (OSError, ValueError, SyntaxError, EOFError, struct.error, MemoryError) as error:
-        return Verdict(_kind_of(str(error)), str(error) or type(error).__name__)
+        return Verdict(_problem_of(str(error)), str(error) or type(error).__name__)
     return Verdict(None, "", notes)
 
 
@@ -94,12 +94,12 @@ def _problem_of_jpeg(data: bytes) -> tuple[str, str] | None:
             return None
         if "determine subsampling" in str(error):  # valid, but not to TurboJPEG
             return _UNUSUAL_CHROMA
-        return _kind_of(str(error)), str(error)
+        return _problem_of(str(error)), str(error)
     return None
 
 
 def _frame(data: bytes) -> tuple[int, int] | None:
-    """Returns marker and bits a sample of a JPEG's frame, where its header is whole."""
+    """Returns marker and bits per sample of a JPEG's frame, where its header is complete."""
     at = 2
     while at + 5 <= len(data) and data[at] == 0xFF:
         marker = data[at + 1]
@@ -119,7 +119,7 @@ def _unidentified(data: bytes) -> tuple[str, str]:
     return "no image", f"begins with {data[:8]!r}"
 
 
-def _kind_of(words: str) -> str:
+def _problem_of(words: str) -> str:
     early = ("truncated", "premature end of jpeg", "unexpected end", "not enough", "empty input")
     return "truncated" if any(part in words.lower() for part in early) else "damaged"
 

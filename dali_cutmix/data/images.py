@@ -6,7 +6,7 @@ The pixels are as near to PIL's and torchvision's as DALI's operators allow.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 from nvidia.dali import fn, types
 from nvidia.dali import math as dmath
@@ -132,16 +132,21 @@ def resize(
         p=[hflip, 1 - hflip],
         seed=op_seed(seed, "flip", shard_id),
     )
-    kind: Any
+    interp: Any
     if interpolation == "random":
         coin = fn.random.coin_flip(seed=op_seed(seed, "interpolation", shard_id), dtype=types.INT32)
-        low, high = (int(kind) for kind in INTERPOLATION.values())
-        kind = fn.reinterpret(low + coin * (high - low), dtype=types.INTERP_TYPE)
+        low, high = (int(code.value) for code in INTERPOLATION.values())
+        interp = fn.reinterpret(low + coin * (high - low), dtype=types.INTERP_TYPE)
     else:
-        kind = INTERPOLATION[interpolation]
-    return fn.resize(
-        images, resize_y=float(size[0]), resize_x=width, interp_type=kind, antialias=antialias
+        interp = INTERPOLATION[interpolation]
+    resized = fn.resize(
+        images,
+        resize_y=float(size[0]),
+        resize_x=width,
+        interp_type=interp,
+        antialias=antialias,
     )
+    return cast("DataNode", resized)  # by its annotation it may be several, or None
 
 
 @graph_function

@@ -1,4 +1,4 @@
-"""Where images and labels come from: which kind of data set it is, whether it is whole, its index.
+"""Where images and labels come from: the kind of a data set, whether it is complete, its index.
 
     folder      ImageFolder: one folder a class
     list        text file: one "path label" a line
@@ -135,7 +135,7 @@ def find_source(
     that each sample of a tar has an image and a label; and the headers of a few dozen records. An
     index of other data of the same length is thereby found, unless all these headers agree. Not
     detected: a changed byte within a record, and single entries missing from RecordIO's index.
-    Remote files are not looked at.
+    Remote files are not checked.
 
     Raises:
         FileNotFoundError: a file is missing.
@@ -170,9 +170,9 @@ def unchecked_source(
     index_dir: Paths | None = None,
     label_offset: int = 0,
 ) -> Source:
-    """Returns the source as `find_source` does, but without a look at what is in it.
+    """Returns the source as `find_source` does, but nothing of what is in it is checked.
 
-    For `survey`, which finds all faults where `find_source` stops at the first one.
+    For `verify`, which finds all faults where `find_source` stops at the first one.
 
     Raises:
         FileNotFoundError, TypeError, ValueError: as for `find_source`, where nothing is there.
@@ -185,8 +185,8 @@ def unchecked_source(
         return dataclasses.replace(found, file_root=_root_of_list(paths[0], file_root))
     if found.remote:
         return found
-    places = indexes.index_places(paths, kind, path_text(index_dir, "index_dir"))
-    return dataclasses.replace(found, index_paths=tuple(places), fields=_fields(found, None))
+    index_paths = indexes.find_indexes(paths, kind, path_text(index_dir, "index_dir"))
+    return dataclasses.replace(found, index_paths=tuple(index_paths), fields=_fields(found, None))
 
 
 def missing_indexes(source: Source) -> list[tuple[str, str]]:
@@ -204,7 +204,7 @@ def index(
     """Returns the paths of the index files made, for the shards that `source` names.
 
     Indexes that exist and fit are left alone. One that does not fit is left too, and the new one
-    is made under the name of the shard plus ``.idx``, which goes before; of that name, it is
+    is made under the name of the shard plus ``.idx``, which is preferred; of that name, it is
     replaced. `out` is the folder for the indexes, made where it is missing, by default that of
     the shards; pass it to `find_source` as `index_dir`.
 
@@ -221,16 +221,16 @@ def index(
         os.makedirs(out, exist_ok=True)
     folder = path_text(out, "out")
     wanted = []
-    for path, place in zip(paths, indexes.index_places(paths, kind, folder), strict=True):
-        if not (os.path.exists(place) and indexes.fits(kind, path, place)):
-            wanted.append((path, indexes.own_place(path, folder)))
+    for path, old in zip(paths, indexes.find_indexes(paths, kind, folder), strict=True):
+        if not (os.path.exists(old) and indexes.fits(kind, path, old)):
+            wanted.append((path, indexes.new_index(path, folder)))
     return indexes.make_all(wanted, progress)
 
 
 def damaged(source: Source, limit: int = 5) -> list[str]:
-    """Returns the first samples whose image or label cannot be read, each as file and place in it.
+    """Returns the first samples whose image or label cannot be read, as file and position in it.
 
-    Looks at every sample until `limit` are found; at remote ones it does not. For saying which
+    Reads every sample until `limit` are found, but none that is remote. For saying which
     file it was after DALI failed.
     """
     if source.kind in ("folder", "list"):
@@ -243,8 +243,8 @@ def damaged(source: Source, limit: int = 5) -> list[str]:
     found: list[str] = []
     if source.remote or missing_indexes(source):
         return found
-    for path, place in zip(source.paths, source.index_paths, strict=True):
-        for where, image, label in indexes.samples(source.kind, path, place, source.fields):
+    for path, index_path in zip(source.paths, source.index_paths, strict=True):
+        for where, image, label in indexes.samples(source.kind, path, index_path, source.fields):
             stream: Any = io.BytesIO(image)
             if label is None or label + source.label_offset < 0:
                 found.append(f"{path} ({where}: label)")
@@ -306,11 +306,11 @@ def _shards(
     else:
         for path in found.paths:
             indexes.check_start(found.kind, path)
-    places: Sequence[str] = ()
+    index_paths: Sequence[str] = ()
     names = _fields(found, fields)
     if not (found.remote and index_dir is None):
-        places = indexes.index_places(found.paths, found.kind, index_dir)
-    found = dataclasses.replace(found, index_paths=tuple(places), fields=names)
+        index_paths = indexes.find_indexes(found.paths, found.kind, index_dir)
+    found = dataclasses.replace(found, index_paths=tuple(index_paths), fields=names)
     missing = missing_indexes(found)
     if missing and found.remote:
         raise FileNotFoundError(f"the index {missing[0][1]!r} of {missing[0][0]!r} must exist.")
@@ -318,7 +318,7 @@ def _shards(
         if index_dir is not None:
             os.makedirs(index_dir, exist_ok=True)
         indexes.make_all(missing, progress)
-    size = indexes.checked_size(found.kind, found.paths, places, names)
+    size = indexes.checked_size(found.kind, found.paths, index_paths, names)
     return dataclasses.replace(found, size=size)
 
 
@@ -333,11 +333,11 @@ def _check_fields(kind: Kind, fields: Any) -> None:
 
 
 def _check_passed(found: Source, index_dir: str | None, fields: Any) -> None:
-    """Refuses remote shards without what cannot be looked up there."""
+    """Refuses remote shards without what cannot be found out there."""
     if index_dir is None and found.kind != "webdataset":
         raise ValueError(
             f"`index_dir` of find_source must be given for {found.kind} at {found.paths[0]!r}: "
-            "the folder, or address, with an index <name of the shard>.idx a shard."
+            "the folder, or address, with an index <name of the shard>.idx per shard."
         )
     if fields is None and found.kind == "tfrecord":
         raise ValueError(

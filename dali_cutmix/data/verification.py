@@ -1,8 +1,8 @@
-"""Looks at every sample of a data set: `survey` finds the damaged ones, `without_damaged` leaves
-them out.
+"""Verifies every sample of a data set: `verify` finds the damaged ones, `drop_damaged` leaves them
+out.
 
-What was found is remembered, by name, size and time of change of each file, so that a second look
-reads only what changed, and one that was interrupted, however hard, goes on where it stopped.
+What was found is cached, by name, size and time of change of each file, so that a second run reads
+only what changed, and one that was interrupted, however hard, goes on where it stopped.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ import simplejpeg
 
 from dali_cutmix._validation import checked_int
 from dali_cutmix.data import damage
-from dali_cutmix.data.atomic import write_whole
-from dali_cutmix.data.cache import Memory, cache_folder, opened
+from dali_cutmix.data.atomic import atomic_write
+from dali_cutmix.data.cache import Cache, cache_folder, open_cache
 from dali_cutmix.data.folders import class_entries, is_image_name
 from dali_cutmix.data.formats import indexes
 from dali_cutmix.data.formats.listed import read_lines
@@ -36,10 +36,10 @@ from dali_cutmix.data.sources import Source
 __all__ = [
     "PROBLEMS",
     "Finding",
-    "Survey",
+    "Verification",
+    "drop_damaged",
     "report",
-    "survey",
-    "without_damaged",
+    "verify",
     "write_list",
     "write_report",
 ]
@@ -58,21 +58,27 @@ PROBLEMS = {
 
 
 class Finding(NamedTuple):
-    """A problem, or a note, about one sample, file, class or shard."""
+    """A problem, or a note, about one sample, file, class or shard.
+
+    Fields:
+        name: of the sample, file, class or shard.
+        problem: a key of `PROBLEMS`; of a note, what is unusual.
+        detail: the words of the decoder, or what was expected.
+    """
 
     name: str
-    kind: str
+    problem: str
     detail: str
 
 
 @dataclass(frozen=True, kw_only=True)
-class Survey:
+class Verification:
     """What was found.
 
     Attributes:
         source: the data set.
         samples: images in it.
-        looked_at: images read now; the others had not changed since they were read before.
+        scanned: images read now; the others had not changed since they were read before.
         problems, notes: findings, in the order of the data set. A sample with a problem is not
             trained on by a loader with ``on_error="skip"``; notes say what is unusual.
         good: of a folder or a list, (path within the root, label) of all samples without a
@@ -83,7 +89,7 @@ class Survey:
 
     source: Source
     samples: int
-    looked_at: int
+    scanned: int
     problems: tuple[Finding, ...]
     notes: tuple[Finding, ...]
     good: tuple[tuple[str, int], ...] = field(default=(), repr=False)
@@ -92,11 +98,11 @@ class Survey:
 
     @property
     def counts(self) -> dict[str, int]:
-        """Number of problems by kind, most first."""
-        return dict(Counter(finding.kind for finding in self.problems).most_common())
+        """Number of findings by problem, most first."""
+        return dict(Counter(finding.problem for finding in self.problems).most_common())
 
 
-def survey(
+def verify(
     source: Source,
     *,
     num_classes: int | None = None,
@@ -104,7 +110,7 @@ def survey(
     threads: int | None = None,
     fresh: bool = False,
     progress: Progress | None = None,
-) -> Survey:
+) -> Verification:
     """Returns what was found in a data set: every image is decoded, strictly.
 
     Args:
@@ -113,7 +119,7 @@ def survey(
         num_classes: labels from this on are a problem; by default no label is too large.
         max_pixels: images with more pixels are a problem.
         threads: by default the cores this process may use.
-        fresh: forget what was found before.
+        fresh: ignore what is cached.
         progress: called with (done, in all), files or, of shards, bytes.
 
     Raises:
@@ -124,20 +130,21 @@ def survey(
     checked_int("max_pixels", max_pixels, 1, 2**63 - 1)
     threads = checked_int("threads", threads or len(os.sched_getaffinity(0)), 1, 4096)
     start = time.monotonic()
-    look = _Look(max_pixels, num_classes, source.label_offset)
-    place = os.path.abspath(source.file_root or source.paths[0])
-    memories = opened(f"{source.kind} {place}", look.how(source), fresh=fresh)
-    with memories as memory, ThreadPoolExecutor(threads) as pool:
+    checker = _Checker(max_pixels, num_classes, source.label_offset)
+    path = os.path.abspath(source.file_root or source.paths[0])
+    caches = open_cache(f"{source.kind} {path}", checker.fingerprint(source), fresh=fresh)
+    with caches as cache, ThreadPoolExecutor(threads) as pool:
         try:
-            examined = _of_shards if source.kind in INDEXED else _of_files
-            found = examined(source, look, memory, pool, 4 * threads, progress or (lambda *_: None))
+            verify_all = _verify_shards if source.kind in INDEXED else _verify_files
+            report_to = progress or (lambda *_: None)
+            found = verify_all(source, checker, cache, pool, 4 * threads, report_to)
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
     return dataclasses.replace(found, seconds=time.monotonic() - start)
 
 
-def without_damaged(source: Source, found: Survey) -> Source:
+def drop_damaged(source: Source, found: Verification) -> Source:
     """Returns the source without the samples that have a problem.
 
     A folder becomes a list with the folder's classes. Shards get other indexes, in a folder of the
@@ -156,48 +163,52 @@ def without_damaged(source: Source, found: Survey) -> Source:
         return dataclasses.replace(
             source, kind="list", file_root=root, files=files, labels=labels, size=len(files)
         )
-    broken = [f for f in found.problems if f.kind in ("shard", "index")]
+    broken = [f for f in found.problems if f.problem in ("shard", "index")]
     if broken:
         raise ValueError(
-            f"{broken[0].name!r} must be a whole shard with its index: {broken[0].detail}."
+            f"{broken[0].name!r} must be a complete shard with its index: {broken[0].detail}."
         )
-    places = []
-    for shard, place in zip(source.paths, source.index_paths, strict=True):
+    index_paths = []
+    for shard, index_path in zip(source.paths, source.index_paths, strict=True):
         bad = found.bad.get(shard, ())
         if bad:
-            text = indexes.without(source.kind, place, bad)
+            text = indexes.without(source.kind, index_path, bad)
             content = text.encode("utf-8", "surrogateescape")
             name = hashlib.sha256(content).hexdigest()[:16]
-            place = os.path.join(cache_folder(), f"{os.path.basename(shard)}.{name}.idx")
-            write_whole(place, content)
-        places.append(place)
+            index_path = os.path.join(cache_folder(), f"{os.path.basename(shard)}.{name}.idx")
+            atomic_write(index_path, content)
+        index_paths.append(index_path)
     size = found.samples - sum(map(len, found.bad.values()))
     if size == 0:
         raise ValueError(f"{source.paths[0]!r} must hold a good sample, has none.")
-    return dataclasses.replace(source, index_paths=tuple(places), size=size)
+    return dataclasses.replace(source, index_paths=tuple(index_paths), size=size)
 
 
-def report(found: Survey) -> dict[str, Any]:
+def report(found: Verification) -> dict[str, Any]:
     """Returns the findings as plain values, for JSON."""
     return {
         "version": 1,
         "source": list(found.source.paths),
         "kind": found.source.kind,
         "samples": found.samples,
-        "looked_at": found.looked_at,
+        "looked_at": found.scanned,
         "seconds": round(found.seconds, 3),
         "counts": found.counts,
-        "problems": [finding._asdict() for finding in found.problems],
-        "notes": [finding._asdict() for finding in found.notes],
+        "problems": [_plain(finding) for finding in found.problems],
+        "notes": [_plain(finding) for finding in found.notes],
     }
 
 
-def write_report(found: Survey, path: str) -> None:
-    """Writes `report` as JSON; the file appears whole or not at all."""
-    write_whole(path, (json.dumps(report(found), indent=1) + "\n").encode())
+def _plain(finding: Finding) -> dict[str, str]:
+    return {"name": finding.name, "kind": finding.problem, "detail": finding.detail}
 
 
-def write_list(found: Survey, path: str) -> None:
+def write_report(found: Verification, path: str) -> None:
+    """Writes `report` as JSON; the file appears complete or not at all."""
+    atomic_write(path, (json.dumps(report(found), indent=1) + "\n").encode())
+
+
+def write_list(found: Verification, path: str) -> None:
     """Writes the good images as a list, see `formats.listed`; the file appears at once.
 
     Raises:
@@ -208,38 +219,38 @@ def write_list(found: Survey, path: str) -> None:
     for name, _ in found.good:
         if name != name.strip() or not name.isprintable():
             raise ValueError(f"a list cannot hold the name {name!r}: rename the file.")
-    write_whole(path, "".join(f"{name}\t{label}\n" for name, label in found.good).encode())
+    atomic_write(path, "".join(f"{name}\t{label}\n" for name, label in found.good).encode())
 
 
 # --- folders and lists
 
 
-class _Look(NamedTuple):
-    """How samples are looked at; findings of another way are not taken over."""
+class _Checker(NamedTuple):
+    """What is asked of a sample; cached findings of another checker are not used."""
 
     max_pixels: int
     num_classes: int | None
     label_offset: int
 
-    def at(self, data: bytes) -> damage.Verdict:
-        return damage.examine(data, max_pixels=self.max_pixels)
+    def check(self, data: bytes) -> damage.Verdict:
+        return damage.verify_image(data, max_pixels=self.max_pixels)
 
-    def at_file(self, path: str) -> damage.Verdict:
+    def check_file(self, path: str) -> damage.Verdict:
         try:
             with open(path, "rb") as file:
-                return self.at(file.read())
+                return self.check(file.read())
         except FileNotFoundError:
             return damage.Verdict("missing")
         except OSError as error:
             return damage.Verdict("unreadable", error.strerror or str(error))
 
-    def how(self, source: Source) -> str:
+    def fingerprint(self, source: Source) -> str:
         """Returns what the findings depend on, but for the data."""
         decoders = f"pillow {PIL.__version__}, simplejpeg {simplejpeg.__version__}"
-        how = f"1; {decoders}; {self.max_pixels} pixels"
+        fingerprint = f"1; {decoders}; {self.max_pixels} pixels"
         if source.kind in INDEXED:
-            how += f"; {self.num_classes} classes, {self.label_offset}, {source.fields}"
-        return how
+            fingerprint += f"; {self.num_classes} classes, {self.label_offset}, {source.fields}"
+        return fingerprint
 
     def label_fault(self, label: int) -> str | None:
         if label < 0 or (self.num_classes is not None and label >= self.num_classes):
@@ -249,51 +260,51 @@ class _Look(NamedTuple):
         return None
 
 
-def _of_files(
+def _verify_files(
     source: Source,
-    look: _Look,
-    memory: Memory,
+    checker: _Checker,
+    cache: Cache,
     pool: ThreadPoolExecutor,
     window: int,
     progress: Progress,
-) -> Survey:
+) -> Verification:
     root = source.file_root or source.paths[0]
     entries = list(_entries(source))
     problems: list[Finding] = []
     notes: list[Finding] = []
     good = []
-    looked_at = 0
+    scanned = 0
 
     def jobs() -> Iterator[tuple[Any, Callable[[], damage.Verdict] | damage.Verdict]]:
         for name, label, finding in entries:
             if finding is not None:
-                (notes if finding.kind == "not read" else problems).append(finding)
+                (notes if finding.problem == "not read" else problems).append(finding)
                 continue
             path = os.path.join(root, name)
-            state = memory.state(path)
-            known = memory.get(name, state)
+            state = cache.state(path)
+            known = cache.get(name, state)
             if known is not None:
                 known = damage.Verdict(known[0], known[1], tuple(known[2]))
-            yield (name, label, state), known or partial(look.at_file, path)
+            yield (name, label, state), known or partial(checker.check_file, path)
 
     total = sum(finding is None for _, _, finding in entries)
-    results = _looked_at(jobs(), pool, window)
+    results = _run_ahead(jobs(), pool, window)
     for done, ((name, label, state), verdict, is_new) in enumerate(results, 1):
         if is_new:
-            looked_at += 1
+            scanned += 1
             if verdict.problem not in ("missing", "unreadable"):
-                memory.put(name, state, verdict)
-        verdict = _labelled(verdict, look.label_fault(label))
+                cache.put(name, state, verdict)
+        verdict = _add_label_fault(verdict, checker.label_fault(label))
         if verdict.problem is not None:
             problems.append(Finding(name, verdict.problem, verdict.detail))
         else:
             good.append((name, label))
         notes += [Finding(name, note, "") for note in verdict.notes]
         progress(done, total)
-    return Survey(
+    return Verification(
         source=source,
         samples=total,
-        looked_at=looked_at,
+        scanned=scanned,
         problems=tuple(problems),
         notes=tuple(notes),
         good=tuple(good),
@@ -301,7 +312,7 @@ def _of_files(
 
 
 def _entries(source: Source) -> Iterator[tuple[str, int, Finding | None]]:
-    """Yields (path within the root, label, finding that takes the place of looking)."""
+    """Yields (path within the root, label, finding where there is nothing to read)."""
     if source.files:
         for file, label in zip(source.files, source.labels, strict=True):
             yield file, label, None
@@ -310,8 +321,8 @@ def _entries(source: Source) -> Iterator[tuple[str, int, Finding | None]]:
         for line in read_lines(path, source.file_root or "", source.label_offset):
             finding = None
             if line.fault is not None:
-                kind = "missing" if line.missing else "entry"
-                finding = Finding(f"{path}, line {line.number}", kind, line.fault)
+                problem = "missing" if line.missing else "entry"
+                finding = Finding(f"{path}, line {line.number}", problem, line.fault)
             yield line.file, line.label, finding
     else:
         for label, name, inside in class_entries(source.paths[0]):
@@ -327,14 +338,14 @@ def _entries(source: Source) -> Iterator[tuple[str, int, Finding | None]]:
                 yield path, label, finding
 
 
-def _labelled(verdict: damage.Verdict, fault: str | None) -> damage.Verdict:
+def _add_label_fault(verdict: damage.Verdict, fault: str | None) -> damage.Verdict:
     """Returns the verdict, or that of the label where only that is wrong."""
     if verdict.problem is not None or fault is None:
         return verdict
     return damage.Verdict("label", fault, verdict.notes)
 
 
-def _looked_at(
+def _run_ahead(
     jobs: Iterable[tuple[Any, Callable[[], damage.Verdict] | damage.Verdict]],
     pool: ThreadPoolExecutor,
     window: int,
@@ -359,47 +370,49 @@ def _looked_at(
 # --- shards
 
 
-def _of_shards(
+def _verify_shards(
     source: Source,
-    look: _Look,
-    memory: Memory,
+    checker: _Checker,
+    cache: Cache,
     pool: ThreadPoolExecutor,
     window: int,
     progress: Progress,
-) -> Survey:
+) -> Verification:
     problems: list[Finding] = []
     notes: list[Finding] = []
     bad: dict[str, tuple[int, ...]] = {}
-    samples = looked_at = done = 0
+    samples = scanned = done = 0
     total = sum(os.path.getsize(path) for path in source.paths)
-    for shard, place in zip(source.paths, source.index_paths, strict=True):
-        state = memory.state(shard, place)
-        found = memory.get(shard, state)
+    for shard, index_path in zip(source.paths, source.index_paths, strict=True):
+        state = cache.state(shard, index_path)
+        found = cache.get(shard, state)
         if found is None:
-            found = _shard(source, shard, place, look, pool, window, done, total, progress)
-            memory.put(shard, state, found)
-            looked_at += found["samples"]
+            found = _verify_shard(
+                source, shard, index_path, checker, pool, window, done, total, progress
+            )
+            cache.put(shard, state, found)
+            scanned += found["samples"]
         samples += found["samples"]
         problems += [Finding(*finding) for finding in found["problems"]]
         notes += [Finding(*finding) for finding in found["notes"]]
         bad[shard] = tuple(found["bad"])
         done += os.path.getsize(shard)
         progress(done, total)
-    return Survey(
+    return Verification(
         source=source,
         samples=samples,
-        looked_at=looked_at,
+        scanned=scanned,
         problems=tuple(problems),
         notes=tuple(notes),
         bad={shard: numbers for shard, numbers in bad.items() if numbers},
     )
 
 
-def _shard(
+def _verify_shard(
     source: Source,
     shard: str,
-    place: str,
-    look: _Look,
+    index_path: str,
+    checker: _Checker,
     pool: ThreadPoolExecutor,
     window: int,
     before: int,
@@ -412,9 +425,9 @@ def _shard(
         fresh = os.path.join(folder, "index")
         try:
             indexes.make_index(shard, fresh)
-            fault = indexes.difference(source.kind, place, fresh) if place else None
+            fault = indexes.difference(source.kind, index_path, fresh) if index_path else None
             if fault is not None:
-                found["problems"].append(Finding(shard, "index", f"{place}: {fault}"))
+                found["problems"].append(Finding(shard, "index", f"{index_path}: {fault}"))
             indexes.checked_size(source.kind, [shard], [fresh], source.fields)
         except (OSError, ValueError) as error:
             found["problems"].append(Finding(shard, "shard", str(error)))
@@ -425,11 +438,11 @@ def _shard(
             nonlocal read
             for where, image, label in indexes.samples(source.kind, shard, fresh, source.fields):
                 read += len(image)
-                yield (where, label), partial(look.at, image)
+                yield (where, label), partial(checker.check, image)
 
-        for number, ((where, label), verdict, _) in enumerate(_looked_at(jobs(), pool, window)):
-            fault = "none" if label is None else look.label_fault(label + look.label_offset)
-            verdict = _labelled(verdict, fault)
+        for number, ((where, label), verdict, _) in enumerate(_run_ahead(jobs(), pool, window)):
+            fault = "none" if label is None else checker.label_fault(label + checker.label_offset)
+            verdict = _add_label_fault(verdict, fault)
             name = f"{shard} ({where})"
             if verdict.problem is not None:
                 found["bad"].append(number)

@@ -24,7 +24,7 @@ from dali_cutmix._validation import checked_choice, checked_fraction, checked_in
 from dali_cutmix.augment.policies import Policy, RandomErasing
 from dali_cutmix.data.images import DTYPE, LAYOUT
 from dali_cutmix.data.sources import Source, find_source
-from dali_cutmix.data.verification import survey, without_damaged
+from dali_cutmix.data.verification import drop_damaged, verify
 from dali_cutmix.loaders.loader import MAX_BATCH, Loader
 from dali_cutmix.mixing.config import MAX_CLASSES, MixConfig
 from dali_cutmix.pipelines import imagenet
@@ -74,15 +74,15 @@ def train_loader(
     float32 (N, K), or ``(label_a, label_b, lam)`` with ``targets="pair"``, or int64 (N,) without
     `mix`. All batches are full; the last, incomplete one of an epoch is dropped. A folder or a
     list is shuffled anew every epoch, as a whole and the same on every shard; tars, TFRecords and
-    RecordIO within a window that moves over them, see `pipelines.readers`.
+    RecordIO within a window that moves over them, see `data.readers`.
 
     Args:
         source: an ImageFolder, a list of images, or shards of WebDataset, TFRecord or RecordIO,
             told apart by what is there; or what `find_source` returned, which has more options.
-        batch_size: samples a batch, of this shard.
+        batch_size: samples per batch, of this shard.
         recipe: a published recipe, by name (``dali-cutmix recipes`` lists them), or one's own;
-            None for the defaults of `Recipe`. Each of the next arguments that is given goes before
-            it.
+            None for the defaults of `Recipe`. Each of the next arguments that is given
+            overrides it.
         mix: how to mix; None for no mixing.
         augment: policies applied after the flip; None for none.
         erase: random erasing; None for none.
@@ -93,7 +93,7 @@ def train_loader(
             decode is an error that names them. ``"skip"``: before the first batch all samples are
             decoded strictly, as `dali-cutmix check` does, and those with a problem are left out,
             with a warning; ``loader.skipped`` names them. What was found is remembered, so that
-            the next start looks only at what has changed. The same damage gives the same stream.
+            the next start reads only what has changed. The same damage gives the same stream.
         device: ``"gpu"`` decodes with nvJPEG and does the rest on the GPU.
         seed: at least 0. The same seed gives the same stream.
         shard_id, num_shards: this process's part; by default from torch.distributed, or
@@ -103,9 +103,9 @@ def train_loader(
             torch.channels_last, without a copy.
         antialias: whether the resize filters as Pillow does. Only tests turn it off.
         prefetch_queue_depth: batches prepared ahead.
-        hw_decoder_load: share of the images for the GPU's JPEG hardware, where it has one. Its
-            pixels may differ from those of nvJPEG's kernels, so the share belongs to the loader's
-            state. With ``device="cpu"`` it has no effect.
+        hw_decoder_load: fraction of the images for the GPU's JPEG hardware, where it has one. Its
+            pixels may differ from those of nvJPEG's kernels, so it belongs to the loader's state.
+            With ``device="cpu"`` it has no effect.
         with_params: for looking into a batch: after the targets, also yield what was mixed, on
             the CPU: lam float32 (N,), box int32 (N, 4), and the labels of the sample and its
             partner, int64 (N,).
@@ -365,7 +365,7 @@ def _checked(**options: Any) -> dict[str, Any]:
     options["num_classes"] = _class_count(options["num_classes"], source)
     options["skipped"] = ()
     if options.pop("on_error") == "skip":
-        options["source"], options["skipped"] = _whole(source, options["num_classes"])
+        options["source"], options["skipped"] = _drop_damaged(source, options["num_classes"])
     return options
 
 
@@ -375,17 +375,17 @@ def _found(source: Any) -> Source:
         return find_source(source, make_indexes=True, progress=report)
 
 
-def _whole(source: Source, num_classes: int | None) -> tuple[Source, tuple[str, ...]]:
+def _drop_damaged(source: Source, num_classes: int | None) -> tuple[Source, tuple[str, ...]]:
     """Returns the source without the samples that have a problem, and their names."""
     with _bar("looking for damage") as report:
-        found = survey(source, num_classes=num_classes, progress=report)
-    names = tuple(f"{problem.name} ({problem.kind})" for problem in found.problems)
+        found = verify(source, num_classes=num_classes, progress=report)
+    names = tuple(f"{problem.name} ({problem.problem})" for problem in found.problems)
     if names:
         listed = ", ".join(names[:5]) + (", …" if len(names) > 5 else "")
         warnings.warn(
             f"{len(names)} of {found.samples} samples are left out: {listed}", stacklevel=4
         )
-    return without_damaged(source, found), names
+    return drop_damaged(source, found), names
 
 
 @contextmanager

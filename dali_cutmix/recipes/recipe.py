@@ -50,8 +50,8 @@ class Recipe:
             (repeated augmentation). An epoch keeps its number of batches, and so sees only
             1 / repeats of the images.
         size: side, or (H, W), of training images.
-        area, ratio: range of the crop's share of the image, and of its width by its height.
-        interpolation: ``"bilinear"``, ``"bicubic"``, or ``"random"``: one of the two an image.
+        area, ratio: range of the crop's fraction of the image, and of its width by its height.
+        interpolation: ``"bilinear"``, ``"bicubic"``, or ``"random"``: one of the two per image.
         hflip: probability of a horizontal flip.
         val_size, val_resize: validation resizes the shorter side to `val_resize` and crops the
             centre of `val_size`.
@@ -124,7 +124,7 @@ class Recipe:
             raise TypeError(f"`augment` must be a sequence of policies, got {augment!r}.")
         for policy in augment:
             if not isinstance(policy, get_args(Policy)):
-                known = ", ".join(kind.__name__ for kind in get_args(Policy))
+                known = ", ".join(known_type.__name__ for known_type in get_args(Policy))
                 raise TypeError(f"`augment` must hold policies ({known}), got {policy!r}.")
         set_checked(self, "augment", tuple(augment))
         if not isinstance(self.erase_after_mix, bool):

@@ -288,7 +288,7 @@ def test_contrast_as_on_the_gpu_is_the_same(monkeypatch: pytest.MonkeyPatch) -> 
     factors = [[factor] for factor in (0.1, 0.5, 0.9, 1.0, 1.2, 1.5, 1.9)]
     ops = [[Op.CONTRAST]] * len(PHOTOS)
     mine = applied(policy, PHOTOS, ops, factors)
-    other = unittest.mock.Mock(wraps=operations._contrasted_by_blending)
+    other = unittest.mock.Mock(wraps=operations._contrast_by_blending)
     monkeypatch.setitem(operations.CATALOGUE, Op.CONTRAST, other)
     largest, mean = distance(applied(policy, PHOTOS, ops, factors), mine)
     assert other.called
@@ -806,7 +806,7 @@ def test_images_of_another_size_or_type_are_refused(wrong: str) -> None:
     ):
         kind = dtype if wrong == "size" else np.float16
         images = np.zeros((4, *size, 4 if wrong == "size" else 3), kind)
-        with pytest.raises(RuntimeError, match="in shaped"):
+        with pytest.raises(RuntimeError, match="`images` must be HWC RGB of the size given"):
             run(lambda function=function, images=images: function(graphs.feed(images, "HWC")), 4)
 
 

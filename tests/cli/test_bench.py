@@ -91,7 +91,10 @@ def test_mixing_alone(tmp_path: Path) -> None:
 
 
 def test_other_kinds_in_a_process_of_their_own(photos: str, tmp_path: Path) -> None:
-    out, program = tmp_path / "out.json", "import sys; from dali_cutmix.cli import main; main()"
+    out, program = (
+        tmp_path / "out.json",
+        "import sys; from dali_cutmix.cli.main import main; main()",
+    )
     for kind, names in (("loader", ["torchvision"]), ("train", [])):
         argv = ["bench", kind, *QUICK, "--data", photos, "--batch-size", "16", "--threads", "1"]
         argv += ["--only", "dali_cutmix", *names, "--out", str(out), "--json"]

@@ -280,7 +280,7 @@ def test_a_shard_deleted_or_cut_short_between_epochs(folder: Path, tmp_path: Pat
 def small_disk(argv: list[str], most: int) -> subprocess.CompletedProcess[str]:
     """Runs the command where no file may be larger than some bytes: a write fails half-way."""
     code = (
-        "import resource, sys; from dali_cutmix.cli import main; "
+        "import resource, sys; from dali_cutmix.cli.main import main; "
         f"resource.setrlimit(resource.RLIMIT_FSIZE, ({most}, {most})); sys.exit(main(sys.argv[1:]))"
     )
     return subprocess.run(

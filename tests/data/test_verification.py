@@ -25,8 +25,7 @@ from PIL import Image
 
 import dali_cutmix as dcm
 from dali_cutmix.cli import main as cli
-from dali_cutmix.data import damage, sources
-from dali_cutmix.data import verification as survey
+from dali_cutmix.data import damage, sources, verification
 from dali_cutmix.pipelines import imagenet
 from tests.data import test_sources
 from tests.support import damaged
@@ -62,7 +61,7 @@ def rejected_by_pillow(file: bytes) -> bool:
 
 
 def test_whole_images_are_whole() -> None:
-    assert [damage.examine(image).problem for image in damaged.whole_images()] == [None] * 30
+    assert [damage.verify_image(image).problem for image in damaged.whole_images()] == [None] * 30
 
 
 @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
@@ -70,7 +69,7 @@ def test_what_pillow_rejects_has_a_problem() -> None:
     # benchmarks/reliability.py does this with thousands, and with DALI's decoders.
     found = Counter()
     for kind, file in damaged.corpus(420, seed=1):
-        verdict = damage.examine(file)
+        verdict = damage.verify_image(file)
         assert verdict.problem is None or verdict.problem in damage.PROBLEMS
         assert verdict.problem is not None or not rejected_by_pillow(file), (kind, verdict)
         found[kind] += verdict.problem is not None
@@ -109,7 +108,7 @@ def exif(orientation: int) -> Any:
     ],
 )
 def test_what_is_unusual_is_a_note(file: bytes, notes: tuple[str, ...]) -> None:
-    assert damage.examine(file) == (None, "", notes)
+    assert damage.verify_image(file) == (None, "", notes)
 
 
 @pytest.mark.parametrize(
@@ -130,14 +129,14 @@ def test_what_is_unusual_is_a_note(file: bytes, notes: tuple[str, ...]) -> None:
     ],
 )
 def test_problems_are_told_apart(file: bytes, problem: str, detail: str) -> None:
-    verdict = damage.examine(file)
+    verdict = damage.verify_image(file)
     assert verdict.problem == problem
     assert verdict.detail.startswith(detail)
 
 
 def test_the_number_of_pixels_is_limited() -> None:
-    assert damage.examine(as_bytes("JPEG"), max_pixels=160 * 120).problem is None
-    verdict = damage.examine(as_bytes("JPEG"), max_pixels=160 * 120 - 1)
+    assert damage.verify_image(as_bytes("JPEG"), max_pixels=160 * 120).problem is None
+    verdict = damage.verify_image(as_bytes("JPEG"), max_pixels=160 * 120 - 1)
     assert verdict == ("too large", "160 x 120 pixels", ())
 
 
@@ -157,11 +156,11 @@ def put_damage(root: Path) -> None:
         (root / name).write_bytes(content)
 
 
-def looked(root: Path | str, **options: Any) -> survey.Survey:
-    return survey.survey(sources.unchecked_source(root), **options)
+def verify(root: Path | str, **options: Any) -> verification.Verification:
+    return verification.verify(sources.unchecked_source(root), **options)
 
 
-def test_a_folder_is_surveyed(data: Path) -> None:
+def test_a_folder_is_verified(data: Path) -> None:
     put_damage(data)
     (data / "cat" / "003.jpg").write_bytes(as_bytes("JPEG", "L"))
     (data / "cat" / "notes.txt").write_text("mine")
@@ -169,68 +168,68 @@ def test_a_folder_is_surveyed(data: Path) -> None:
     os.symlink(data / "nothing", data / "galaxies" / "link.jpg")
     (data / "nothing here").mkdir()
     calls: list[tuple[int, int]] = []
-    found = looked(data, progress=lambda *done: calls.append(done))
-    assert [(f.name, f.kind) for f in found.problems if f.kind != "missing"] == [
+    found = verify(data, progress=lambda *done: calls.append(done))
+    assert [(f.name, f.problem) for f in found.problems if f.problem != "missing"] == [
         *zip(DAMAGE, KINDS, strict=True),
         ("nothing here", "empty class"),
     ]
-    assert [f.name for f in found.problems if f.kind == "missing"] == ["galaxies/link.jpg"]
-    assert Counter(f.kind for f in found.notes) == {"not read": 2, "grayscale": 1}
-    assert found.samples == found.looked_at == 81
+    assert [f.name for f in found.problems if f.problem == "missing"] == ["galaxies/link.jpg"]
+    assert Counter(f.problem for f in found.notes) == {"not read": 2, "grayscale": 1}
+    assert found.samples == found.scanned == 81
     assert calls == [(i, 81) for i in range(1, 82)]
     assert len(found.good) == 76
     assert all(label == sorted(p.name for p in data.iterdir()).index(name.split("/")[0])
                for name, label in found.good)  # fmt: skip
 
 
-def test_only_what_changed_is_looked_at_again(data: Path, cache: Path) -> None:
+def test_only_what_changed_is_read_again(data: Path, cache: Path) -> None:
     put_damage(data)
-    first = looked(data)
-    again = looked(data)
-    assert (first.looked_at, again.looked_at) == (80, 0)
+    first = verify(data)
+    again = verify(data)
+    assert (first.scanned, again.scanned) == (80, 0)
     assert again.problems == first.problems
     (data / "cat" / "002.jpg").write_bytes(as_bytes("JPEG"))
-    mended = looked(data)
-    assert mended.looked_at == 1
+    mended = verify(data)
+    assert mended.scanned == 1
     assert mended.problems == first.problems[1:]
-    assert looked(data, fresh=True).looked_at == 80
-    assert looked(data, max_pixels=100).looked_at == 80  # looked at in another way
+    assert verify(data, fresh=True).scanned == 80
+    assert verify(data, max_pixels=100).scanned == 80  # of another checker
     for place in cache.glob("*.sqlite"):
         place.write_bytes(b"no data base")
-    assert looked(data).looked_at == 80
+    assert verify(data).scanned == 80
 
 
-def test_a_file_that_changes_while_it_is_read_is_looked_at_again(
+def test_a_file_that_changes_while_it_is_read_is_read_again(
     data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     victim, whole = data / "cat" / "002.jpg", (data / "cat" / "002.jpg").read_bytes()
-    examine = damage.examine
+    verify_image = damage.verify_image
 
     def changed_meanwhile(read: bytes, **options: Any) -> damage.Verdict:
         if read == whole:
             victim.write_bytes(b"")
-        return examine(read, **options)
+        return verify_image(read, **options)
 
-    monkeypatch.setattr(damage, "examine", changed_meanwhile)
-    assert not looked(data).problems
-    (problem,) = looked(data).problems
-    assert (problem.name, problem.kind) == ("cat/002.jpg", "empty")
+    monkeypatch.setattr(damage, "verify_image", changed_meanwhile)
+    assert not verify(data).problems
+    (problem,) = verify(data).problems
+    assert (problem.name, problem.problem) == ("cat/002.jpg", "empty")
 
 
 def test_nothing_is_remembered_where_nothing_can_be_written(
     data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(data / "cat" / "000.jpg"))  # a file, not a folder
-    assert looked(data).looked_at == looked(data).looked_at == 80
+    assert verify(data).scanned == verify(data).scanned == 80
 
 
-def test_a_list_is_surveyed_whole(data: Path, tmp_path: Path) -> None:
+def test_a_list_is_verified_to_its_end(data: Path, tmp_path: Path) -> None:
     put_damage(data)
     lines = ["cat/000.jpg 0", "cat/002.jpg 0", "cat/000.jpg 1", "gone.jpg 1", "../x.jpg 2"]
     (tmp_path / "list.txt").write_text("\n".join([*lines, "cat/001.jpg -4", "cat/004.jpg 7", "x"]))
     source = sources.unchecked_source(tmp_path / "list.txt", file_root=data)
-    found = survey.survey(source, num_classes=5)
-    assert Counter(f.kind for f in found.problems) == {
+    found = verification.verify(source, num_classes=5)
+    assert Counter(f.problem for f in found.problems) == {
         **{"entry": 4, "missing": 1, "empty": 1, "label": 1}
     }
     assert found.good == (("cat/000.jpg", 0),)
@@ -260,26 +259,26 @@ def tar(tmp_path: Path) -> Path:
     return path
 
 
-def test_shards_are_surveyed(tar: Path) -> None:
-    found = looked(str(tar), num_classes=4)
-    assert [(f.name, f.kind) for f in found.problems] == [
+def test_shards_are_verified(tar: Path) -> None:
+    found = verify(str(tar), num_classes=4)
+    assert [(f.name, f.problem) for f in found.problems] == [
         (f"{tar} (003.jpg)", "truncated"),
         (f"{tar} (005.jpg)", "label"),
         (f"{tar} (007.jpg)", "label"),
     ]
     assert found.bad == {str(tar): (3, 5, 7)}
-    assert (found.samples, found.looked_at) == (24, 24)
-    assert looked(str(tar), num_classes=4).looked_at == 0
+    assert (found.samples, found.scanned) == (24, 24)
+    assert verify(str(tar), num_classes=4).scanned == 0
     # An index that lacks a sample, and a shard that is cut.
     sources.index(tar)
     index = Path(f"{tar}.idx")
     index.write_text(index.read_text().replace("v1.2 24", "v1.2 23").rsplit("\n", 2)[0] + "\n")
-    (problem, *_) = looked(str(tar), num_classes=4).problems
-    assert problem.kind == "index"
+    (problem, *_) = verify(str(tar), num_classes=4).problems
+    assert problem.problem == "index"
     assert "it has 23 entries, the shard 24" in problem.detail
     tar.write_bytes(tar.read_bytes()[:20000])
-    (problem,) = looked(str(tar)).problems
-    assert problem.kind == "shard"
+    (problem,) = verify(str(tar)).problems
+    assert problem.problem == "shard"
     assert str(tar) in problem.detail
 
 
@@ -386,7 +385,7 @@ def test_the_loaders_get_through_a_damaged_data_set(tmp_path: Path) -> None:
         folder = tmp_path / "data" / f"{number % 2}"
         folder.mkdir(parents=True, exist_ok=True)
         (folder / f"{number:03d}.jpg").write_bytes(file)
-        good += damage.examine(file).problem is None
+        good += damage.verify_image(file).problem is None
     for make in (dcm.train_loader, dcm.val_loader):
         with pytest.warns(UserWarning, match=f"{280 - good} of 280 samples are left out"):
             loader = make(tmp_path / "data", batch_size=1, size=32, device="cpu", on_error="skip")
@@ -404,7 +403,7 @@ def test_dali_decodes_what_has_no_problem() -> None:
 
     with tempfile.NamedTemporaryFile(suffix=".jpg") as file:
         for _, content in damaged.corpus(140, seed=3):
-            if damage.examine(content).problem is None:
+            if damage.verify_image(content).problem is None:
                 Path(file.name).write_bytes(content)
                 assert pipe(file.name).run()[0].shape()[0][2] == 3
 
@@ -494,6 +493,6 @@ def test_an_interrupted_check_goes_on(tmp_path: Path, cache: Path) -> None:
     assert "Traceback" not in error
     before = remembered()
     assert 0 < before < 12000
-    found = looked(tmp_path / "data")
-    assert found.looked_at == 12000 - before
+    found = verify(tmp_path / "data")
+    assert found.scanned == 12000 - before
     assert not found.problems

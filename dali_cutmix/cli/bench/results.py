@@ -17,7 +17,7 @@ from typing import Any, Literal
 import torch
 
 from dali_cutmix._version import __version__
-from dali_cutmix.data.atomic import write_whole
+from dali_cutmix.data.atomic import atomic_write
 
 __all__ = ["Result", "Row", "environment", "in_turn", "rate"]
 
@@ -92,8 +92,8 @@ class Result:
         }
 
     def write(self, path: str) -> None:
-        """Writes the JSON file, whole or not at all."""
-        write_whole(path, (json.dumps(self.as_json(), indent=1) + "\n").encode())
+        """Writes the JSON file, complete or not at all."""
+        atomic_write(path, (json.dumps(self.as_json(), indent=1) + "\n").encode())
 
 
 def _row_as_json(row: Row) -> dict[str, Any]:

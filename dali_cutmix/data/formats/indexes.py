@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dali_cutmix.data.atomic import write_whole
+from dali_cutmix.data.atomic import atomic_write
 from dali_cutmix.data.formats import recordio, tars, tfrecords
 from dali_cutmix.data.formats.paths import (
     INDEXED,
@@ -36,16 +36,16 @@ __all__ = [
     "check_start",
     "checked_size",
     "difference",
+    "find_indexes",
     "fits",
-    "index_places",
     "make_all",
     "make_index",
-    "own_place",
+    "new_index",
     "samples",
     "without",
 ]
 
-_SPOTS = 64  # records looked at where the index is checked, over all files; at least 3 a file
+_SPOTS = 64  # records read where an index is checked, over all files; at least 3 a file
 
 _FORMATS = {"webdataset": tars, "tfrecord": tfrecords, "recordio": recordio}
 _NAMES = {"webdataset": "a tar file", "tfrecord": "a TFRecord file", "recordio": "a RecordIO file"}
@@ -54,15 +54,15 @@ _NAMES = {"webdataset": "a tar file", "tfrecord": "a TFRecord file", "recordio":
 # --- where an index lies
 
 
-def own_place(path: str, folder: str | None) -> str:
-    """Returns where a new index goes: the whole name, so that x.tar and x.rec do not share one."""
+def new_index(path: str, folder: str | None) -> str:
+    """Returns where a new index goes: x.tar.idx, so that x.tar and x.rec have one each."""
     own, name = os.path.split(path)
     return join(own if folder is None else folder, name + ".idx")
 
 
-def index_places(paths: Sequence[str], kind: str, folder: str | None) -> list[str]:
+def find_indexes(paths: Sequence[str], kind: str, folder: str | None) -> list[str]:
     """Returns where the index of each shard is, or else where it is to be made."""
-    places = []
+    found = []
     for path in paths:
         own, name = os.path.split(path)
         where = own if folder is None else folder
@@ -75,15 +75,15 @@ def index_places(paths: Sequence[str], kind: str, folder: str | None) -> list[st
             names.append(name)
         candidates = [join(where, n) for n in names]
         there = (c for c in candidates if not is_remote(c) and os.path.isfile(c))
-        places.append(next(there, candidates[0]))
-    place = repeated(places)
-    if place is not None:
-        shared = [p for p, of in zip(paths, places, strict=True) if of == place]
+        found.append(next(there, candidates[0]))
+    twice = repeated(found)
+    if twice is not None:
+        shared = [p for p, of in zip(paths, found, strict=True) if of == twice]
         raise ValueError(
-            f"the shards must have an index each, got {place!r} for {shared[0]!r} and "
+            f"the shards must have an index each, got {twice!r} for {shared[0]!r} and "
             f"{shared[1]!r}: rename it to <shard>.idx, or keep the indexes of each folder apart."
         )
-    return places
+    return found
 
 
 # --- making one
@@ -97,7 +97,7 @@ def make_index(
 ) -> str:
     """Returns the path of the index made of one shard, by default the shard's plus ``.idx``.
 
-    The file appears whole or not at all, also where several processes make it. `progress` is
+    The file appears complete or not at all, also where several processes make it. `progress` is
     called with (bytes done, bytes in all).
 
     Raises:
@@ -108,7 +108,7 @@ def make_index(
     kind = kind_by_name(shard)
     if kind not in INDEXED:
         raise ValueError(f"`path` must be *.tar, *.rec or a TFRecord, got {shard!r}.")
-    place: str = path_text(index_path, "index_path") or own_place(shard, None)
+    target: str = path_text(index_path, "index_path") or new_index(shard, None)
     check_start(kind, shard)
     total = _length(shard)
     lines: list[str] = []
@@ -121,10 +121,10 @@ def make_index(
         raise ValueError(f"{shard!r} must hold at least one record, got none.")
     if kind == "webdataset":
         lines.insert(0, f"v1.2 {len(lines)}\n")
-    _write(place, "".join(lines))
+    _write(target, "".join(lines))
     if progress is not None:
         progress(total, total)
-    return place
+    return target
 
 
 def make_all(wanted: list[tuple[str, str]], progress: Progress | None) -> list[str]:
@@ -132,29 +132,29 @@ def make_all(wanted: list[tuple[str, str]], progress: Progress | None) -> list[s
     total = sum(os.path.getsize(path) for path, _ in wanted)
     before = 0
     made = []
-    for path, place in wanted:
+    for path, index_path in wanted:
 
         def inner(done: int, _: int, before: int = before) -> None:
             if progress is not None:
                 progress(before + done, total)
 
-        made.append(make_index(path, place, progress=inner))
+        made.append(make_index(path, index_path, progress=inner))
         before += os.path.getsize(path)
     return made
 
 
-def _write(place: str, text: str) -> None:
+def _write(index_path: str, text: str) -> None:
     try:
-        write_whole(place, text.encode("utf-8", "surrogateescape"))
+        atomic_write(index_path, text.encode("utf-8", "surrogateescape"))
     except OSError as error:
         if isinstance(error, PermissionError) or error.errno == errno.EROFS:
-            raise _no_room(place) from error
+            raise _not_writable(index_path) from error
         raise
 
 
-def _no_room(place: str) -> PermissionError:
+def _not_writable(index_path: str) -> PermissionError:
     return PermissionError(
-        f"the index {place!r} cannot be written. Make it elsewhere with "
+        f"the index {index_path!r} cannot be written. Make it elsewhere with "
         "`dali-cutmix index SOURCE --out DIR`, and read with find_source(…, index_dir=DIR)."
     )
 
@@ -174,35 +174,37 @@ def check_start(kind: Kind, path: str) -> None:
 
 
 def checked_size(
-    kind: Kind, paths: Sequence[str], places: Sequence[str], fields: tuple[str, str] | None
+    kind: Kind, paths: Sequence[str], index_paths: Sequence[str], fields: tuple[str, str] | None
 ) -> int | None:
     """Returns the number of samples by the indexes; refuses one that does not fit its shard.
 
-    None where no index, or not each one, is here. Looks at some records of each shard; of remote
-    shards at none. Of a tar whose `fields` are given, each sample must have an image and a label.
+    None where no index, or not each one, is here. Reads some records of each shard, and none of
+    remote ones. Of a tar whose `fields` are given, each sample must have an image and a label.
     """
     spots = max(3, _SPOTS // len(paths))
     sizes = [
-        _check(kind, path, place, fields, spots)
-        for path, place in zip(paths, places, strict=False)
-        if not is_remote(place) and os.path.exists(place)
+        _check(kind, path, index_path, fields, spots)
+        for path, index_path in zip(paths, index_paths, strict=False)
+        if not is_remote(index_path) and os.path.exists(index_path)
     ]
     return sum(sizes) if len(sizes) == len(paths) else None
 
 
-def fits(kind: Kind, path: str, place: str) -> bool:
+def fits(kind: Kind, path: str, index_path: str) -> bool:
     """Returns whether an index fits its shard."""
     try:
-        _check(kind, path, place, None, _SPOTS)
+        _check(kind, path, index_path, None, _SPOTS)
     except ValueError:
         return False
     return True
 
 
-def _check(kind: Kind, path: str, place: str, fields: tuple[str, str] | None, spots: int) -> int:
+def _check(
+    kind: Kind, path: str, index_path: str, fields: tuple[str, str] | None, spots: int
+) -> int:
     """Returns the number of samples in an index; refuses one that does not fit its shard."""
     try:
-        entries = _read_index(kind, place)
+        entries = _read_index(kind, index_path)
         why = None
     except ValueError as error:
         why = str(error)
@@ -210,20 +212,21 @@ def _check(kind: Kind, path: str, place: str, fields: tuple[str, str] | None, sp
         why = _misfit(kind, path, entries, spots)
     if why is not None:
         raise ValueError(
-            f"the index {place!r} must fit {path!r}, but {why}. It is damaged, of other data, or "
-            "older than these; or these were cut short. Make it anew: `dali-cutmix index SOURCE`."
+            f"the index {index_path!r} must fit {path!r}, but {why}. It is damaged, of other data, "
+            "or older than these; or these were cut short. Make it anew: "
+            "`dali-cutmix index SOURCE`."
         )
     if kind == "webdataset" and fields is not None:
-        tars.check_components(path, place, entries, fields)
+        tars.check_components(path, index_path, entries, fields)
     return len(entries)
 
 
-def difference(kind: Kind, place: str, other: str) -> str | None:
+def difference(kind: Kind, index_path: str, other: str) -> str | None:
     """Returns how an index differs from another one of the same shard, None if it does not."""
-    if not os.path.exists(place):
+    if not os.path.exists(index_path):
         return None
     try:
-        entries = _read_index(kind, place)
+        entries = _read_index(kind, index_path)
     except (OSError, ValueError) as error:
         return str(error)
     right = _read_index(kind, other)
@@ -232,10 +235,10 @@ def difference(kind: Kind, place: str, other: str) -> str | None:
     return f"it has {len(entries)} entries, the shard {len(right)}, and they are not the same"
 
 
-def without(kind: Kind, place: str, numbers: Sequence[int]) -> str:
+def without(kind: Kind, index_path: str, numbers: Sequence[int]) -> str:
     """Returns the text of an index without some of its samples, numbered from 0 as by `samples`."""
     left_out = set(numbers)
-    with open(place, encoding="utf-8", errors="surrogateescape") as file:
+    with open(index_path, encoding="utf-8", errors="surrogateescape") as file:
         lines = [line for line in file.read().split("\n") if line.strip()]
     head = lines[:1] if kind == "webdataset" else []
     lines = lines[len(head) :]
@@ -251,10 +254,10 @@ def _misfit(kind: Kind, path: str, entries: Any, spots: int) -> str | None:
     if kind == "webdataset":
         entries = [part for sample in entries for part in sample]
     # Evenly spaced, the first and the last among them.
-    looked_at = sorted({round(i) for i in np.linspace(0, len(entries) - 1, spots)})
+    checked = sorted({round(i) for i in np.linspace(0, len(entries) - 1, spots)})
     total = _length(path)
     with open(path, "rb") as file:
-        why: str | None = _FORMATS[kind].misfit(file, total, entries, looked_at)
+        why: str | None = _FORMATS[kind].misfit(file, total, entries, checked)
     return why
 
 
@@ -269,10 +272,10 @@ def _length(path: str) -> int:
 
 
 def samples(
-    kind: Kind, path: str, place: str, fields: tuple[str, str] | None
+    kind: Kind, path: str, index_path: str, fields: tuple[str, str] | None
 ) -> Iterator[tuple[str, bytes, int | None]]:
-    """Yields (place, encoded image, label) of each sample of a shard; None for a wrong label."""
-    entries = _read_index(kind, place)
+    """Yields (position, encoded image, label) of each sample of a shard; None for a wrong label."""
+    entries = _read_index(kind, index_path)
     with open(path, "rb") as file:
         if kind == "webdataset":
             assert fields is not None
@@ -290,20 +293,20 @@ def samples(
             yield f"record {number}, at byte {offset}", image, label
 
 
-def _read_index(kind: Kind, place: str) -> Any:
+def _read_index(kind: Kind, index_path: str) -> Any:
     """Returns samples of a tar, (offset, size) of TFRecord, sorted offsets of RecordIO.
 
     ValueError says what is wrong with it.
     """
     if kind == "webdataset":
-        return tars.read_index(place)
-    table = _read_table(place)
+        return tars.read_index(index_path)
+    table = _read_table(index_path)
     return np.sort(table[:, 1]) if kind == "recordio" else table
 
 
-def _read_table(place: str) -> NDArray[np.int64]:
+def _read_table(index_path: str) -> NDArray[np.int64]:
     """Returns the two integers of each line."""
-    with open(place, "rb") as file:
+    with open(index_path, "rb") as file:
         words = file.read().split()
     try:
         table = np.array(words, dtype=np.int64).reshape(-1, 2)

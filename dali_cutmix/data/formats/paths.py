@@ -1,7 +1,7 @@
 """What a path names: one or several files, here or remote, and by their names which kind of data.
 
 A pattern has ``*``, ``?``, ``[…]``, ``{0000..0127}`` or ``{a,b}``; remote shards only the last two,
-as nothing is looked up there. A folder is one of classes, or else the shards that it holds.
+as nothing is listed there. A folder is one of classes, or else the shards that it holds.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _NAMES: dict[Kind, re.Pattern[str]] = {
     "list": re.compile(r"\.(txt|lst|list)$", re.I),
     "tfrecord": re.compile(r"(\.(tfrecords?|tfrec)|-\d+-of-\d+)$", re.I),
 }
-_LOOKED_FOR = (
+_EXPECTED = (
     "an ImageFolder, a list of images (*.txt, *.lst, *.list), WebDataset shards (*.tar), TFRecords "
     "(*.tfrecord, *.tfrecords, *.tfrec, *-00000-of-00010) or RecordIO (*.rec)"
 )
@@ -83,7 +83,7 @@ def kind_by_name(path: str) -> Kind:
         return "folder"
     if not is_remote(path) and not os.path.exists(path):
         raise FileNotFoundError(f"`source` must exist, got {path!r}.")
-    raise ValueError(f"`source` must be {_LOOKED_FOR}, got {path!r}.")
+    raise ValueError(f"`source` must be {_EXPECTED}, got {path!r}.")
 
 
 def is_remote(path: str) -> bool:
@@ -143,7 +143,7 @@ def _of_folder(root: str, kind: Kind | None) -> tuple[tuple[str, ...], Kind]:
     if kind == "folder":
         return (root,), kind
     if kind is None and not shards:
-        raise FileNotFoundError(f"`source` must be {_LOOKED_FOR}, got {root!r} with none of these.")
+        raise FileNotFoundError(f"`source` must be {_EXPECTED}, got {root!r} with none of these.")
     if kind not in shards:
         what = ", ".join([*(["class folders"] if classes else []), *shards]) or "no shards"
         raise ValueError(

@@ -42,7 +42,7 @@ def scan(path: str, file: BinaryIO, total: int) -> Iterator[tuple[int, str]]:
 
 
 def misfit(file: BinaryIO, total: int, offsets: NDArray[np.int64], spots: list[int]) -> str | None:
-    """Returns how the sorted offsets of an index do not fit the file, looking at some records."""
+    """Returns how the sorted offsets of an index do not fit the file, reading some records."""
     ends = np.append(offsets[1:], total)
     if offsets[0] != 0 or (offsets >= ends).any():
         return "its records do not begin at byte 0, rise, and lie in the file"
@@ -64,8 +64,8 @@ def sample(record: bytes) -> tuple[bytes, int | None]:
             (value,) = struct.unpack_from("<f", record, 32)
     except struct.error:  # too short for its header
         return b"", None
-    whole = flag <= 1 and value.is_integer()
-    return record[32 + 4 * flag : 8 + _length(word)], int(value) if whole else None
+    valid = flag <= 1 and value.is_integer()
+    return record[32 + 4 * flag : 8 + _length(word)], int(value) if valid else None
 
 
 def _record_end(file: BinaryIO, at: int, total: int) -> int:

@@ -69,9 +69,9 @@ def scan(path: str, file: BinaryIO, total: int) -> Iterator[tuple[int, str]]:
         yield total, " ".join(parts) + "\n"
 
 
-def read_index(place: str) -> list[Sample]:
+def read_index(index_path: str) -> list[Sample]:
     """Returns the samples of an index; ValueError says what is wrong with it."""
-    with open(place, encoding="utf-8", errors="surrogateescape") as file:
+    with open(index_path, encoding="utf-8", errors="surrogateescape") as file:
         head, *lines = file.read().split("\n")
     version = re.fullmatch(r"(v1\.[12]) ([0-9]+)", head)
     if version is None:
@@ -94,7 +94,7 @@ def read_index(place: str) -> list[Sample]:
 
 
 def misfit(file: BinaryIO, total: int, parts: Sequence[Part], spots: list[int]) -> str | None:
-    """Returns how the files of an index do not fit the tar, looking at some, and at its end."""
+    """Returns how the files of an index do not fit the tar, reading some, and its end."""
     try:
         offsets, sizes = np.array([part[1:] for part in parts], np.int64).T
     except OverflowError:
@@ -130,7 +130,9 @@ def _misfit_of_end(file: BinaryIO, total: int, at: int) -> str | None:
         at += _BLOCK + (0 if head.islnk() else head.size + _BLOCK - 1) // _BLOCK * _BLOCK
 
 
-def check_components(path: str, place: str, samples: list[Sample], fields: tuple[str, str]) -> None:
+def check_components(
+    path: str, index_path: str, samples: list[Sample], fields: tuple[str, str]
+) -> None:
     """Refuses samples without an image or a label, or with two."""
     wanted = [set(names.lower().split(";")) for names in fields]
     for number, sample in enumerate(samples, 1):
@@ -140,8 +142,9 @@ def check_components(path: str, place: str, samples: list[Sample], fields: tuple
             if count != 1:
                 what = "image" if what == _IMAGE_EXTENSIONS else f".{what}"
                 raise ValueError(
-                    f"{path!r} must have one {what} a sample, got {count} in sample {number} with "
-                    f"{', '.join('.' + ext for ext in have)} ({place!r}, line {number + 1}). "
+                    f"{path!r} must have one {what} per sample, got {count} in sample {number} "
+                    f"with {', '.join('.' + ext for ext in have)} ({index_path!r}, line "
+                    f"{number + 1}). "
                     "find_source(…, fields=…) takes the extensions of image and label."
                 )
 
@@ -149,7 +152,7 @@ def check_components(path: str, place: str, samples: list[Sample], fields: tuple
 def samples(
     file: BinaryIO, samples: list[Sample], fields: tuple[str, str]
 ) -> Iterator[tuple[str, bytes, int | None]]:
-    """Yields (place, encoded image, label) of each sample; None for a wrong label."""
+    """Yields (position, encoded image, label) of each sample; None for a wrong label."""
     images, labels = (set(names.lower().split(";")) for names in fields)
     for sample in samples:
         name, image, text = "", b"", b""

@@ -1,6 +1,6 @@
 """TFRecord files of tf.train.Example: a length, the serialised example, and two checksums a record.
 
-The checksums are not looked at, as DALI does not.
+The checksums are not verified: DALI does not, either.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def scan(path: str, file: BinaryIO, total: int) -> Iterator[tuple[int, str]]:
 
 
 def misfit(file: BinaryIO, total: int, table: NDArray[np.int64], spots: list[int]) -> str | None:
-    """Returns how the (offset, size) of an index do not fit the file, looking at some records."""
+    """Returns how the (offset, size) of an index do not fit the file, reading some records."""
     offsets, sizes = table[:, 0], table[:, 1]
     ends = offsets + sizes
     if offsets[0] != 0 or (offsets[1:] != ends[:-1]).any():
@@ -58,11 +58,11 @@ def misfit(file: BinaryIO, total: int, table: NDArray[np.int64], spots: list[int
 
 def features(path: str, fields: Any) -> tuple[str, str]:
     """Returns the names of image and label, by what the first record has."""
-    have = _kinds_of_features(path)
+    have = _types_of_features(path)
     for image, label in [tuple(fields)] if fields else USUAL_FIELDS:
         if have.get(image) == "bytes" and have.get(label) == "int64":
             return image, label
-    listed = ", ".join(f"{name} ({kind})" for name, kind in sorted(have.items())) or "none"
+    listed = ", ".join(f"{name} ({type_})" for name, type_ in sorted(have.items())) or "none"
     wanted = f"{fields!r}" if fields else " or ".join(map(repr, USUAL_FIELDS))
     raise ValueError(
         f"{path!r} must have features {wanted}, an image in bytes and a label in int64, got "
@@ -80,21 +80,21 @@ def sample(record: bytes, fields: tuple[str, str]) -> tuple[bytes, int | None]:
         return b"", None
 
 
-def _kinds_of_features(path: str) -> dict[str, str]:
+def _types_of_features(path: str) -> dict[str, str]:
     with open(path, "rb") as file:
         (size,) = struct.unpack("<Q", os.pread(file.fileno(), 8, 0))
         record = os.pread(file.fileno(), min(size, os.path.getsize(path)), 12)
     try:
         return {
-            name: {1: "bytes", 2: "float", 3: "int64"}.get(kind, "nothing")
-            for name, (kind, _) in _example(record).items()
+            name: {1: "bytes", 2: "float", 3: "int64"}.get(type_, "nothing")
+            for name, (type_, _) in _example(record).items()
         }
     except (LookupError, ValueError) as error:
         raise ValueError(f"{path!r} must hold tf.train.Example records, got another.") from error
 
 
 def _example(record: bytes) -> dict[str, tuple[int, bytes]]:
-    """Returns the kind and the first value of each feature of a serialised tf.train.Example.
+    """Returns the type and the first value of each feature of a serialised tf.train.Example.
 
     Example: features in field 1; these: map entries in field 1, of a name in field 1 and a
     feature in field 2; this: a list of bytes, floats or integers in field 1, 2 or 3.
@@ -103,9 +103,9 @@ def _example(record: bytes) -> dict[str, tuple[int, bytes]]:
     for _, entries in _messages(record, 1):
         for _, entry in _messages(entries, 1):
             parts = dict(_messages(entry))
-            kind, values = next(_messages(parts.get(2, b"")), (0, b""))
-            value = next(_messages(values, 1), (0, b""))[1] if kind == 1 else values
-            features[parts[1].decode()] = (kind, value)
+            type_, values = next(_messages(parts.get(2, b"")), (0, b""))
+            value = next(_messages(values, 1), (0, b""))[1] if type_ == 1 else values
+            features[parts[1].decode()] = (type_, value)
     return features
 
 
