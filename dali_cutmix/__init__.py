@@ -74,13 +74,15 @@ _NAMES = {
 _MODULES = {name: module for module, names in _NAMES.items() for name in names}
 
 
-def __getattr__(name: str) -> Any:
-    if name in ("losses", "recipes"):
-        return import_module(f"dali_cutmix.{name}")
-    if name not in _MODULES:
-        raise AttributeError(f"module 'dali_cutmix' has no attribute {name!r}")
-    value = globals()[name] = getattr(import_module(_MODULES[name]), name)
-    return value
+if not TYPE_CHECKING:  # else a misspelt name would be Any
+
+    def __getattr__(name: str) -> Any:
+        if name in ("losses", "recipes"):
+            return import_module(f"dali_cutmix.{name}")
+        if name not in _MODULES:
+            raise AttributeError(f"module 'dali_cutmix' has no attribute {name!r}")
+        value = globals()[name] = getattr(import_module(_MODULES[name]), name)
+        return value
 
 
 def __dir__() -> list[str]:
