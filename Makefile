@@ -3,13 +3,22 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test lint gpu-test bench
+# Each worker takes the tests of the other when it has none left. Which runs where is of no matter.
+PYTEST := $(BIN)/python -m pytest -n 2 --dist worksteal
+
+.PHONY: help demo check test lint gpu-test bench
+
+help:  ## this list
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' Makefile | expand -t 16
 
 demo: $(READY)  ## decode, cut, mix and show real photographs
 	$(BIN)/dali-cutmix demo
 
-test: lint  ## linter, formatter check, types, tests
-	$(BIN)/python -m pytest
+check: lint  ## linter, formatter check, types and the quick tests, in a minute
+	$(PYTEST) -m "not slow"
+
+test: lint  ## linter, formatter check, types and all tests
+	$(PYTEST)
 
 gpu-test: $(READY)  ## what only a GPU can show
 	$(BIN)/python benchmarks/first_gpu.py
@@ -25,7 +34,7 @@ bench: $(READY)  ## all benchmarks, and the tables of the README
 	$(BIN)/dali-cutmix bench --out benchmarks/results/$(HARDWARE)/bench-profile.json
 	$(BIN)/python benchmarks/tables.py
 
-lint: $(READY)
+lint: $(READY)  ## linter, formatter check, types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy

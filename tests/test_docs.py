@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import doctest
 import importlib
+import inspect
 import json
 import pkgutil
 import re
@@ -19,9 +20,8 @@ import torch
 import dali_cutmix
 
 ROOT = Path(__file__).parent.parent
-MODULES = sorted(
-    f"dali_cutmix.{module.name}" for module in pkgutil.iter_modules(dali_cutmix.__path__)
-)
+# Of all of the package, the pipelines too.
+MODULES = sorted(m.name for m in pkgutil.walk_packages(dali_cutmix.__path__, "dali_cutmix."))
 
 
 def examples() -> list[Any]:
@@ -42,10 +42,19 @@ def test_docstring_examples(test: doctest.DocTest, photos: str) -> None:
     assert runner.run(test, clear_globs=False).failed == 0
 
 
+def test_modules_at_every_depth_are_walked() -> None:
+    assert {
+        *("dali_cutmix.losses", "dali_cutmix.augment.graph", "dali_cutmix.cli.bench.command"),
+        *("dali_cutmix.mixing.methods.cutmix", "dali_cutmix.pipelines.imagenet"),
+    } <= {*MODULES}
+
+
 def test_public_functions_have_examples() -> None:
     named = {param.id for param in examples()}
-    for function in ("mixing.mix", "mixing.cutmix", "mixing.mixup", "image_loaders.val_loader"):
-        assert f"dali_cutmix.{function}" in named
+    public = [getattr(dali_cutmix, name) for name in dali_cutmix.__all__]
+    functions = [f"{f.__module__}.{f.__name__}" for f in public if inspect.isfunction(f)]
+    assert len(functions) == 6
+    assert {*functions} <= named
 
 
 def readme_code() -> list[str]:
