@@ -9,25 +9,29 @@ there is one shard, the parts of several processes go round from epoch to epoch.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from nvidia.dali import Pipeline, fn, tfrecord, types
 from nvidia.dali.data_node import DataNode
 
 from dali_cutmix._dali import graph_function
+from dali_cutmix._graph import by_index, class_index, zero_unless
+from dali_cutmix._rules import states
 from dali_cutmix._seeds import op_seed
 from dali_cutmix.data.folders import IMAGE_PATTERNS, class_names
 from dali_cutmix.data.sources import Source, find_source, missing_indexes
-from dali_cutmix.mixing import checks
-from dali_cutmix.mixing.draw import by_index
 
-__all__ = ["INITIAL_FILL", "read"]
+__all__ = ["INITIAL_FILL", "LABEL", "read"]
 
 # Samples in the window: with ImageNet's 110 kB an image some 450 MB, a good three shards of a
 # thousand, and at least two full batches of 2048.
 INITIAL_FILL = 4096
 
+LABEL = (
+    "A label must be one whole number, at least 0 after `label_offset` was added, and in a tar "
+    "text of at most 10 characters."
+)
 _LABEL_BYTES = 10  # of .cls, with what blanks follow the digits; constants are int32
 _DIGITS = list(range(ord("0"), ord("9") + 1))
 _BLANKS = [ord(c) for c in "\t\n\r "]
@@ -56,7 +60,7 @@ def read(
         shard_id, num_shards: the part to read. Parts differ by at most one sample; the shorter
             ones are padded with their last sample.
         num_classes: labels must be below it. Of a folder or a list, whose highest label is known,
-            nothing need be looked at.
+            nothing need be checked.
         repeats: copies of a sample in a batch (repeated augmentation), of which every batch then
             has batch_size / repeats.
         initial_fill: samples in the window of WebDataset, TFRecord and RecordIO.
@@ -73,7 +77,7 @@ def read(
     encoded, labels = _read(source, shuffle, seed, shard_id, num_shards, initial_fill, name)
     known = source.num_classes
     if num_classes is not None and (known is None or known > num_classes):
-        labels = checks.class_index(labels, num_classes)
+        labels = class_index(labels, num_classes)
     if repeats > 1:  # before decoding: what is read is reused, and decoded and cropped anew
         indices = [i // repeats for i in range(Pipeline.current().max_batch_size)]
         encoded, labels = by_index(encoded, indices), by_index(labels, indices)
@@ -89,9 +93,9 @@ def _read(
     initial_fill: int,
     name: str,
 ) -> tuple[DataNode, DataNode]:
-    for path, place in missing_indexes(source):
+    for path, index_path in missing_indexes(source):
         raise FileNotFoundError(
-            f"the index {place!r} of {path!r} must exist: `dali-cutmix index` makes it."
+            f"the index {index_path!r} of {path!r} must exist: `dali-cutmix index` makes it."
         )
     if source.size is not None and source.size < num_shards:
         raise ValueError(
@@ -147,30 +151,32 @@ def _window(source: Source, num_shards: int, initial_fill: int) -> int:
 
 def _webdataset(source: Source, options: dict[str, Any]) -> tuple[DataNode, DataNode]:
     assert source.fields is not None
-    places = {"index_paths": list(source.index_paths)} if source.index_paths else {}
-    encoded, text = fn.readers.webdataset(
+    indexes: Any = {"index_paths": list(source.index_paths)} if source.index_paths else {}
+    nodes = fn.readers.webdataset(
         paths=list(source.paths),
         ext=list(source.fields),
         case_sensitive_extensions=False,
         missing_component_behavior="error",
-        **places,
+        **indexes,
         **options,
     )
+    encoded, text = cast("list[DataNode]", nodes)
     return encoded, _decimal(text)
 
 
 def _tfrecord(source: Source, options: dict[str, Any]) -> tuple[DataNode, DataNode]:
     assert source.fields is not None
     image, label = source.fields
-    features = fn.readers.tfrecord(
+    nodes = fn.readers.tfrecord(
         path=list(source.paths),
         index_path=list(source.index_paths),
         features={
-            image: tfrecord.FixedLenFeature((), tfrecord.string, ""),
+            image: tfrecord.FixedLenFeature([], tfrecord.string, ""),
             label: tfrecord.VarLenFeature(tfrecord.int64, -1),
         },
         **options,
     )
+    features = cast("dict[str, DataNode]", nodes)  # DALI says a sequence
     return features[image], _one(features[label])
 
 
@@ -178,12 +184,13 @@ def _recordio(source: Source, options: dict[str, Any]) -> tuple[DataNode, DataNo
     encoded, label = fn.readers.mxnet(
         path=list(source.paths), index_path=list(source.index_paths), **options
     )
-    return encoded, _whole(_one(label))
+    return encoded, _as_integer(_one(label))
 
 
 _SHARDS = {"webdataset": _webdataset, "tfrecord": _tfrecord, "recordio": _recordio}
 
 
+@states(LABEL)
 def _decimal(text: DataNode) -> DataNode:
     """Returns the number that ASCII text stands for, int64 (1,).
 
@@ -199,35 +206,34 @@ def _decimal(text: DataNode) -> DataNode:
         default_value=2**_LABEL_BYTES,
         dtype=types.INT32,
     )
-    places = np.arange(_LABEL_BYTES, dtype=np.int32)
+    positions = np.arange(_LABEL_BYTES, dtype=np.int32)
     bits = fn.reductions.sum(
-        is_digit * types.Constant(2**places), axes=[0], keep_dims=True, dtype=types.INT32
+        is_digit * types.Constant(2**positions), axes=[0], keep_dims=True, dtype=types.INT32
     )
-    value = fn.reductions.sum(digit * types.Constant(10 ** places[::-1]), axes=[0], keep_dims=True)
+    value = fn.reductions.sum(
+        digit * types.Constant(10 ** positions[::-1]), axes=[0], keep_dims=True
+    )
     # n digits first, and blanks: the bits are 2^n - 1. Others find a start outside the powers.
     starts = np.full(2**_LABEL_BYTES, -1, np.int32)
-    starts[2 ** (places + 1) - 1] = _LABEL_BYTES - 1 - places
+    starts[2 ** (positions + 1) - 1] = _LABEL_BYTES - 1 - positions
     start = fn.slice(types.Constant(starts), start=bits, shape=[1], axes=[0])
-    return value // fn.slice(types.Constant(10**places), start=start, shape=[1], axes=[0])
+    return value // fn.slice(types.Constant(10**positions), start=start, shape=[1], axes=[0])
 
 
+@states(LABEL)
 def _one(label: DataNode) -> DataNode:
     """Returns the label, (1,); fails where there is none, or more than one."""
     return fn.reshape(label, shape=[1])
 
 
-def _whole(label: DataNode) -> DataNode:
+@states(LABEL)
+def _as_integer(label: DataNode) -> DataNode:
     """Returns a float label as int64; fails unless it is a whole number."""
-    whole = fn.cast(label, dtype=types.INT64)
-    return whole + _zero_unless(whole != label)
+    integer = fn.cast(label, dtype=types.INT64)
+    return integer + zero_unless(integer != label)
 
 
+@states(LABEL)
 def _not_negative(label: DataNode) -> DataNode:
     """Returns the label as it is; fails if it is negative."""
-    return label + _zero_unless(label < 0)
-
-
-def _zero_unless(wrong: DataNode) -> DataNode:
-    """Returns 0, int32 (1,); fails where something is wrong."""
-    start = fn.cast(wrong, dtype=types.INT32)
-    return fn.slice(types.Constant(np.zeros(1, np.int32)), start=start, shape=[1], axes=[0])
+    return label + zero_unless(label < 0)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import hashlib
 import os
 import re
@@ -17,21 +16,19 @@ from typing import Any, Literal, NoReturn
 import numpy as np
 import torch
 from nvidia.dali import Pipeline
-from nvidia.dali.backend import TensorCPU, TensorGPU
-from nvidia.dali.plugin.base_iterator import LastBatchPolicy
-from nvidia.dali.plugin.pytorch import DALIGenericIterator
-from torch.utils.dlpack import from_dlpack
 
-from dali_cutmix._rules import dali_reason, explain
+from dali_cutmix import _dali
 from dali_cutmix._validation import checked_choice, checked_int
-from dali_cutmix.data.folders import unreadable_files
-from dali_cutmix.data.sources import Source, damaged, find_source
+from dali_cutmix.data.sources import Source
+from dali_cutmix.loaders._iterator import Batches
+from dali_cutmix.loaders.errors import in_own_words
 
 __all__ = ["Loader"]
 
 MAX_BATCH = 2**20
 _OPENING = threading.Lock()  # warnings.catch_warnings is for one thread at a time
-Batch = tuple[torch.Tensor, Any]
+# Any: what a tuple of targets can do is not refused either.
+Batch = tuple[torch.Tensor, torch.Tensor | Any]
 _STATE_VERSION = 3  # raised whenever a seed gives other batches than before
 _STATE_KEYS = {"version", "epoch", "position", "options", "data", "mixing", "checkpoint"}
 # Arguments that may differ between a run and the one that resumes it: the stream is the same.
@@ -115,7 +112,7 @@ class Loader:
         self._channels_last = channels_last
         self._options = options
         self._switch = _Switch(options["batch_size"]) if switchable else None
-        self._batches: _Batches | None = None
+        self._batches: Batches | None = None
         self._identity: str | None = None
         self._open(checkpoint=None, epoch=0, position=0)
         # The first batch is made here, so that wrong data are an error at construction.
@@ -167,9 +164,7 @@ class Loader:
         """Stops the pipeline and frees its memory; only `load_state_dict` opens it again."""
         batches, self._batches, self._ahead = self._batches, None, []
         if batches is not None:
-            # Not left to its __del__, where an exception of a signal would be lost.
-            for pipeline in batches._pipes:
-                pipeline._shutdown()
+            batches.close()
 
     def mixing(self, on: bool) -> None:
         """Turns mixing off, or on again, without touching the order of the data or the draws.
@@ -262,14 +257,14 @@ class Loader:
         switch = {} if self._switch is None else {"mixing": self._switch}
         try:
             with _OPENING, warnings.catch_warnings():  # the state of the switch is in ours
-                warnings.filterwarnings("ignore", message="Checkpointing enabled in a pipeline wi")
+                warnings.filterwarnings("ignore", message=_dali.CHECKPOINT_WARNING)
                 pipeline = self._pipeline_fn(
                     enable_checkpointing=True, checkpoint=checkpoint, **switch, **self._options
                 )
                 pipeline.build()
-                _uncycle(pipeline)
+                _dali.uncycle(pipeline)
         except TypeError as error:
-            if hasattr(self._pipeline_fn, "_is_pipeline_def"):
+            if _dali.is_pipeline_def(self._pipeline_fn):
                 raise
             raise TypeError(
                 f"`pipeline` must be a @pipeline_def function, got {self._pipeline_fn!r}: {error}"
@@ -285,14 +280,7 @@ class Loader:
             self._raise_explained(error)
         self._meta = _checked_reader(pipeline, self._reader_name, self._last_batch)
         self._length = _batches_an_epoch(self._meta, pipeline.max_batch_size, self._last_batch)
-        self._batches = _Batches(
-            pipeline,
-            [f"output {i}" for i in range(pipeline.num_outputs)],
-            reader_name=self._meta["name"],
-            last_batch_policy=LastBatchPolicy.PARTIAL,
-            auto_reset=True,
-            prepare_first_batch=False,
-        )
+        self._batches = Batches(pipeline, self._meta["name"])
         self.epoch, self._position, self._at_end = epoch, position, False
         self._restored = False
         # Whether the pipeline stands at the end of an epoch whose padding was not read yet.
@@ -332,7 +320,7 @@ class Loader:
             self._switch.arrived()
         return outputs
 
-    def _running(self) -> _Batches:
+    def _running(self) -> Batches:
         if self._batches is None:
             raise RuntimeError("the loader is closed")
         return self._batches
@@ -359,69 +347,10 @@ class Loader:
 
     def _raise_explained(self, error: Exception) -> NoReturn:
         """Raises what DALI raised in words of this package, naming the file where there is one."""
-        words = explain(error) or _about_files(str(error), self._options)
+        words = in_own_words(error, self._options)
         if words is None:
             raise error
         raise ValueError(words) from error
-
-
-def _uncycle(pipeline: Pipeline) -> None:
-    """Takes the cycles out of the graph that DALI has in Python, so that it goes with the pipeline.
-
-    It is 0.5 MB, of a large recipe 2.4 MB, not needed once the pipeline is built, and Python's
-    collector may leave it alone for over a thousand pipelines. The cycles: an operator and its
-    outputs, and the closure of DALI's _collect_ops, whose list is the pipeline's.
-    """
-    operators = list(getattr(pipeline, "_ops", None) or ())
-    if operators:
-        pipeline._ops.clear()
-        pipeline._ops = operators
-    for operator in operators:
-        for held in (getattr(operator, "_inputs", None), getattr(operator, "_outputs", None)):
-            if isinstance(held, list):
-                held.clear()
-
-
-class _Batches(DALIGenericIterator):  # type: ignore[misc]
-    """DALI's iterator over one pipeline, which loses no exception of a signal and no pinned output.
-
-    In DALI's own __next__, torch.from_dlpack compares the device of the tensor, a pybind11 enum of
-    DALI, with an enum of torch. pybind11 asks the class of that for an attribute, by
-    PyObject_HasAttrString, which drops every exception; and before Python 3.12 the answer is Python
-    code, EnumType.__getattr__, where a signal can arrive. A KeyboardInterrupt of that moment is
-    gone, and the loop goes on: of Ctrl-C in a loop over tiny images, one in some 250. And
-    torch.from_dlpack refuses pinned memory.
-    """
-
-    def outputs(self) -> list[torch.Tensor]:
-        """Returns what __next__ does, without the names."""
-        (pipeline,) = self._pipes
-        if not pipeline.exec_dynamic:  # then DALI copies them, without any from_dlpack
-            return list(next(self)[0].values())
-        self._ever_consumed = True
-        tensors = [_handed_over(output.as_tensor()) for output in self._get_outputs()[0]]
-        self._schedule_runs()
-        self._advance_and_check_drop_last()
-        dropped, left = self._remove_padded()
-        return [tensor[: left[0]] for tensor in tensors] if np.any(dropped) else tensors
-
-
-_PINNED = 3  # kDLCUDAHost, among DLPack's types of devices
-
-
-def _handed_over(tensor: TensorCPU | TensorGPU) -> torch.Tensor:
-    """Returns a tensor of DALI as one of torch, for torch's current stream.
-
-    Without a copy, but of a CPU output that also goes to the GPU, as lam does: that is in pinned
-    memory. DALI would use it again while a ``.cuda(non_blocking=True)`` still reads it, because
-    torch delays only the release of pinned memory of its own.
-    """
-    if isinstance(tensor, TensorGPU):
-        stream = torch.cuda.current_stream(tensor.device_id()).cuda_stream
-        return from_dlpack(tensor.__dlpack__(stream=stream or 1))  # 1: the default stream
-    if int(tensor.__dlpack_device__()[0]) == _PINNED:
-        return torch.from_numpy(np.array(tensor))
-    return from_dlpack(tensor.__dlpack__())
 
 
 _LOADERS: weakref.WeakSet[Loader] = weakref.WeakSet()
@@ -431,9 +360,7 @@ def _in_forked_child() -> None:
     """Lets go of the parent's pipelines: DALI would wait for their threads, which are not here."""
     for loader in list(_LOADERS):
         if loader._batches is not None:
-            for pipeline in loader._batches._pipes:
-                ctypes.pythonapi.Py_IncRef(ctypes.py_object(pipeline._pipe))  # never destroyed
-                pipeline._pipe = None
+            loader._batches.abandon()
             loader._batches, loader._ahead = None, []
 
 
@@ -470,39 +397,6 @@ class _Switch:
         return {"on": self.on, "given": given}
 
 
-def _about_files(text: str, options: dict[str, Any]) -> str | None:
-    """Returns words for a failed read or decode. DALI names the file of some failures only."""
-    if "requested number of shards" in text:
-        shards = options.get("num_shards")
-        return f"`num_shards` must be at most the number of images, got {shards}."
-    label = re.search(r'readers\.py", line \d+, in _(decimal|one|whole|not_negative)', text)
-    if not label and not re.search(r"fn\.(decoders|readers)\.|fn\.peek_image_shape", text):
-        return None
-    named = re.search(r"(?:Failed to decode sample #\d+ ?: |File mapping failed: )(.+)", text)
-    try:
-        if named:
-            files = [named[1].strip()]
-        elif "files" in options:
-            files = unreadable_files(options["files"])
-        else:
-            source: Any = options.get("source", options.get("root"))
-            files = damaged(source if isinstance(source, Source) else find_source(source))
-    except (OSError, TypeError, ValueError):
-        files = []
-    listed = ": " + ", ".join(files[:5]) + (", …" if len(files) > 5 else "") if files else ""
-    reason = f"DALI: {dali_reason(text)}"
-    if label:
-        return (
-            "a label must be one whole number, at least 0 after `label_offset` was added, and in a "
-            f"tar text of at most 10 characters{listed}. Mend it, then start again. {reason}"
-        )
-    what = f"{len(files)} image(s)" if files else "an image"
-    return (
-        f"{what} cannot be read{listed}. Damaged, or of a format that DALI does not decode: "
-        f"replace or remove, then start again. {reason}"
-    )
-
-
 def _checked_reader(pipeline: Pipeline, reader_name: str | None, last_batch: str) -> dict[str, Any]:
     """Returns name and metadata of the pipeline's reader; refuses what would lose samples."""
     if pipeline.num_outputs < 2:
@@ -522,7 +416,7 @@ def _checked_reader(pipeline: Pipeline, reader_name: str | None, last_batch: str
             "batches would run over the end of an epoch."
         )
     if last_batch == "partial":
-        if b"BatchPermutation" in pipeline.serialize():
+        if _dali.pairs_samples(pipeline):
             raise ValueError(
                 '`last_batch` must be "drop" for a pipeline that mixes, got "partial": '
                 "samples of the last batch would be mixed with padding."

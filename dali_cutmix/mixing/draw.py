@@ -21,10 +21,10 @@ from nvidia.dali import fn, types
 from nvidia.dali.data_node import DataNode
 
 from dali_cutmix._dali import merge, split
-from dali_cutmix._rules import states
+from dali_cutmix._graph import by_index
 from dali_cutmix._seeds import op_seed
 
-__all__ = ["Draw", "broadcast_first", "by_index"]
+__all__ = ["Draw", "broadcast_first"]
 
 _MOST = 2**31 - 1
 
@@ -69,13 +69,15 @@ class Draw:
     def beta(self, name: str, alpha: float) -> DataNode:
         """Returns draws of Beta(alpha, alpha), float64 (count, 1)."""
         # In float64: in float32 a small alpha gives exact zeros and ones.
-        options = {"alpha": alpha, "beta": alpha, "dtype": types.FLOAT64}
-        return fn.random.beta(self._zeros(1), seed=self._own(name), **options)
+        return fn.random.beta(
+            self._zeros(1), alpha=alpha, beta=alpha, dtype=types.FLOAT64, seed=self._own(name)
+        )
 
     def coin(self, name: str, probability: float) -> DataNode:
         """Returns what is True with a probability, bool (count, 1)."""
-        options = {"probability": probability, "dtype": types.BOOL, "seed": self._own(name)}
-        return fn.random.coin_flip(self._zeros(1), **options)
+        return fn.random.coin_flip(
+            self._zeros(1), probability=probability, dtype=types.BOOL, seed=self._own(name)
+        )
 
     def one_of(self, name: str, weights: Sequence[float]) -> list[DataNode]:
         """Returns for each of the weights, which sum to 1, where it was drawn: bool (count, 1)."""
@@ -106,8 +108,9 @@ class Draw:
 
     def entry(self, name: str, entries: Any, weights: Sequence[float] | None = None) -> DataNode:
         """Returns one of the entries of an array (also one per sample), by their weights."""
-        options = {} if weights is None else {"p": list(weights)}
-        return fn.random.choice(entries, seed=self._own(name), **options)
+        p = None if weights is None else list(weights)
+        chosen: DataNode = fn.random.choice(entries, p=p, seed=self._own(name))
+        return chosen
 
     def entries(self, name: str, entries: DataNode, count: int) -> DataNode:
         """Returns `count` entries of an array, drawn alike and apart, (count, …)."""
@@ -148,15 +151,6 @@ class Draw:
         one = fn.reshape(split(self._order, self._is_first)[0], shape=[1, 1])
         shape = [self.count, columns]
         return fn.slice(one * 0, start=[0, 0], shape=shape, axes=[0, 1], out_of_bounds_policy="pad")
-
-
-@states(
-    "Every batch must be full where samples are paired by their index in the batch "
-    '(`partner="flip"`, `"roll"`, `mode="pair"`).'
-)
-def by_index(x: DataNode, indices: list[int]) -> DataNode:
-    """Returns sample ``indices[i]`` of x as sample i; fails unless the batch has len(indices)."""
-    return fn.permute_batch(x, indices=indices)
 
 
 def broadcast_first(x: DataNode, zero: DataNode) -> DataNode:

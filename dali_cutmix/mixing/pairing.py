@@ -7,8 +7,9 @@ from typing import NamedTuple
 from nvidia.dali import fn, types
 from nvidia.dali.data_node import DataNode
 
+from dali_cutmix._graph import by_index
 from dali_cutmix._seeds import op_seed
-from dali_cutmix.mixing.draw import broadcast_first, by_index
+from dali_cutmix.mixing.draw import broadcast_first
 
 __all__ = ["Pairs", "pair"]
 

@@ -21,7 +21,7 @@ from nvidia.dali import Pipeline, fn, pipeline_def
 from PIL import Image
 
 import dali_cutmix as dcm
-from dali_cutmix.loaders import loader as loaders
+from dali_cutmix.loaders._iterator import to_torch
 from dali_cutmix.pipelines import imagenet
 from tests.support import graphs
 
@@ -580,7 +580,7 @@ class Pinned:
 @pytest.mark.parametrize("dtype", [np.float32, np.float16, np.int64, np.bool_])
 def test_pinned_outputs_are_copied(dtype: Any) -> None:
     values = np.arange(6).reshape(2, 3).astype(dtype)
-    tensor = loaders._handed_over(Pinned(values))  # type: ignore[arg-type]
+    tensor = to_torch(Pinned(values))  # type: ignore[arg-type]
     assert torch.equal(tensor, torch.from_numpy(values))
     assert not np.shares_memory(tensor.numpy(), values)
 

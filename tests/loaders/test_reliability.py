@@ -172,7 +172,7 @@ def test_noise_is_seen() -> None:
 def test_no_signal_can_be_lost_where_tensors_are_handed_over(
     root: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # There pybind11 drops the KeyboardInterrupt of Ctrl-C: see `loader._Batches`.
+    # There pybind11 drops the KeyboardInterrupt of Ctrl-C: see `_iterator.Batches`.
     with reliability.make_loader(root, **reliability.KINDS["folder"]) as loader:
         asked = []
 

@@ -1,0 +1,63 @@
+"""What DALI raises, in words that name the rule, or the file, and say what to do."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from dali_cutmix._rules import dali_reason, explain
+from dali_cutmix.data.folders import unreadable_files
+from dali_cutmix.data.readers import LABEL
+from dali_cutmix.data.sources import Source, damaged, find_source
+
+__all__ = ["in_own_words"]
+
+_TOO_MANY_SHARDS = "requested number of shards"
+_READS = re.compile(r"fn\.(decoders|readers)\.|fn\.peek_image_shape")  # what can meet a bad file
+_FILE = re.compile(r"(?:Failed to decode sample #\d+ ?: |File mapping failed: )(.+)")
+
+
+def in_own_words(error: BaseException, options: Mapping[str, Any]) -> str | None:
+    """Returns words for an error of a pipeline, None where it is no failure of its data.
+
+    Args:
+        options: the arguments of the pipeline: ``num_shards``, and where its images are, as
+            ``source``, ``root`` or ``files``.
+    """
+    text = str(error)
+    if _TOO_MANY_SHARDS in text:
+        shards = options.get("num_shards")
+        return f"`num_shards` must be at most the number of images, got {shards}."
+    if LABEL in text:
+        where = _listed(_files(text, options))
+        return f"{LABEL[:-1]}{where}. Mend it, then start again. DALI: {dali_reason(text)}"
+    rule = explain(error)
+    if rule is not None:
+        return rule
+    if not _READS.search(text):
+        return None
+    files = _files(text, options)
+    what = f"{len(files)} image(s)" if files else "an image"
+    return (
+        f"{what} cannot be read{_listed(files)}. Damaged, or of a format that DALI does not "
+        f"decode: replace or remove, then start again. DALI: {dali_reason(text)}"
+    )
+
+
+def _files(text: str, options: Mapping[str, Any]) -> list[str]:
+    """Returns the damaged files. DALI names the file of some failures only."""
+    named = _FILE.search(text)
+    try:
+        if named:
+            return [named[1].strip()]
+        if "files" in options:
+            return unreadable_files(options["files"])
+        source: Any = options.get("source", options.get("root"))
+        return damaged(source if isinstance(source, Source) else find_source(source))
+    except (OSError, TypeError, ValueError):
+        return []
+
+
+def _listed(files: list[str]) -> str:
+    return ": " + ", ".join(files[:5]) + (", …" if len(files) > 5 else "") if files else ""
