@@ -54,7 +54,7 @@ Found = dict[str, Any]
 
 
 def outputs(pipeline: Pipeline) -> list[list[np.ndarray[Any, Any]]]:
-    """Returns the outputs of the first iteration, an array a sample."""
+    """Returns the outputs of the first iteration, an array per sample."""
     return [[np.array(sample) for sample in output.as_cpu()] for output in pipeline.run()]
 
 
@@ -190,12 +190,12 @@ PASTES = {  # of the second input: its sides, where the region begins, where it 
 
 
 def multi_paste(name: str) -> Found:
-    sides, source, place, pasted = PASTES[name]
+    sides, source, target, pasted = PASTES[name]
     image = np.arange(16 * 16 * 3, dtype=np.float32).reshape(16, 16, 3)
     other = 5000 + np.arange(sides[0] * sides[1] * 3, dtype=np.float32).reshape(*sides, 3)
     regions = {
         "in_anchors": constant((0, 0), source),
-        "out_anchors": constant((0, 0), place),
+        "out_anchors": constant((0, 0), target),
         "shapes": constant((16, 16), pasted),
     }
 
@@ -298,7 +298,7 @@ def mixup_bytes(batch_size: int = 64) -> Found:
 
 
 def mixup_times(batch_size: int = 256, rounds: int = 5, batches: int = 20) -> Found:
-    """Returns medians in ms a batch, measured in turn: by the clock, and of the GPU alone."""
+    """Returns medians in ms per batch, measured in turn: by the clock, and of the GPU alone."""
     images, partner, lam = drawn(batch_size)
     on_gpu = [torch.from_numpy(image).cuda() for image in images]
     work = Work(batch_size, SIZE, 0, THREADS, "gpu")

@@ -125,33 +125,33 @@ def detection(count: int) -> dict[str, float]:
     with demo.photo_folder(4) as root:
         photos = [path.read_bytes() for path in sorted(Path(root).rglob("*.jpg"))]
 
-    def share(change: Any) -> float:
+    def fraction_found(change: Any) -> float:
         hits = 0
         for _ in range(count):
             data = bytearray(rng.choice(photos))
-            place = rng.randrange(700, len(data) - 5000)
-            change(data, place)
+            offset = rng.randrange(700, len(data) - 5000)
+            change(data, offset)
             hits += damage.verify_image(bytes(data)).problem is not None
         return round(hits / count, 3)
 
-    def bit(data: bytearray, place: int) -> None:
-        data[place] ^= 1 << rng.randrange(8)
+    def bit(data: bytearray, offset: int) -> None:
+        data[offset] ^= 1 << rng.randrange(8)
 
-    def noise(data: bytearray, place: int) -> None:
-        data[place : place + 40] = rng.randbytes(40)
+    def noise(data: bytearray, offset: int) -> None:
+        data[offset : offset + 40] = rng.randbytes(40)
 
-    def zeros(data: bytearray, place: int) -> None:
-        data[place : place + 40] = bytes(40)
+    def zeros(data: bytearray, offset: int) -> None:
+        data[offset : offset + 40] = bytes(40)
 
-    def block(data: bytearray, place: int) -> None:
-        start = place // 4096 * 4096 or 4096
+    def block(data: bytearray, offset: int) -> None:
+        start = offset // 4096 * 4096 or 4096
         data[start : start + 4096] = bytes(len(data[start : start + 4096]))
 
     return {
-        "one bit": share(bit),
-        "40 random bytes": share(noise),
-        "40 zeros": share(zeros),
-        "a zeroed block of 4096 bytes": share(block),
+        "one bit": fraction_found(bit),
+        "40 random bytes": fraction_found(noise),
+        "40 zeros": fraction_found(zeros),
+        "a zeroed block of 4096 bytes": fraction_found(block),
     }
 
 
@@ -168,10 +168,10 @@ def main() -> int:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         result = fuzz(args.count)
-        shares = detection(max(20, args.count // 4))
+        fractions = detection(max(20, args.count // 4))
     seconds = round(time.monotonic() - start, 1)
     table = Table("", "files", title="Damaged JPEGs")
-    for name, value in [*result.items(), *shares.items()]:
+    for name, value in [*result.items(), *fractions.items()]:
         if isinstance(value, dict):
             for kind, text in value.items():
                 table.add_row(f"    {kind}", text)
@@ -189,7 +189,7 @@ def main() -> int:
             "python": platform.python_version(),
             "seconds": seconds,
         }
-        report = {"environment": environment, "fuzz": result, "found": shares}
+        report = {"environment": environment, "fuzz": result, "found": fractions}
         Path(args.json).write_text(json.dumps(report, indent=1) + "\n")
     wrong = ("rejected by Pillow, no problem by check", "not decoded by DALI, no problem by check")
     return int(any(result[name] for name in (*wrong, "processes crashed or hung")))

@@ -79,10 +79,10 @@ def crops(images: Sequence[Image.Image], within: tuple[int, int] | None = None) 
     rng, found = np.random.default_rng(1), []
     for i, image in enumerate(images):
         height, width = within or (image.height, image.width)
-        share = (0.08, 0.15, 0.3, 0.5, 0.8, 1.0)[i % 6]
+        fraction = (0.08, 0.15, 0.3, 0.5, 0.8, 1.0)[i % 6]
         aspect = np.exp(rng.uniform(np.log(3 / 4), np.log(4 / 3)))
-        h = min(height, round((share * height * width / aspect) ** 0.5))
-        w = min(width, round((share * height * width * aspect) ** 0.5))
+        h = min(height, round((fraction * height * width / aspect) ** 0.5))
+        w = min(width, round((fraction * height * width * aspect) ** 0.5))
         y, x = rng.integers(height - h + 1), rng.integers(width - w + 1)
         found.append(Crop(int(y), int(x), h, w))
     return found

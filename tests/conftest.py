@@ -25,8 +25,8 @@ def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     root = tmp_path_factory.mktemp("digits")
     data = load_digits()
-    for place, i in enumerate(np.random.default_rng(0).permutation(len(data.target))):
-        folder = root / ("val" if place < 360 else "train") / str(data.target[i])
+    for position, i in enumerate(np.random.default_rng(0).permutation(len(data.target))):
+        folder = root / ("val" if position < 360 else "train") / str(data.target[i])
         folder.mkdir(parents=True, exist_ok=True)
         small = Image.fromarray((data.images[i] * 15.9).astype(np.uint8))
         small.resize((32, 32), Image.Resampling.BICUBIC).save(folder / f"{i}.jpg", quality=95)

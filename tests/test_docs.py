@@ -85,8 +85,10 @@ def test_readme_code_runs(block: int, photos: str) -> None:
         assert next(names["smaller"])[0].shape == (32, 3, 192, 192)
     elif block == 2:
         assert names["targets"].as_cpu().as_array().shape == (32, 5)
-    else:
+    elif block == 3:
         assert names["cfg"] == names["same"]
+    else:
+        assert names["cfg"].weights == (0.4, 0.4, 0.2)
 
 
 def test_the_readme_names_every_option() -> None:

@@ -1,6 +1,6 @@
 """Augmentations before and after mixing, by the names that published recipes give them.
 
-Plain values, checked when they are made: what is drawn, not how. `dali_cutmix.pipelines.augment`
+Plain values, checked when they are made: what is drawn, not how. `dali_cutmix.augment.graph`
 has the graphs.
 """
 

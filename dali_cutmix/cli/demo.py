@@ -111,7 +111,7 @@ def grid(samples: list[MixedSample], classes: list[str], columns: int) -> Image.
         cell = Image.new("RGB", (width, height + caption), "white")
         cell.paste(Image.fromarray(sample.pixels), (0, 0))
         draw = ImageDraw.Draw(cell)
-        for line, text in enumerate(share_lines(sample.target, classes)):
+        for line, text in enumerate(label_lines(sample.target, classes)):
             draw.text((0, height + 3 + 19 * line), text, fill="black", font=font)
         left = margin + i % columns * (width + margin)
         top = margin + i // columns * (height + caption + margin)
@@ -119,7 +119,7 @@ def grid(samples: list[MixedSample], classes: list[str], columns: int) -> Image.
     return sheet
 
 
-def share_lines(target: NDArray[np.float32], classes: list[str], most: int = 2) -> list[str]:
+def label_lines(target: NDArray[np.float32], classes: list[str], most: int = 2) -> list[str]:
     """Returns the largest shares of a target as text, such as ``"0.68 coffee"``."""
     order = np.argsort(-target, kind="stable")[:most]
     return [f"{target[k]:.2f} {classes[k]}" for k in order if target[k] > 0]

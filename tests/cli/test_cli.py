@@ -85,8 +85,8 @@ def test_the_picture_is_cut_where_the_report_says(
 
 def test_the_captions_are_the_targets() -> None:
     target = np.array([0.25, 0.0, 0.75], np.float32)
-    assert demo.share_lines(target, ["cat", "dog", "fox"]) == ["0.75 fox", "0.25 cat"]
-    assert demo.share_lines(np.array([0, 1], np.float32), ["cat", "dog"]) == ["1.00 dog"]
+    assert demo.label_lines(target, ["cat", "dog", "fox"]) == ["0.75 fox", "0.25 cat"]
+    assert demo.label_lines(np.array([0, 1], np.float32), ["cat", "dog"]) == ["1.00 dog"]
 
 
 def test_the_demo_on_data_of_ones_own(
