@@ -8,10 +8,13 @@ from nvidia.dali import fn, types
 from nvidia.dali.data_node import DataNode
 
 from dali_cutmix._graph import by_index
+from dali_cutmix._rules import warn
 from dali_cutmix._seeds import op_seed
 from dali_cutmix.mixing.draw import broadcast_first
 
 __all__ = ["Pairs", "pair"]
+
+_LITTLE_VARIETY = 16
 
 
 class Pairs(NamedTuple):
@@ -40,10 +43,14 @@ def pair(
         keep_order: with ``False`` the batch is shuffled too: ``original`` is a random permutation,
             and partners are drawn among the shuffled samples. That saves a copy of the images.
         second_batch: no partners are drawn.
+
+    Raises:
+        ValueError: there are no two samples to pair.
     """
     order = fn.batch_permutation(seed=op_seed(seed, "order"))
     if second_batch:
         return Pairs(order, None, None)
+    _check_batch_size(batch_size)
     original = None if keep_order else order
     if partner in ("flip", "roll"):
         places = [-1 - i if partner == "flip" else i - 1 for i in range(batch_size)]
@@ -58,6 +65,19 @@ def pair(
         drawn = fn.permute_batch(original, indices=drawn)
     # Else two permutations drawn apart need no composition.
     return Pairs(order, original, drawn)
+
+
+def _check_batch_size(batch_size: int) -> None:
+    if batch_size < 2:
+        raise ValueError(
+            f"`batch_size` must be at least 2 for mixing, got {batch_size}: "
+            "pass `partners=` to mix with a second batch."
+        )
+    if batch_size < _LITTLE_VARIETY:
+        warn(
+            f"Mixing in a batch of {batch_size}: pairing has little variety below "
+            f"{_LITTLE_VARIETY}."
+        )
 
 
 def _own_index(batch_size: int, seed: int) -> DataNode:
