@@ -74,6 +74,23 @@ def placed_box(sides: list[int], position: tuple[float, float], size: tuple[int,
     return y, x, sides[0], sides[1]
 
 
+def resizemix_box(scale: float, position: tuple[float, float], size: tuple[int, int]) -> Box:
+    """side = int(S * scale), at the position among the S - side + 1 places inside (ResizeMix)."""
+    return placed_box([math.floor(length * scale) for length in size], position, size)
+
+
+def resized_into(
+    image: NDArray[np.uint8], partner: NDArray[np.uint8], box: Box
+) -> NDArray[np.uint8]:
+    """The image with the whole partner in a box of it: pixel y of h is floor(y * H / h)."""
+    out = image.copy()
+    y0, x0, h, w = box
+    for y in range(h):
+        for x in range(w):
+            out[y0 + y, x0 + x] = partner[y * image.shape[0] // h, x * image.shape[1] // w]
+    return out
+
+
 def blended(image: NDArray[np.uint8], partner: NDArray[np.uint8], lam: float) -> NDArray[np.uint8]:
     """lam * image + (1 - lam) * partner, rounded to nearest, halves to even.
 

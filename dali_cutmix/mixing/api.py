@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Iterable
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 from nvidia.dali import Pipeline, fn, types
 from nvidia.dali.data_node import DataNode
 
 from dali_cutmix._dali import graph_function, shard_of
+from dali_cutmix._graph import class_index
 from dali_cutmix._rules import states
 from dali_cutmix._seeds import op_seed
 from dali_cutmix._validation import checked_choice, checked_int, checked_size
 from dali_cutmix.mixing import boxes, checks, followers
-from dali_cutmix.mixing.config import MixConfig
+from dali_cutmix.mixing.config import MixConfig, MixOptions
 from dali_cutmix.mixing.draw import Draw
 from dali_cutmix.mixing.pairing import pair
 from dali_cutmix.mixing.plan import MixParams, Rows, Size, choose, packed, unpacked
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack  # in typing from Python 3.11; checkers bring their own
 
 __all__ = ["Batch", "Mixed", "cutmix", "draw_plans", "mix", "mix_batch", "mixup"]
 
@@ -27,7 +31,8 @@ class Mixed(NamedTuple):
     """A mixed batch: ``images`` and ``targets`` on the images' device, ``params`` on the CPU."""
 
     images: DataNode
-    targets: DataNode | tuple[DataNode, DataNode, DataNode]
+    # Or a tuple of three, where a type checker would refuse every pipeline that returns it.
+    targets: DataNode | Any
     params: MixParams
 
 
@@ -103,18 +108,16 @@ def mix(
     if not isinstance(keep_order, bool):
         raise TypeError(f"`keep_order` must be a bool, got {keep_order!r}.")
     known = None if size is None else checked_size(size)
-    images, shape = _checked_images(images, dtype, known)
-    check = checks.class_index if cfg.labels == "int" else checks.class_row
-    labels = check(labels, _num_classes(cfg))
+    images, labels, shape = _checked(images, labels, cfg, dtype, known)
     if partners is not None:
-        others, other_shape = _checked_images(partners[0], dtype, known)
-        if known is None:
+        others, other_labels, other_shape = _checked(*partners, cfg, dtype, known)
+        if isinstance(shape, DataNode) and isinstance(other_shape, DataNode):
             others = checks.same_shape(others, other_shape, shape)
-        partners = others, check(partners[1], _num_classes(cfg))
+        partners = others, other_labels
     if params is not None:
         checks.check_params(params, partners, enabled, seed, keep_order)
         if params.blended is not None:
-            images = checks.more_than_one_channel(images, shape)
+            images = checks.more_than_one_channel(images)
     batch = Batch(images, labels, shape, dtype, partners)
     own_seed = _mix_seed(seed, (images, labels)) if params is None else 0
 
@@ -137,7 +140,7 @@ def cutmix(
     alpha: float = 1.0,
     size: tuple[int, int] | None = None,
     seed: int | None = None,
-    **options: Any,
+    **options: Unpack[MixOptions],
 ) -> Mixed:
     """Returns the batch after CutMix: `mix` with ``MixConfig(cutmix_alpha=alpha, **options)``.
 
@@ -165,7 +168,7 @@ def mixup(
     alpha: float = 0.2,
     size: tuple[int, int] | None = None,
     seed: int | None = None,
-    **options: Any,
+    **options: Unpack[MixOptions],
 ) -> Mixed:
     """Returns the batch after MixUp: `mix` with MixUp alone and the other options of `MixConfig`.
 
@@ -294,9 +297,11 @@ def _draw_rows(cfg: MixConfig, draw: Draw, size: Size, enabled: DataNode | None)
 
 def _given(params: MixParams, size: Size) -> MixParams:
     """Returns parameters that were given as drawn ones are, each sample a table of one row."""
-    lam, box, blended, resized = (
+    assert params.box is not None  # see checks.check_params
+    lam, box = (fn.reshape(x, shape=[1, -1]) for x in (params.lam, params.box))
+    blended, resized = (
         None if x is None else fn.reshape(x, shape=[1, -1])
-        for x in (params.lam, params.box, params.blended, params.resized)
+        for x in (params.blended, params.resized)
     )
     box = boxes.normalised(checks.in_image(box, size.node), size.node)
     if blended is not None:
@@ -310,12 +315,20 @@ def _given(params: MixParams, size: Size) -> MixParams:
     return final._replace(original=original, partner=partner)
 
 
-def _checked_images(
-    images: DataNode, dtype: str, known: tuple[int, int] | None
-) -> tuple[DataNode, DataNode | list[int]]:
+def _checked(
+    images: DataNode,
+    labels: DataNode,
+    cfg: MixConfig,
+    dtype: str,
+    known: tuple[int, int] | None,
+) -> tuple[DataNode, DataNode, DataNode | list[int]]:
+    """Returns images, labels and the images' shape, which fail where they cannot be mixed."""
+    check = class_index if cfg.labels == "int" else checks.class_row
     if known is None:
-        return checks.images_of_one_size(images, dtype)
-    return checks.images_of_size(images, dtype, known), [*known, -1]
+        images, shape = checks.images_of_one_size(images, dtype)
+        return images, check(labels, _num_classes(cfg)), shape
+    images, ones = checks.images_of_size(images, dtype, known)
+    return images, check(labels, _num_classes(cfg), ones), [*known, -1]
 
 
 def _num_classes(cfg: MixConfig) -> int:

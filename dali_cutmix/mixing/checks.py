@@ -11,7 +11,8 @@ from nvidia.dali import Pipeline, fn, types
 from nvidia.dali import math as dmath
 from nvidia.dali.data_node import DataNode
 
-from dali_cutmix._rules import states, warn
+from dali_cutmix._graph import zero_unless
+from dali_cutmix._rules import states
 from dali_cutmix.mixing.config import MixConfig
 from dali_cutmix.mixing.plan import MixParams
 
@@ -20,7 +21,6 @@ __all__ = [
     "IMAGES_OF_SIZE",
     "check_arguments",
     "check_params",
-    "class_index",
     "class_row",
     "images_of_one_size",
     "images_of_size",
@@ -41,11 +41,6 @@ IMAGES_OF_SIZE = (
     "`images` must be uint8 (or of `dtype`), HWC and of the `size` that was given: resize to it "
     "before mixing."
 )
-LABELS = (
-    "`labels` must be int32 or int64 scalars in [0, num_classes): raise `num_classes`, or mend the "
-    "labels (for those that begin at 1 find_source has `label_offset=-1`); for rows of floats set "
-    '`labels="float"`.'
-)
 PARAMS = "`params` must hold a partner in the batch and a box inside the image."
 
 
@@ -57,66 +52,69 @@ def images_of_one_size(images: DataNode, dtype: str) -> tuple[DataNode, DataNode
     More channels are taken for CHW images whose layout was not said. That all have one size is
     seen when they are pasted.
     """
-    shape = images.shape(dtype=types.INT32)
+    shape = _three(images)
     zeros = types.Constant(np.zeros(_MOST_CHANNELS + 1, np.int32))
-    return _as(dtype, images, shape + fn.slice(zeros, start=shape[2], shape=[1], axes=[0]))
-
-
-@states(IMAGES_OF_SIZE)
-def images_of_size(images: DataNode, dtype: str, size: tuple[int, int]) -> DataNode:
-    """Returns `images` as they are; fails unless they are (H, W, C) of `size`, C at most 16.
-
-    This fails for larger images, pasting them for smaller ones.
-    """
-    zeros = types.Constant(np.zeros((size[0] + 1, size[1] + 1, _MOST_CHANNELS + 1), np.int32))
-    shape = images.shape(dtype=types.INT32)
-    zero = fn.slice(zeros, start=shape, shape=[1, 1, 1], axes=[0, 1, 2])
-    return _as(dtype, images, shape + fn.reshape(zero, shape=[1]))[0]
-
-
-@states(IMAGES)
-def _as(dtype: str, images: DataNode, shape: DataNode) -> tuple[DataNode, DataNode]:
+    shape = shape + fn.slice(zeros, start=shape[2], shape=[1], axes=[0])
     if dtype == "uint8":
         return fn.reinterpret(images, dtype=types.UINT8, shape=shape), shape
     return fn.reinterpret(images, shape=shape), shape
 
 
-@states(LABELS)
-def class_index(labels: DataNode, num_classes: int) -> DataNode:
-    """Returns integer labels as int32 (1,); fails unless 0 <= label < num_classes."""
-    # A bitwise operator takes no floats; the cast saturates, which keeps wrong labels wrong.
-    start = fn.reshape(fn.cast(labels & -1, dtype=types.INT32), shape=[1])
-    classes = types.Constant(np.arange(num_classes, dtype=np.int32))
-    return fn.slice(classes, start=start, shape=[1], axes=[0])
+@states(IMAGES_OF_SIZE)
+def images_of_size(
+    images: DataNode, dtype: str, size: tuple[int, int]
+) -> tuple[DataNode, DataNode]:
+    """Returns `images` as they are, and -1, int32 (1,), for the check of the labels.
+
+    That fails unless they are (H, W, C) of `size`, C at most 16. Two checks in one: every operator
+    on the CPU costs.
+    """
+    start = _three(images) - types.Constant(np.array([*size, 0], np.int32))
+    ones = types.Constant(np.full((1, 1, _MOST_CHANNELS + 1), -1, np.int32))
+    ones = fn.slice(ones, start=start, shape=[1, 1, 1], axes=[0, 1, 2])
+    if dtype == "uint8":
+        images = fn.reinterpret(images, dtype=types.UINT8, shape=[*size, -1])
+    return images, fn.reshape(ones, shape=[1])
+
+
+def _three(images: DataNode) -> DataNode:
+    """Returns the shapes of the images, int32 (3,); fails where they have not three axes."""
+    return fn.reshape(images.shape(dtype=types.INT32), shape=[3])
 
 
 @states('`labels` must be float32 rows of `num_classes` with `labels="float"`.')
-def class_row(labels: DataNode, num_classes: int) -> DataNode:
-    """Returns float labels as they are; fails unless each has num_classes numbers."""
-    return fn.reshape(labels, shape=[num_classes])
+def class_row(labels: DataNode, num_classes: int, ones: DataNode | int = -1) -> DataNode:
+    """Returns float labels as they are; fails unless each has num_classes numbers.
+
+    Args:
+        ones: -1, or what `images_of_size` gives.
+    """
+    count = [num_classes] if isinstance(ones, int) else ones + (num_classes + 1)
+    return fn.reshape(labels, shape=count)
 
 
 @states("`partners` must have images of the shape of `images`.")
 def same_shape(others: DataNode, other_shape: DataNode, shape: DataNode) -> DataNode:
     """Returns the other images as they are; fails unless their shapes are those given."""
     difference = fn.reductions.sum(dmath.abs(shape - other_shape))
-    return fn.reinterpret(others, shape=shape + _zero_if_zero(difference))
+    return fn.reinterpret(others, shape=shape + zero_unless(difference))
 
 
 @states(
     "`params` of a mix that blends must not be given to mix() with images of one channel: a class "
     "mask would get classes that neither image has."
 )
-def more_than_one_channel(images: DataNode, shape: DataNode) -> DataNode:
+def more_than_one_channel(images: DataNode) -> DataNode:
     """Returns the images as they are; fails where they have one channel."""
-    return fn.reinterpret(images, shape=shape + _zero_if_zero(shape[2] == 1))
+    shape = images.shape(dtype=types.INT32)
+    return fn.reinterpret(images, shape=shape + zero_unless(shape[2] == 1))
 
 
 @states(PARAMS)
 def in_image(box: DataNode, size: DataNode) -> DataNode:
     """Returns given boxes, int32 (1, 4), as they are; fails unless they are inside the image."""
     room = fn.cat(box, size - box[:, :2] - box[:, 2:], axis=1)
-    return box + _zero_if_zero(fn.reductions.min(room) < 0)
+    return box + zero_unless(fn.reductions.min(room) < 0)
 
 
 @states(PARAMS)
@@ -131,15 +129,7 @@ def switch(enabled: DataNode) -> DataNode:
     return fn.reshape(enabled, shape=[]) != 0
 
 
-def _zero_if_zero(x: DataNode) -> DataNode:
-    """Returns 0, int32 (1,); fails where x is above 0."""
-    start = fn.reshape(fn.cast(x, dtype=types.INT32), shape=[1])
-    return fn.slice(types.Constant(np.zeros(1, np.int32)), start=start, shape=[1], axes=[0])
-
-
 # What is known when the graph is built
-
-_LITTLE_VARIETY = 16
 
 
 def check_arguments(
@@ -180,21 +170,6 @@ def check_arguments(
         raise ValueError("`num_classes` must be given in MixConfig to mix in a pipeline, got None.")
     if Pipeline.current() is None:
         raise RuntimeError("mix() must be called inside a @pipeline_def function.")
-    if partners is None:
-        _check_batch_size(Pipeline.current().max_batch_size)
-
-
-def _check_batch_size(batch_size: int) -> None:
-    if batch_size < 2:
-        raise ValueError(
-            f"`batch_size` must be at least 2 for mixing, got {batch_size}: "
-            "pass `partners=` to mix with a second batch."
-        )
-    if batch_size < _LITTLE_VARIETY:
-        warn(
-            f"Mixing in a batch of {batch_size}: pairing has little variety below "
-            f"{_LITTLE_VARIETY}."
-        )
 
 
 def check_params(

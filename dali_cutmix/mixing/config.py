@@ -7,7 +7,7 @@ import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from typing import Any, Literal, get_args
+from typing import Any, Literal, TypedDict, get_args
 
 from dali_cutmix._validation import (
     checked_alpha,
@@ -26,9 +26,23 @@ Partner = Literal["permutation", "derangement", "flip", "roll"]
 Targets = Literal["soft", "pair"]
 Labels = Literal["int", "float"]
 
-__all__ = ["MixConfig"]
+__all__ = ["MixConfig", "MixOptions"]
 
 MAX_CLASSES = 2**24
+
+
+class MixOptions(TypedDict, total=False):
+    """Options of `MixConfig` that do not choose the method: what `cutmix` and `mixup` take too."""
+
+    prob: float
+    mode: Mode
+    minmax: tuple[float, float] | None
+    correct_lam: bool
+    label_smoothing: float
+    box: BoxRule
+    partner: Partner
+    targets: Targets
+    labels: Labels
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

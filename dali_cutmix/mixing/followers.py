@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, cast
 
 import numpy as np
 from nvidia.dali import fn, types
@@ -41,19 +41,20 @@ class Images(NamedTuple):
 def mix_images(images: Images, params: MixParams) -> DataNode:
     """Returns the mixed images. Batches are split and merged by reference, without a copy."""
     if params.original is not None and params.blended is None and params.resized is None:
+        assert params.partner is not None
         # Every pixel is moved once, which pasting gathered images does not reach.
         pair = fn.stack(params.original, params.partner)
-        return fn.multi_paste(images.node, in_ids=pair, **_arguments(params.regions))
+        return _paste(params.regions, images.node, in_ids=pair)
     originals, partners = _originals_and_partners(images, params)
     if images.all_blended:
         return _blended(originals, partners, params.lam, images.shape, images.dtype)
     if params.blended is None:
-        return fn.multi_paste(originals, partners, **_arguments(params.regions))
+        return _paste(params.regions, originals, partners)
     originals, cut = split(originals, params.blended)
     partners, patches = split(partners, params.blended)
     if params.regions is not None:
         regions = Regions(*(split(x, params.blended)[1] for x in params.regions))
-        cut = fn.multi_paste(cut, patches, **_arguments(regions))
+        cut = _paste(regions, cut, patches)
     lam, shape = split(params.lam, params.blended)[0], images.shape
     if isinstance(shape, DataNode):
         shape = split(shape, params.blended)[0]
@@ -61,11 +62,20 @@ def mix_images(images: Images, params: MixParams) -> DataNode:
     return merge(blended, fn.reshape(cut, layout="HWC"), params.blended)
 
 
-def _arguments(regions: Regions | None) -> dict[str, DataNode]:
-    """Returns arguments of fn.multi_paste, which pastes from where it pastes to."""
+def _paste(
+    regions: Regions | None, images: DataNode, *partners: DataNode, in_ids: DataNode | None = None
+) -> DataNode:
+    """Returns images with the regions of their partners, at the place that they come from."""
     assert regions is not None
     anchors, shapes = regions
-    return {"in_anchors": anchors, "out_anchors": anchors, "shapes": shapes}
+    return fn.multi_paste(
+        images,
+        *partners,
+        in_ids=in_ids,
+        in_anchors=anchors,
+        out_anchors=anchors,
+        shapes=shapes,
+    )
 
 
 def _originals_and_partners(images: Images, params: MixParams) -> tuple[DataNode, DataNode]:
@@ -74,6 +84,7 @@ def _originals_and_partners(images: Images, params: MixParams) -> tuple[DataNode
         originals = _gather(images, params.original)
     partners = images.partners
     if partners is None:
+        assert params.partner is not None
         partners = _gather(images, params.partner)
     if params.resized is not None:
         partners = _resized_into_box(partners, images.shape, params)
@@ -96,17 +107,32 @@ def _resized_into_box(
     They are as large as the others: on a GPU fn.multi_paste reads all its inputs with the width of
     the first (DALI 2.4.0).
     """
+    assert params.resized is not None
+    assert params.box is not None
     whole, rest = split(partners, params.resized)
     box = split(params.box, params.resized)[0]
-    size = shape[:2] if isinstance(shape, list) else split(shape, params.resized)[0][:2]
+    if isinstance(shape, DataNode):
+        size = split(shape, params.resized)[0][:2]
+    else:
+        size = split(types.Constant(np.array(shape[:2], np.int32)), params.resized)[0]
+    # Pixel y of h shows pixel floor(y * H / h), as torch's nearest has it; DALI's is that of
+    # (y + 0.5) * H / h. A hair more, where float32 would fall short of a whole number.
+    sides = fn.cast(box[2:], dtype=types.FLOAT)
+    start = 1e-3 - 0.5 * size / sides
     small = fn.resize(
         whole,
-        size=fn.cast(box[2:], dtype=types.FLOAT),
+        size=sides,
+        roi_start=start,
+        roi_end=start + size,
         interp_type=types.INTERP_NN,
         antialias=False,
     )
     canvas = fn.slice(
-        small, start=box[:2] * -1, shape=size, axes=[0, 1], out_of_bounds_policy="pad"
+        cast("DataNode", small),  # by its annotation it may be several, or None
+        start=box[:2] * -1,
+        shape=size,
+        axes=[0, 1],
+        out_of_bounds_policy="pad",
     )
     return merge(canvas, rest, params.resized)
 
@@ -169,6 +195,7 @@ def mix_labels(
         return x.gpu() if device == "gpu" else x
 
     if targets == "soft" and labels_are == "int" and params.original is not None:
+        assert params.partner is not None
         both = gather_pair(labels, params.original, params.partner)
     else:
         own = labels
@@ -229,8 +256,8 @@ def soft_targets(
         columns = fn.cast(labels, dtype=types.FLOAT)
     else:
         off = label_smoothing / num_classes
-        levels = {"on_value": 1.0 - label_smoothing + off, "off_value": off}
-        columns = fn.one_hot(labels, num_classes=num_classes, axis=0, **levels)
+        on = 1.0 - label_smoothing + off
+        columns = fn.one_hot(labels, num_classes=num_classes, axis=0, on_value=on, off_value=off)
     return fn.reshape(fn.coord_transform(columns, M=_weights(lam)), shape=[num_classes])
 
 

@@ -104,7 +104,7 @@ def _fields(message: bytes) -> list[tuple[int, Any]]:
 class FedDraws:
     """Draws of the tests' own in the place of `draw.Draw`: one row of a table for each sample."""
 
-    NAMES: ClassVar = {"position": "position", "sides": "sides", "resizemix position": "position"}
+    NAMES: ClassVar = {"resizemix position": "position", "resizemix scale": "scale"}
 
     def __init__(self, draws: dict[str, Any]) -> None:
         self._draws = draws
