@@ -260,7 +260,8 @@ def test_mixup_of_images_without_a_layout(prob: float, size: Any) -> None:
     assert count == 48 if prob == 1 else 0 < count < 48
 
 
-def test_a_mask_is_not_blended() -> None:
+@pytest.mark.parametrize("size", [None, (8, 9)])
+def test_a_mask_is_not_blended(size: tuple[int, int] | None) -> None:
     images = graphs.distinct_images(np.random.default_rng(0), 16, (8, 9))
 
     @pipeline_def(batch_size=16, num_threads=1, device_id=None, seed=1)
@@ -269,7 +270,7 @@ def test_a_mask_is_not_blended() -> None:
         cfg = dcm.MixConfig(num_classes=16, mixup_alpha=0.4)
         params = dcm.mix(pixels, labels, cfg).params
         again = graphs.feed(images[..., :channels].copy(), "HWC")
-        return dcm.mix(again, labels, cfg, params=params).images
+        return dcm.mix(again, labels, cfg, params=params, size=size).images
 
     assert graphs.run(pipe(3))[0][0].shape == images.shape
     with pytest.raises(RuntimeError) as caught:
