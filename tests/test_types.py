@@ -218,7 +218,7 @@ def report(
     (folder / "use.py").write_text(script()[0])
     if request.param == "pyright":
         return pyright(python, folder)
-    # Kept between two runs of the tests, by each process of one: mypy reads torch for half a minute.
+    # Kept for the next run, by each process of one: mypy reads torch for half a minute.
     worker = os.environ.get("PYTEST_XDIST_WORKER", "")
     return mypy(python, folder, request.config.cache.mkdir(f"types{worker}"))
 
