@@ -39,12 +39,13 @@ from nvidia.dali import Pipeline, fn, pipeline_def, types
 from nvidia.dali.data_node import DataNode
 
 import dali_cutmix as dcm
+from dali_cutmix._rules import dali_reason
 from dali_cutmix.cli import demo
 from dali_cutmix.cli.bench.mixing import Work, _cost_of_calls
 from dali_cutmix.cli.bench.results import Row, environment, in_turn
 from dali_cutmix.data.atomic import atomic_write
-from dali_cutmix.mixing import checks
-from dali_cutmix.mixing import followers as compositing
+from dali_cutmix.mixing.followers import Images, mix_images
+from dali_cutmix.mixing.plan import MixParams
 from dali_cutmix.pipelines import imagenet
 
 RESULTS = Path(__file__).parent / "results"
@@ -221,12 +222,13 @@ SIZE = 224
 
 
 def by_project(images: DataNode, partner: DataNode, lam: DataNode) -> DataNode:
-    others = fn.permute_batch(images, indices=partner)
-    return compositing.blend_pair(images, others, lam, "uint8")
+    batch = Images(images, [SIZE, SIZE, 3], all_blended=True)
+    return mix_images(batch, MixParams(lam=lam, partner=partner))
 
 
 def by_arithmetic(images: DataNode, partner: DataNode, lam: DataNode) -> DataNode:
-    others, lam = compositing.gather(images, partner), lam.gpu()
+    others = fn.multi_paste(images, in_ids=fn.reshape(partner, shape=[1]))
+    lam = lam.gpu()
     return fn.cast(lam * images + (1.0 - lam) * others, dtype=types.UINT8)
 
 
@@ -236,7 +238,7 @@ def by_filter(images: DataNode, partner: DataNode, lam: DataNode) -> DataNode:
     stacked = fn.multi_paste(images, others, out_anchors=below, output_size=[2 * SIZE, SIZE])
     weights = fn.reshape(fn.stack(lam, 1.0 - lam), shape=[2, 1]).gpu()
     blended = fn.filter(fn.reshape(stacked, shape=[2, -1], layout="HW"), weights, mode="valid")
-    return compositing.shaped(blended, [SIZE, SIZE, 3])
+    return fn.reshape(blended, shape=[SIZE, SIZE, 3], layout="HWC")
 
 
 def by_six_channels(images: DataNode, partner: DataNode, lam: DataNode) -> DataNode:
@@ -348,7 +350,7 @@ def run_here(name: str) -> Found:
     try:
         return {"failed": "", "found": PARTS[name]()}
     except Exception as error:
-        words = checks.dali_reason(str(error) or "without words")
+        words = dali_reason(str(error) or "without words")
         return {"failed": f"{type(error).__name__}: {words}", "found": None}
 
 

@@ -33,10 +33,10 @@ ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 
 import dali_cutmix as dcm  # noqa: E402
-from dali_cutmix import demo  # noqa: E402
+from dali_cutmix.cli import demo  # noqa: E402
 from dali_cutmix.data import damage  # noqa: E402
 from dali_cutmix.pipelines import imagenet  # noqa: E402
-from tests import damaged  # noqa: E402
+from tests.support import damaged  # noqa: E402
 
 CHUNK = 200  # files that one process decodes
 

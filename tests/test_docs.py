@@ -128,3 +128,8 @@ def test_the_benchmark_of_the_losses_runs(tmp_path: Path) -> None:
     command = [sys.executable, ROOT / "benchmarks" / "losses.py", "--repeats", "3"]
     subprocess.run([*command, "--json", result], capture_output=True, check=True)
     assert len(json.loads(result.read_text())["results"]) == 2
+
+
+@pytest.mark.parametrize("path", [*(ROOT / "benchmarks").glob("*.py")], ids=lambda path: path.stem)
+def test_what_the_benchmarks_import_is_there(path: Path) -> None:
+    assert importlib.import_module(f"benchmarks.{path.stem}").__doc__

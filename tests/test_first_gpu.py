@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from nvidia.dali import Pipeline, fn
 from nvidia.dali.data_node import DataNode
 
 from benchmarks import first_gpu
@@ -200,3 +201,12 @@ def test_two_files_of_a_batch_are_damaged(kind: str) -> None:
     bad = contents["7.jpg"]
     assert {name for name, content in contents.items() if content == bad} == {"7.jpg", "13.jpg"}
     assert len(set(contents.values())) == 2
+
+
+@pytest.mark.parametrize("name", [*first_gpu.FORMS, *first_gpu.BESIDES])
+def test_the_forms_of_mixup_are_graphs_for_a_gpu(name: str) -> None:
+    # Made, not built, so it needs no GPU: each names operators and functions that are there.
+    form = {**first_gpu.FORMS, **first_gpu.BESIDES}[name]
+    with Pipeline(batch_size=4, num_threads=1, device_id=0):
+        images, partner, lam = (first_gpu.fed(values) for values in first_gpu.drawn(4))
+        assert form(fn.reshape(images.gpu(), layout="HWC"), partner, lam).device == "gpu"
