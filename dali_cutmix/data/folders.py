@@ -9,8 +9,6 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator
 
-from PIL import Image
-
 __all__ = [
     "FORMATS",
     "IMAGE_PATTERNS",
@@ -84,6 +82,8 @@ def unreadable_files(paths: Iterable[str]) -> list[str]:
 
     Opens every file and reads its header; only some formats show damage behind it.
     """
+    from PIL import Image  # a graph does without
+
     bad = []
     for path in paths:
         try:

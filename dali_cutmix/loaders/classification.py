@@ -7,28 +7,22 @@ import os
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    Progress,
-    TaskProgressColumn,
-    TextColumn,
-    TimeRemainingColumn,
-)
 
 from dali_cutmix import recipes
 from dali_cutmix._validation import checked_choice, checked_fraction, checked_int
 from dali_cutmix.augment.policies import Policy, RandomErasing
 from dali_cutmix.data.images import DTYPE, LAYOUT
 from dali_cutmix.data.sources import Source, find_source
-from dali_cutmix.data.verification import drop_damaged, verify
 from dali_cutmix.loaders.loader import MAX_BATCH, Loader
 from dali_cutmix.mixing.config import MAX_CLASSES, MixConfig
 from dali_cutmix.pipelines import imagenet
 from dali_cutmix.recipes import Recipe
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
 
 __all__ = ["device_id", "train_loader", "val_loader"]
 
@@ -377,6 +371,8 @@ def _found(source: Any) -> Source:
 
 def _drop_damaged(source: Source, num_classes: int | None) -> tuple[Source, tuple[str, ...]]:
     """Returns the source without the samples that have a problem, and their names."""
+    from dali_cutmix.data.verification import drop_damaged, verify
+
     with _bar("looking for damage") as report:
         found = verify(source, num_classes=num_classes, progress=report)
     names = tuple(f"{problem.name} ({problem.problem})" for problem in found.problems)
@@ -391,19 +387,36 @@ def _drop_damaged(source: Source, num_classes: int | None) -> tuple[Source, tupl
 @contextmanager
 def _bar(text: str) -> Iterator[Callable[[int, int], None]]:
     """Gives a function to report progress to; a terminal shows it as a bar, from the first call."""
-    console = Console(stderr=True)
-    columns = (TextColumn(text), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
-    bar = Progress(*columns, console=console, disable=not console.is_terminal)
-    task = bar.add_task(text, total=None)
+    bar: Progress | None = None
 
     def report(done: int, total: int) -> None:
-        bar.start()
-        bar.update(task, completed=done, total=total)
+        nonlocal bar
+        if bar is None:
+            bar = _start_bar(text)
+        bar.update(bar.task_ids[0], completed=done, total=total)
 
     try:
         yield report
     finally:
-        bar.stop()
+        if bar is not None:
+            bar.stop()
+
+
+def _start_bar(text: str) -> Progress:
+    from rich import progress
+    from rich.console import Console
+
+    console = Console(stderr=True)
+    columns = (
+        progress.TextColumn(text),
+        progress.BarColumn(),
+        progress.TaskProgressColumn(),
+        progress.TimeRemainingColumn(),
+    )
+    bar = progress.Progress(*columns, console=console, disable=not console.is_terminal)
+    bar.add_task(text, total=None)
+    bar.start()
+    return bar
 
 
 def _class_count(num_classes: int | None, source: Source) -> int | None:
