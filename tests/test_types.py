@@ -28,7 +28,7 @@ import pytest
 from dali_cutmix.mixing.config import MixConfig, MixOptions
 
 ROOT = Path(__file__).parent.parent
-STUBS = ROOT / "typings"
+STUBS = ROOT / "stubs"
 
 SETTING = """
 import dali_cutmix as dcm
