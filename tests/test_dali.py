@@ -1,0 +1,327 @@
+"""What this package takes from DALI beyond its documented interface, a test for each name.
+
+Where a test fails with a new DALI, its docstring says what depends on the name.
+"""
+
+from __future__ import annotations
+
+import gc
+import re
+import subprocess
+import sys
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from nvidia.dali import Pipeline, fn, pipeline_def, types
+from nvidia.dali.plugin.base_iterator import LastBatchPolicy
+from nvidia.dali.plugin.pytorch import DALIGenericIterator
+
+from dali_cutmix import _dali
+from dali_cutmix._rules import dali_reason, explain, states
+from dali_cutmix.loaders._iterator import Batches, to_torch
+
+OPTIONS: dict[str, Any] = {"batch_size": 4, "num_threads": 1, "device_id": None, "seed": 1}
+
+
+def outputs(graph: Callable[[], Any], **options: Any) -> list[Any]:
+    """Returns the outputs of one run of a graph."""
+    pipeline = pipeline_def(graph)(**{**OPTIONS, **options})
+    return [np.stack([np.array(x) for x in output]) for output in pipeline.run()]
+
+
+def fed(values: Any) -> Any:
+    return fn.external_source(source=lambda: values, batch=True)
+
+
+@pipeline_def
+def read(root: str, shard_id: int = 0, num_shards: int = 1) -> Any:
+    encoded, labels = fn.readers.file(
+        file_root=root, pad_last_batch=True, shard_id=shard_id, num_shards=num_shards, name="r"
+    )
+    return fn.decoders.image(encoded)[:8, :8], labels
+
+
+# dali_cutmix._dali: a graph
+
+
+def test_do_not_convert_keeps_a_function_as_it_is_written() -> None:
+    """mix() and all that a pipeline with ``enable_conditionals=True`` calls."""
+
+    @_dali.graph_function
+    def strict() -> Any:
+        pairs = zip([1, 2], [3, 4], strict=True)
+        return types.Constant([a * b for a, b in pairs])
+
+    (values,) = outputs(lambda: (strict(),), enable_conditionals=True)
+    assert values.tolist() == [[3, 8]] * 4
+
+
+def test_conditional_split_and_merge_take_a_batch_apart_and_together() -> None:
+    """What is drawn for one sample and dealt out, MixUp, random erasing, RandAugment."""
+    flags = np.array([False, True, True, False])
+
+    def graph() -> Any:
+        x, flag = fed(np.arange(4, dtype=np.int32)), fed(flags)
+        where_true, where_false = _dali.split(x, flag)
+        return _dali.merge(where_true * 10, where_false - 1, flag)
+
+    (values,) = outputs(graph)
+    assert values.tolist() == [-1, 10, 20, 2]
+
+
+def test_a_node_knows_the_operators_behind_it(photos: str) -> None:
+    """Node.source, .id and .inputs: `operators`, by which tests count, and `shard_of`."""
+    with Pipeline(**OPTIONS):
+        encoded, labels = fn.readers.file(file_root=photos)
+        images = fn.flip(fn.decoders.image(encoded), horizontal=fn.random.coin_flip())
+        assert len(_dali.operators([images, labels])) == 4
+        assert _dali.operators([labels]) == _dali.operators([encoded]) == [labels.source]
+
+
+@pytest.mark.parametrize("shard", [0, 3])
+def test_the_op_of_an_operator_has_its_init_args(photos: str, shard: int) -> None:
+    """``operator._op._init_args``: two ranks with one seed draw apart by their shard."""
+    with Pipeline(**OPTIONS):
+        encoded, labels = fn.readers.file(file_root=photos, shard_id=shard, num_shards=4)
+        assert _dali.shard_of([fn.decoders.image(encoded), labels]) == shard
+        assert _dali.shard_of([fn.decoders.image(encoded)]) == shard
+
+
+# dali_cutmix._dali: a pipeline
+
+
+def test_is_pipeline_def_marks_a_decorated_function() -> None:
+    """``_is_pipeline_def``: a Loader says that its first argument is none."""
+    assert _dali.is_pipeline_def(read)
+    assert not _dali.is_pipeline_def(outputs)
+
+
+def test_serialize_has_the_names_of_the_operators(photos: str) -> None:
+    """``serialize``: ``last_batch="partial"`` is refused where a pipeline mixes."""
+
+    @pipeline_def
+    def mixing() -> Any:
+        encoded, labels = fn.readers.file(file_root=photos)
+        return fn.permute_batch(labels, indices=fn.batch_permutation()), encoded
+
+    assert _dali.pairs_samples(mixing(**OPTIONS))
+    assert not _dali.pairs_samples(read(root=photos, **OPTIONS))
+
+
+def test_ops_inputs_and_outputs_are_the_graph_of_a_pipeline(photos: str) -> None:
+    """``_ops``, ``_inputs``, ``_outputs``: a closed pipeline is freed without the collector."""
+    pipeline = read(root=photos, **OPTIONS)
+    pipeline.build()
+    operators = list(pipeline._ops)
+    assert all(isinstance(operator._outputs, list) for operator in operators)
+    assert any(operator._inputs for operator in operators)
+    gc.collect()
+    _dali.uncycle(pipeline)
+    assert pipeline._ops == operators
+    assert not any(operator._inputs or operator._outputs for operator in operators)
+    assert len(pipeline.run()) == 2
+    gc.collect()
+    gc.disable()
+    try:
+        del pipeline, operators
+        assert gc.collect() < 100  # 250 without
+    finally:
+        gc.enable()
+
+
+def test_shutdown_frees_the_pipe(photos: str) -> None:
+    """``_shutdown``: ``Loader.close`` stops the threads of a pipeline at once."""
+    pipeline = read(root=photos, **OPTIONS)
+    pipeline.run()
+    assert type(pipeline._pipe).__module__.startswith("nvidia.dali")
+    _dali.shut_down(pipeline)
+    assert pipeline._pipe is None
+
+
+def test_an_abandoned_pipe_is_not_destroyed(photos: str) -> None:
+    """``_pipe``: a process that was forked off a loader's ends, and does not wait for threads."""
+    script = f"""
+import os
+from dali_cutmix import _dali
+from tests.test_dali import OPTIONS, read
+pipeline = read(root={photos!r}, **OPTIONS)
+pipeline.run()
+if os.fork() == 0:
+    _dali.abandon(pipeline)
+    assert pipeline._pipe is None
+    raise SystemExit(7)
+raise SystemExit(os.waitstatus_to_exitcode(os.wait()[1]))
+"""
+    ran = subprocess.run([sys.executable, "-Wignore", "-c", script], timeout=60, cwd=_root())
+    assert ran.returncode == 7
+
+
+def _root() -> Path:
+    return Path(__file__).parent.parent
+
+
+def test_the_warning_of_a_checkpoint_is_known() -> None:
+    """CHECKPOINT_WARNING: a switchable loader would warn of a state that it keeps itself."""
+
+    @pipeline_def
+    def switchable() -> Any:
+        return fed(np.zeros(4, np.int32))
+
+    with pytest.warns(UserWarning, match=f"^{re.escape(_dali.CHECKPOINT_WARNING)}"):
+        switchable(enable_checkpointing=True, **OPTIONS).build()
+
+
+# dali_cutmix.loaders._iterator
+
+
+@pytest.mark.parametrize("exec_dynamic", [True, False])
+def test_batches_gives_what_the_iterator_of_dali_does(digits: Path, exec_dynamic: bool) -> None:
+    """DALIGenericIterator with ``_pipes``, ``_get_outputs``, ``_schedule_runs``, ``exec_dynamic``,
+    ``_advance_and_check_drop_last`` and ``_remove_padded``: all that a loader yields.
+    """
+    mode = {} if exec_dynamic else {"exec_dynamic": False}
+    one, other = (
+        read(root=str(digits / "val"), num_shards=9, **{**OPTIONS, "batch_size": 16, **mode})
+        for _ in range(2)
+    )
+    batches = Batches(one, "r")
+    assert one.exec_dynamic == exec_dynamic
+    theirs = DALIGenericIterator(
+        other,
+        ["images", "labels"],
+        reader_name="r",
+        auto_reset=True,
+        last_batch_policy=LastBatchPolicy.PARTIAL,
+    )
+    for _ in range(2):  # epochs of 40 samples
+        for theirs_now in theirs:
+            images, labels = batches.outputs()
+            assert torch.equal(images, theirs_now[0]["images"])
+            assert torch.equal(labels, theirs_now[0]["labels"])
+        assert len(labels) == 8
+        with pytest.raises(StopIteration):
+            batches.outputs()
+    batches.close()
+    assert [pipeline._pipe for pipeline in batches._pipes] == [None]
+
+
+def test_ever_consumed_says_that_a_checkpoint_is_not_the_first(digits: Path) -> None:
+    """``_ever_consumed``: a loader saves where it stands, not where it began."""
+    options = {**OPTIONS, "enable_checkpointing": True}
+    batches = Batches(read(root=str(digits / "val"), **options), "r")
+    batches.outputs()
+    (checkpoint,) = batches.checkpoints()
+    following, _ = batches.outputs()
+    again = Batches(read(root=str(digits / "val"), checkpoint=checkpoint, **options), "r")
+    assert torch.equal(again.outputs()[0], following)
+
+
+def test_a_tensor_of_dali_tells_its_device_by_dlpack() -> None:
+    """to_torch, which must know pinned memory, that DALI would use again."""
+    (output,) = pipeline_def(lambda: types.Constant([1, 2]))(**OPTIONS).run()
+    tensor = output.as_tensor()
+    assert int(tensor.__dlpack_device__()[0]) == 1  # kDLCPU
+    assert to_torch(tensor).tolist() == [[1, 2]] * 4
+
+
+def test_reader_meta_has_the_facts_of_a_reader(photos: str) -> None:
+    """The length of a loader, and what it refuses."""
+    meta = read(root=photos, shard_id=1, num_shards=2, **OPTIONS).reader_meta("r")
+    facts = ("epoch_size", "number_of_shards", "shard_id", "pad_last_batch", "stick_to_shard")
+    assert [int(meta[name]) for name in facts] == [80, 2, 1, 1, 0]
+
+
+# Words of DALI, for dali_cutmix._rules and dali_cutmix.loaders.errors
+
+
+def test_a_failure_names_the_functions_that_the_operator_stands_in() -> None:
+    """``states``: users read the rule that their data break."""
+
+    @states("`x` must be 3 numbers.")
+    def three(x: Any) -> Any:
+        return fn.reshape(x, shape=[3])
+
+    with pytest.raises(RuntimeError) as error:
+        outputs(lambda: three(fed(np.zeros((4, 2), np.float32))))
+    words = explain(error.value)
+    assert words is not None
+    assert re.match("`x` must be 3 numbers. DALI: .*[Cc]annot reshape|.*volume", words)
+    assert dali_reason(str(error.value)) != str(error.value).splitlines()[0]
+
+
+def test_too_many_shards_are_told(photos: str) -> None:
+    """loaders.errors, in words of `num_shards`."""
+    with pytest.raises(RuntimeError, match="requested number of shards"):
+        read(root=photos, num_shards=81, **OPTIONS).run()
+
+
+@pytest.mark.parametrize("content", [b"", b"no image", b"\xff\xd8\xff\xe0 cut"])
+def test_a_failure_names_the_reader_or_decoder(tmp_path: Path, content: bytes) -> None:
+    """loaders.errors, which then looks for the damaged file."""
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "1.jpg").write_bytes(content)
+    with pytest.raises(RuntimeError, match=r"fn\.(decoders|readers)\."):
+        read(root=str(tmp_path), **{**OPTIONS, "batch_size": 1}).run()
+
+
+def test_an_unknown_argument_is_an_assertion(photos: str) -> None:
+    """Loader, which names the arguments that its pipeline was given."""
+    with pytest.raises(AssertionError):
+        read(root=photos, colour="red", **OPTIONS)
+
+
+# Random streams, by which the same seed gives the same boxes whether they are computed or looked up
+
+SEED = 2**40 + 7
+
+
+def test_choice_takes_one_word_by_the_cumulative_weights_of_uniform() -> None:
+    """``Draw.weight_drawn``: `fn.random.choice` with `p` is the inverse of float64 `uniform`."""
+    weights = [0.125, 0.25, 0.5, 0.125]
+
+    def graph() -> Any:
+        drawn = fn.random.uniform(range=[0.0, 1.0], dtype=types.FLOAT64, seed=SEED)
+        return fn.random.choice(4, p=weights, seed=SEED), drawn
+
+    chosen, drawn = outputs(graph, batch_size=1000)
+    assert np.array_equal(chosen, np.searchsorted(np.cumsum(weights), drawn, side="right"))
+
+
+@pytest.mark.parametrize("count", [32, 224, 640])
+def test_choice_of_equals_is_the_word_times_their_number(count: int) -> None:
+    """``Draw.index_drawn``: choices of all numbers of entries come from one word."""
+    most = 2**31 - 1
+
+    def graph() -> Any:
+        return fn.random.choice(count, seed=SEED), fn.random.choice(most, seed=SEED)
+
+    chosen, word = outputs(graph, batch_size=1000)
+    assert np.array_equal(chosen, np.floor(word / (most + 1) * count))
+
+
+def test_choice_of_two_takes_a_word_each_and_a_float64_two() -> None:
+    """``Draw.indices_drawn``: the centre of a box in a square image."""
+
+    def graph() -> Any:
+        rows = types.Constant(np.arange(224, dtype=np.int32)[:, None])
+        return (
+            fn.random.choice(rows, shape=[2], seed=SEED),
+            fn.random.choice(2**31 - 1, seed=SEED),
+            fn.random.uniform(range=[0.0, 1.0], dtype=types.FLOAT64, seed=SEED),
+        )
+
+    rows, first, second = outputs(graph, batch_size=1000)
+    assert np.array_equal(rows[:, 0, 0], np.floor(first / 2**31 * 224))
+    assert np.array_equal(rows[:, 1, 0], np.floor(second * 224))
+
+
+def test_no_warning_comes_with_dali() -> None:
+    """Unexpected warnings are errors here: a new DALI's are seen."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert outputs(lambda: types.Constant([1]))[0].shape == (4, 1)
