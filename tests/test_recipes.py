@@ -213,10 +213,10 @@ def in_every_form(root: str, recipe: dcm.Recipe, device: str) -> Pipeline:
         device_id=0 if device == "gpu" else None,
     )
     def pipe() -> tuple[Any, ...]:
-        files = imagenet._read(root, 5, shuffle=True, seed=1)
+        files = imagenet.read(root, num_classes=5, shuffle=True, seed=1)
         outputs: list[Any] = []
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(imagenet, "_read", lambda *_, **__: files)
+            patch.setattr(imagenet, "read", lambda *_, **__: files)
             for dtype, layout in FORMS:
                 form = {"device": device, "size": (32, 48), "dtype": dtype, "layout": layout}
                 outputs += imagenet.train.__wrapped__(root, mix, **options, **form)
