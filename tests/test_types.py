@@ -125,8 +125,7 @@ def python(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
         return sys.executable
     folder = tmp_path_factory.mktemp("environment")
     venv.create(folder, with_pip=False, symlinks=True)
-    paths = {"base": str(folder), "platbase": str(folder)}
-    packages = Path(sysconfig.get_path("purelib", "venv", paths))
+    (packages,) = (folder / "lib").glob("python*/site-packages")
     with zipfile.ZipFile(built_wheel(tmp_path_factory.mktemp("build"))) as wheel:
         wheel.extractall(packages)
     # DALI and torch from here. Of this folder's own .pth files none is read, so no editable install
