@@ -15,7 +15,7 @@ import warnings
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-import nvidia.dali
+from nvidia import dali
 
 __all__ = ["dali_reason", "explain", "states", "warn"]
 
@@ -49,8 +49,8 @@ def dali_reason(text: str) -> str:
 
 def warn(message: str) -> None:
     """Warns, at the line of the user's that led here: outside of this package and of DALI."""
-    inside = tuple(os.path.dirname(os.path.realpath(f)) for f in (__file__, nvidia.dali.__file__))
+    inside = tuple(os.path.dirname(os.path.abspath(f)) + os.sep for f in (__file__, dali.__file__))
     level, frame = 2, sys._getframe(1)
-    while frame.f_back and os.path.realpath(frame.f_code.co_filename).startswith(inside):
+    while frame.f_back and os.path.abspath(frame.f_code.co_filename).startswith(inside):
         level, frame = level + 1, frame.f_back
     warnings.warn(message, stacklevel=level)

@@ -234,6 +234,19 @@ def test_words_are_for_frames_of_this_package_alone(tmp_path: Path) -> None:
     assert done.stdout.splitlines()[-1] == "None"
 
 
+def test_a_warning_points_at_the_line_of_the_user(photos: str) -> None:
+    @pipeline_def(batch_size=4, num_threads=1, device_id=None)
+    def pipe() -> Any:
+        pixels, labels = graphs.feed(GOOD[:4], "HWC"), graphs.feed(LABELS[:4])
+        return dcm.cutmix(pixels, labels, num_classes=4).images
+
+    with pytest.warns(UserWarning, match="Mixing in a batch of 4") as caught:
+        pipe()
+        with dcm.train_loader(photos, batch_size=4, size=8, mix=dcm.MixConfig(), device="cpu"):
+            pass
+    assert [warning.filename for warning in caught] == [__file__] * 2
+
+
 # What could go wrong silently
 
 

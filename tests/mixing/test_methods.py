@@ -272,7 +272,7 @@ def test_both_methods_on_the_gpu_equal_the_cpu(
         for a, b in zip(cpu, gpu, strict=True):
             assert np.abs(a.astype(float) - b).max() < 1e-6
         lam, _, partner, *own = cpu[:-1]
-        original = np.arange(33) if keep_order else own[0]
+        original = own[0] if own else np.arange(33)  # MixUp alone keeps the order
         for k, (i, j) in enumerate(zip(original, partner, strict=True)):
             if not np.array_equal(gpu_images[k], cpu_images[k]):  # then near halves alone
                 graphs.assert_blended(gpu_images[k], images[i], images[j], lam[k])
