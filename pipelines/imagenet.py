@@ -17,6 +17,7 @@ from typing import Any, Literal, cast
 from nvidia.dali import Pipeline, fn, pipeline_def
 from nvidia.dali.data_node import DataNode
 
+from dali_cutmix._dali import graph_function
 from dali_cutmix._seeds import op_seed
 from dali_cutmix.augment.erasing import erase as erase_boxes
 from dali_cutmix.augment.graph import augment as apply_policies
@@ -154,6 +155,7 @@ def val(
     return images, _to_device(class_indices(labels), device)
 
 
+@graph_function
 def _mixed(
     labels: DataNode,
     cfg: MixConfig | None,
@@ -180,6 +182,7 @@ def _to_device(x: DataNode, device: str) -> DataNode:
     return x.gpu() if device == "gpu" else x
 
 
+@graph_function
 def _what_was_mixed(params: MixParams, labels: DataNode) -> list[DataNode]:
     """Returns lam, box, label and partner's label, on the CPU."""
     own = labels

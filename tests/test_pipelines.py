@@ -320,3 +320,49 @@ def test_a_pasted_region_shows_what_the_parameters_say(photos: str) -> None:
                 ]
                 assert any(labels[j] == other[i] for j in givers)
     assert cut > 20
+
+
+# In a pipeline with conditionals, which DALI's auto_aug and any `if` of a user's need
+
+
+def recipe_options(name: str) -> dict[str, Any]:
+    recipe = dcm.recipes.get(name)
+    options = {
+        field: getattr(recipe, field)
+        for field in ("augment", "erase", "erase_after_mix", "repeats", "interpolation", "hflip")
+    }
+    mix = None if recipe.mix is None else dataclasses.replace(recipe.mix, num_classes=5)
+    return {"mix": mix, "size": (32, 32), **options}
+
+
+def _on() -> list[Any]:
+    return [np.array(True)] * 16
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        *(pytest.param(recipe_options(name), id=name) for name in dcm.recipes.RECIPES),
+        {"mix": None},
+        {"until": "augment"},
+        {"with_params": True, "layout": "NHWC", "dtype": "float16"},
+        {"mix": dcm.MixConfig(num_classes=5, partner="flip", mode="pair", targets="pair")},
+        {"mix": dcm.MixConfig(num_classes=5, mixup_alpha=0.2, partner="roll"), "repeats": 2},
+        {"mix": dcm.MixConfig(num_classes=5, minmax=(0.2, 0.8)), "mixing": _on},
+        {"mix": dcm.MixConfig(num_classes=5, methods=(dcm.ResizeMix(), dcm.MixUp()))},
+    ],
+    ids=str,
+)
+def test_conditionals_change_nothing_in_training(photos: str, options: dict[str, Any]) -> None:
+    plain = graphs.run(train(photos, **options), 2)
+    unconverted = graphs.run(train(photos, enable_conditionals=True, **options), 2)
+    for one, other in zip(plain, unconverted, strict=True):
+        assert all(np.array_equal(a, b) for a, b in zip(one, other, strict=True))
+
+
+@pytest.mark.parametrize("options", [{}, {"num_classes": 7, "dtype": "float16"}], ids=str)
+def test_conditionals_change_nothing_in_validation(photos: str, options: dict[str, Any]) -> None:
+    ((images, labels),) = graphs.run(val(photos, **options))
+    ((same, alike),) = graphs.run(val(photos, enable_conditionals=True, **options))
+    assert np.array_equal(images, same)
+    assert np.array_equal(labels, alike)
