@@ -29,19 +29,20 @@ def in_own_words(error: BaseException, options: Mapping[str, Any]) -> str | None
     if _TOO_MANY_SHARDS in text:
         shards = options.get("num_shards")
         return f"`num_shards` must be at most the number of images, got {shards}."
-    if LABEL in text:
-        where = _listed(_files(text, options))
-        return f"{LABEL[:-1]}{where}. Mend it, then start again. DALI: {dali_reason(text)}"
     rule = explain(error)
-    if rule is not None:
+    if rule is not None and not rule.startswith(LABEL):
         return rule
-    if not _READS.search(text):
+    if rule is None and not _READS.search(text):
         return None
     files = _files(text, options)
+    reason = f"DALI: {dali_reason(text)}"
+    # A TFRecord without its label fails in the reader.
+    if rule is not None or (files and all(file.endswith(": label)") for file in files)):
+        return f"{LABEL[:-1]}{_listed(files)}. Mend it, then start again. {reason}"
     what = f"{len(files)} image(s)" if files else "an image"
     return (
         f"{what} cannot be read{_listed(files)}. Damaged, or of a format that DALI does not "
-        f"decode: replace or remove, then start again. DALI: {dali_reason(text)}"
+        f"decode: replace or remove, then start again. {reason}"
     )
 
 

@@ -443,14 +443,16 @@ def test_labels_of_every_length(digits: int) -> None:
     ["", "\n", "-1", "+1", "1.0", "1 2", " 1", "n01440764", "1\x00", "1e3", "1" * 11, "\xb2"],
 )
 def test_a_label_that_is_no_number_fails(text: str) -> None:
-    with pytest.raises(RuntimeError, match=r"_decimal(?s:.*)(out of bounds|match|broadcast|shape)"):
+    # A bare pipeline prints the rule as the name of a function.
+    with pytest.raises(RuntimeError, match="in dali_cutmix: A label must be one whole number"):
         label_of(text.encode("latin-1"))
 
 
 def test_recordio_takes_whole_labels_only(samples: list[Sample], tmp_path: Path) -> None:
     write_recordio(tmp_path / "a.rec", samples[:8], [0, 1, 2, 3, 4, 5, 6, 7.5])
     source = find_source(tmp_path / "a.rec", make_indexes=True)
-    with pytest.raises((RuntimeError, ValueError), match=r"_whole|whole"):
+    message = r"A label must be one whole number.*a.rec \(record 8, at byte \d+: label\)\. Mend it"
+    with pytest.raises(ValueError, match=message):
         loader(source)
     (bad,) = sources.damaged(source)
     assert "a.rec (record 8, at byte" in bad
@@ -462,7 +464,8 @@ def test_tfrecord_needs_a_label_in_every_record(samples: list[Sample], tmp_path:
     del records[5]["image/class/label"]
     write_tfrecord(tmp_path / "a.tfrecord", records)
     source = find_source(tmp_path / "a.tfrecord", make_indexes=True)
-    with pytest.raises((RuntimeError, ValueError)):
+    message = r"A label must be one whole number.*a.tfrecord \(record 6, at byte \d+: label\)"
+    with pytest.raises(ValueError, match=message):
         loader(source)
     (bad,) = sources.damaged(source)
     assert "a.tfrecord (record 6, at byte" in bad
