@@ -97,6 +97,7 @@ def test_the_readme_names_every_option() -> None:
         assert f"| `{field.name}` |" in table
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "arguments", "line", "times"),
     [
@@ -123,6 +124,7 @@ def test_the_examples_run(
     assert done.stdout.count(line) == times
 
 
+@pytest.mark.slow
 def test_the_benchmark_of_the_losses_runs(tmp_path: Path) -> None:
     result = tmp_path / "losses.json"
     command = [sys.executable, ROOT / "benchmarks" / "losses.py", "--repeats", "3"]

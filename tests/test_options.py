@@ -184,6 +184,7 @@ def check_value(value: Any) -> None:
 # --- values of the package
 
 
+@pytest.mark.slow
 @sets(300)
 @given(given_=options({}, MIX_OPTIONS))
 def test_mix_config(given_: Options) -> None:
@@ -200,6 +201,7 @@ TIMM |= {"correct_lam": st.booleans(), "cutmix_minmax": RISING, "multi_label": s
 TIMM_REQUIRED = {"label_smoothing": SHARE}
 
 
+@pytest.mark.slow
 @sets(200)
 @given(given_=options(TIMM_REQUIRED, TIMM))
 def test_from_timm(given_: Options) -> None:
@@ -222,6 +224,7 @@ YAML_TEXTS = st.one_of(
 )
 
 
+@pytest.mark.slow
 @sets(200)
 @given(text=YAML_TEXTS)
 def test_from_yaml(text: Any) -> None:
@@ -359,6 +362,7 @@ RECIPE_OPTIONS = SEEN | {
 }
 
 
+@pytest.mark.slow
 @sets(200)
 @given(given_=options({}, RECIPE_OPTIONS))
 def test_recipe(given_: Options) -> None:
@@ -437,6 +441,7 @@ MIX_CALL = {
 }
 
 
+@pytest.mark.slow
 @sets(100)
 @given(drawn=st.data())
 def test_mix_in_a_pipeline(drawn: st.DataObject) -> None:
@@ -452,6 +457,7 @@ def test_mix_in_a_pipeline(drawn: st.DataObject) -> None:
     check_mix(lambda images, labels, **o: dcm.mix(images, labels, cfg, **o), cfg, data, given_)
 
 
+@pytest.mark.slow
 @sets(60)
 @given(drawn=st.data(), name=st.sampled_from(["cutmix", "mixup"]))
 def test_cutmix_and_mixup_in_a_pipeline(drawn: st.DataObject, name: str) -> None:

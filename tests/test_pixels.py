@@ -100,6 +100,7 @@ def inject(monkeypatch: pytest.MonkeyPatch, drawn: Array) -> None:
     monkeypatch.setattr(imagenet.fn, "random_crop_generator", given)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [(224, 224), (96, 128)])
 @pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
 def test_training_shows_the_pixels_of_torchvision(
@@ -117,6 +118,7 @@ def test_training_shows_the_pixels_of_torchvision(
     _check(np.stack(errors), interpolation, ring=RING)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("interpolation", "resize", "size"),
     [

@@ -103,6 +103,7 @@ def test_every_number_that_is_used_has_a_source(recipe: dcm.Recipe) -> None:
         assert len(recipe.sources[field.name]) > 5, field.name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("device", ["cpu", pytest.param("gpu", marks=pytest.mark.gpu)])
 @pytest.mark.parametrize("name", recipes.RECIPES)
 def test_every_recipe_runs(name: str, photos: str, device: Any) -> None:
@@ -227,6 +228,7 @@ def in_every_form(root: str, recipe: dcm.Recipe, device: str) -> Pipeline:
     return pipe()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("device", ["cpu", pytest.param("gpu", marks=pytest.mark.gpu)])
 @pytest.mark.parametrize("name", recipes.RECIPES)
 def test_every_value_is_a_number(name: str, lossless: str, device: str) -> None:
@@ -274,6 +276,7 @@ OVERRIDES: dict[str, Any] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", OVERRIDES)
 def test_an_argument_goes_before_the_recipe(name: str, photos: str) -> None:
     options: dict[str, Any] = {"batch_size": 16, "recipe": "deit", "size": 32, "device": "cpu"}
@@ -479,6 +482,7 @@ def test_one_policy_may_stand_alone(photos: str) -> None:
     assert dcm.train_loader(photos, augment=None, **options)._options["augment"] == ()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", recipes.RECIPES)
 def test_every_random_operator_of_a_recipe_has_a_seed_of_its_own(name: str, photos: str) -> None:
     r = recipes.get(name)

@@ -712,6 +712,7 @@ def whole(seed: int, shard_id: int = 0, device: str = "cpu") -> Pipeline:
     return pipeline(function, len(PHOTOS), device)
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_images_and_another_others() -> None:
     (first, floats), (second, _) = graphs.run(whole(1), 2)
     assert first.dtype == np.uint8
@@ -764,6 +765,7 @@ def test_the_graph_has_native_operators_only() -> None:
     assert not any("Python" in name or "Numba" in name for name in names)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("device", DEVICES)
 def test_checkpoints_resume_bit_for_bit(photos: str, device: str) -> None:
     files = list(image_files(photos))[:40]
@@ -907,6 +909,7 @@ def test_boxes_that_never_fit_erase_nothing() -> None:
     assert not erased.any()
 
 
+@pytest.mark.slow
 def test_seeds_and_shards_have_other_boxes() -> None:
     erasing = policies.RandomErasing(prob=1)
     base, other, shard = (
@@ -1187,6 +1190,7 @@ def test_numbers_that_float32_cannot_tell_apart_work(photos: str, options: Any) 
         assert next(loader)[0].isfinite().all()
 
 
+@pytest.mark.slow
 def test_a_graph_too_deep_for_dali_is_refused_by_name(photos: str) -> None:
     deep = [policies.RandAugment(num_layers=16)] * 3
     with pytest.raises(ValueError, match=r"`augment`, or a higher sys\.setrecursionlimit"):

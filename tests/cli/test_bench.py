@@ -39,6 +39,7 @@ def measured(found: dict[str, Any]) -> set[tuple[str, str]]:
 # Every kind runs
 
 
+@pytest.mark.slow
 def test_a_profile(photos: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out, plot = tmp_path / "profile.json", tmp_path / "profile.png"
     argv = ["bench", *QUICK, "--data", photos, "--rounds", "2", "--out", str(out)]
@@ -80,6 +81,7 @@ def test_the_stages_are_those_of_the_loader(photos: str) -> None:
     assert profile.stage_names(options | recipe) == [*always, "mix", "hand over"]
 
 
+@pytest.mark.slow
 def test_mixing_alone(tmp_path: Path) -> None:
     out = tmp_path / "mix.json"
     assert cli.main(["bench", "mix", *QUICK, "--batch-size", "16", "--out", str(out)]) == 0
@@ -90,6 +92,7 @@ def test_mixing_alone(tmp_path: Path) -> None:
     assert measured(found) == {(g, n) for g in ("time", "CPU time") for n in expected}
 
 
+@pytest.mark.slow
 def test_other_kinds_in_a_process_of_their_own(photos: str, tmp_path: Path) -> None:
     out, program = (
         tmp_path / "out.json",
@@ -132,6 +135,7 @@ def test_generated_images_are_made_once_and_whole(
     assert [path.name for path in Path(root).parent.iterdir()] == [Path(root).name]
 
 
+@pytest.mark.slow
 def test_twenty_images_are_enough(tmp_path: Path) -> None:
     for i in range(20):
         folder = tmp_path / "images" / f"{i % 2}"

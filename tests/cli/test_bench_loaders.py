@@ -67,6 +67,7 @@ def problem(peer: Peer, job: Job) -> str:
     return ""
 
 
+@pytest.mark.slow
 def test_every_installed_peer_yields_right_batches(photos: str, tmp_path: Path) -> None:
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
         found = pool.submit(problems, photos, str(tmp_path)).result()
@@ -163,6 +164,7 @@ def groups(monkeypatch: pytest.MonkeyPatch) -> Iterator[set[int]]:
     assert not wait_until_gone(2, found)
 
 
+@pytest.mark.slow
 def test_those_that_fail_do_not_stop_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
     advances = []
     peers = [
@@ -198,6 +200,7 @@ def test_who_does_not_become_ready_in_time_has_failed(
     assert len(groups) == 1
 
 
+@pytest.mark.slow
 def test_an_interrupt_keeps_what_there_is_and_leaves_no_process(
     monkeypatch: pytest.MonkeyPatch, groups: set[int]
 ) -> None:

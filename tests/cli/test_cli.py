@@ -57,6 +57,7 @@ def test_a_picture_has_no_empty_columns(photos: str, tmp_path: Path) -> None:
     assert picture(out).shape == (CELL + CAPTION + 2 * MARGIN, 6 * 104 + MARGIN, 3)
 
 
+@pytest.mark.slow
 def test_the_picture_is_cut_where_the_report_says(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -175,6 +176,7 @@ def test_ctrl_c_is_no_traceback(
     assert capsys.readouterr().err == "interrupted\n"
 
 
+@pytest.mark.slow
 def test_the_installed_command_runs_from_another_folder(tmp_path: Path) -> None:
     command = Path(sys.executable).with_name("dali-cutmix")
     if not command.exists():

@@ -288,6 +288,7 @@ def small_disk(argv: list[str], most: int) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["png", "jpg"])
 def test_a_picture_is_written_whole_or_not_at_all(folder: Path, kind: str) -> None:
     out = folder.parent / f"old.{kind}"
@@ -304,6 +305,7 @@ def test_a_picture_is_written_whole_or_not_at_all(folder: Path, kind: str) -> No
         assert old is None or out.read_bytes() == old
 
 
+@pytest.mark.slow
 def test_an_index_is_written_whole_or_not_at_all(folder: Path) -> None:
     tar = folder.parent / "a.tar"
     files = [(file, 0) for file in sorted(folder.rglob("*.jpg"))]

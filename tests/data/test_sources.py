@@ -270,6 +270,7 @@ def test_every_kind_gives_the_images_of_the_folder(data: dict[str, Any], kind: s
     assert Counter(first) != Counter(second), "a process sees other samples in the next epoch"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_loaders_take_every_kind(data: dict[str, Any], kind: str) -> None:
     source = found(data, kind) if kind == "list" else data[kind]  # for its file_root
@@ -995,6 +996,7 @@ def bucket(tmp_path: Path, monkeypatch: Any) -> Iterator[Path]:
         server.terminate()
 
 
+@pytest.mark.slow
 def test_s3(data: dict[str, Any], bucket: Path, tmp_path: Path) -> None:
     # One test for all kinds: DALI makes its S3 client once in a process.
     shutil.copytree(data["folder"], bucket / "train")

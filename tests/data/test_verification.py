@@ -377,6 +377,7 @@ def test_a_shard_that_is_cut_cannot_be_skipped(tar: Path) -> None:
         train(str(tar), num_classes=4)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
 def test_the_loaders_get_through_a_damaged_data_set(tmp_path: Path) -> None:
     # Whatever is decoded, Pillow would not have rejected it.
@@ -461,6 +462,7 @@ def test_wrong_usage_is_refused(
     assert not (tmp_path / "x.txt").exists()
 
 
+@pytest.mark.slow
 def test_an_interrupted_check_goes_on(tmp_path: Path, cache: Path) -> None:
     image = as_bytes("JPEG")
     for label in range(2):

@@ -14,6 +14,8 @@ import pytest
 
 from tests.support import graphs
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parent.parent
 IMAGES, BATCH = 69, 8  # every image is a class of its own, so that a label tells the image
 

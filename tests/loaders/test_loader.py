@@ -401,6 +401,7 @@ def stream_in_new_process(
     return done.stdout.splitlines()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("k", [0, 1, 3, 5, 7])
 def test_a_new_process_goes_on_bit_for_bit(photos: str, k: int, tmp_path: Path) -> None:
     # 5 batches an epoch: k = 5 is the end of the first epoch, 7 is in the second.
@@ -418,6 +419,7 @@ def test_a_new_process_goes_on_bit_for_bit(photos: str, k: int, tmp_path: Path) 
     assert stream_in_new_process(photos, state, tmp_path, epochs=3) == whole[k:]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("make", "options"),
     [

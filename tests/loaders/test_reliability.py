@@ -17,6 +17,8 @@ import pytest
 
 from benchmarks import reliability
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> str:

@@ -11,6 +11,8 @@ from torch import nn
 
 import dali_cutmix as dcm
 
+pytestmark = pytest.mark.slow
+
 EPOCHS = 15
 HELD_OUT = 360
 

@@ -142,6 +142,7 @@ def test_a_batch_of_2(method: str) -> None:
         mixed(dcm.MixConfig(num_classes=2, **METHODS[method]), (7, 5), count=2, seed=seed)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [{}, {"partner": "flip"}, {"partner": "roll"}], ids=str)
 @pytest.mark.parametrize("method", ["cutmix", "mixup", "both"])
 def test_a_batch_of_4096(method: str, options: dict[str, Any]) -> None:
@@ -171,6 +172,7 @@ def test_a_batch_of_4096(method: str, options: dict[str, Any]) -> None:
     assert np.array_equal(out[~is_blend[:, 0, 0, 0]], cut[~is_blend[:, 0, 0, 0]])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [{}, {"cutmix_alpha": 0.0, "mixup_alpha": 1.0}], ids=str)
 def test_images_of_4096_by_4096(options: dict[str, Any]) -> None:
     # 2 images of 16.8 million pixels, 1 channel: areas beyond 2^24, where float32 counts no more.

@@ -40,6 +40,7 @@ def expected_box(
     return rule(lam, centres(position, size), size)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("size", SIZES, ids=str)
 @pytest.mark.parametrize(
@@ -212,6 +213,7 @@ def option_space() -> st.SearchStrategy[dcm.MixConfig]:
     return st.one_of(plain, pairs, minmax, mixup, targets, rows)
 
 
+@pytest.mark.slow
 @settings(max_examples=1000, deadline=None, derandomize=True, database=None)
 @given(
     cfg=option_space(),

@@ -72,6 +72,7 @@ METHODS: dict[str, dict[str, Any]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 @pytest.mark.parametrize("mode", ["batch", "pair", "elem"])
@@ -211,6 +212,7 @@ def assert_same_distribution(mine: dict[str, Array], theirs: dict[str, Array]) -
         assert stats.chi2_contingency(table).pvalue > P_MIN
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options",
     [
@@ -274,6 +276,7 @@ def _keep_lam(mixup_target: Any) -> Any:
     return with_lam
 
 
+@pytest.mark.slow
 def test_torchvision_draws_alike() -> None:
     torch.manual_seed(1)
     size, theirs = (24, 17), v2.CutMix(num_classes=K, alpha=1.0)
@@ -289,6 +292,7 @@ def test_torchvision_draws_alike() -> None:
     assert_same_distribution(mine, {"lam": lam, "box": box, "blended": none, "maxima": maxima})
 
 
+@pytest.mark.slow
 def test_torchvision_mixup_draws_alike() -> None:
     torch.manual_seed(2)
     theirs = v2.MixUp(num_classes=K, alpha=0.3)

@@ -65,6 +65,7 @@ def test_positions_are_uniform() -> None:
         assert stats.kstest(position[:, axis], "uniform").pvalue > P_MIN
 
 
+@pytest.mark.slow
 def test_centres_are_uniform_over_the_pixels() -> None:
     # Chi-square per axis, n = 20,000, p > 1e-3; the first and the last pixel count in full.
     # Read off one-pixel boxes: side 2 around a centre c covers [c - 1, c + 1), clipped at 0.
@@ -86,6 +87,7 @@ def test_centres_are_uniform_over_the_pixels() -> None:
         assert (counts > 0).sum() == side
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("keep_order", [True, False])
 @pytest.mark.parametrize(("partner", "possible"), [("permutation", 24), ("derangement", 6)])
 def test_partners_are_uniform_permutations(partner: Any, possible: int, keep_order: bool) -> None:
@@ -151,6 +153,7 @@ def test_no_two_draws_depend_on_each_other() -> None:
     assert_independent({**columns, **{f"{k} before": np.roll(v, 1) for k, v in columns.items()}})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["elem", "batch"])
 def test_lam_and_centre_are_independent_where_all_is_mixed(mode: Any) -> None:
     cfg = dcm.MixConfig(num_classes=2, mode=mode)
@@ -237,6 +240,7 @@ def test_the_law_of_boxes_is_that_of_lam_and_centre(size: tuple[int, int], odd: 
             assert (top, left, h, w) == rule(lam, (y, x), size)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("box", ["paper", "timm"])
 @pytest.mark.parametrize("size", [(8, 8), (4, 6)], ids=str)
 @pytest.mark.parametrize("prob", [1.0, 0.6])
@@ -278,6 +282,7 @@ def test_only_what_has_an_exact_distribution_is_drawn_from_it() -> None:
         assert dcm.MixConfig(num_classes=2, **options).exact_method is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("box", ["paper", "timm"])
 @pytest.mark.parametrize(
     "size", [(40, 40), (24, 36), (7, 5), (1, 9), (700, 700), (700, 30)], ids=str

@@ -98,6 +98,7 @@ def test_every_sample_is_mixed_by_one_of_the_methods(
         assert all(len(set(batch) - {"none"}) <= 1 for batch in found)
 
 
+@pytest.mark.slow
 def test_the_methods_have_their_weights() -> None:
     # 80 batches of 64, 5 standard deviations; prob 0.8. Boxes of no area are CutMix's.
     images = graphs.distinct_images(np.random.default_rng(1), 64, (24, 31))
