@@ -343,15 +343,20 @@ def _on() -> list[Any]:
     "options",
     [
         *(pytest.param(recipe_options(name), id=name) for name in dcm.recipes.RECIPES),
-        {"mix": None},
-        {"until": "augment"},
-        {"with_params": True, "layout": "NHWC", "dtype": "float16"},
-        {"mix": dcm.MixConfig(num_classes=5, partner="flip", mode="pair", targets="pair")},
-        {"mix": dcm.MixConfig(num_classes=5, mixup_alpha=0.2, partner="roll"), "repeats": 2},
-        {"mix": dcm.MixConfig(num_classes=5, minmax=(0.2, 0.8)), "mixing": _on},
-        {"mix": dcm.MixConfig(num_classes=5, methods=(dcm.ResizeMix(), dcm.MixUp()))},
+        pytest.param({"mix": None}, id="no mix"),
+        pytest.param({"until": "augment"}, id="a stage"),
+        pytest.param({"with_params": True, "layout": "NHWC", "dtype": "float16"}, id="params"),
+        pytest.param({"mix": MIX, "mixing": _on}, id="switchable"),
+        *(
+            pytest.param({"mix": dcm.MixConfig(num_classes=5, **mix)}, id=str(mix))
+            for mix in (
+                {"partner": "flip", "mode": "pair", "targets": "pair"},
+                {"partner": "roll", "mixup_alpha": 0.2},
+                {"minmax": (0.2, 0.8)},
+                {"methods": (dcm.ResizeMix(), dcm.MixUp())},
+            )
+        ),
     ],
-    ids=str,
 )
 def test_conditionals_change_nothing_in_training(photos: str, options: dict[str, Any]) -> None:
     plain = graphs.run(train(photos, **options), 2)
