@@ -263,6 +263,7 @@ POLICIES: dict[Any, dict[str, Any]] = {
 }
 
 
+@pytest.mark.slow
 @sets(200)
 @given(
     drawn=st.sampled_from(list(POLICIES)).flatmap(
@@ -659,6 +660,7 @@ def of_shard(given_: Options, count: int = 20) -> int:
     return int(count * (shard + 1) // shards - count * shard // shards)
 
 
+@pytest.mark.slow
 @sets(40)
 @given(drawn=st.data())
 def test_train_loader(data: dict[str, Any], drawn: st.DataObject) -> None:
@@ -688,6 +690,7 @@ def test_train_loader(data: dict[str, Any], drawn: st.DataObject) -> None:
             assert parts[0].shape[1] == loader.num_classes
 
 
+@pytest.mark.slow
 @sets(40)
 @given(drawn=st.data())
 def test_val_loader(data: dict[str, Any], drawn: st.DataObject) -> None:
@@ -835,6 +838,7 @@ WRONG_WORDS = [
 ]
 
 
+@pytest.mark.slow
 @sets(20)
 @given(drawn=st.data(), command=st.sampled_from(["show", "show", "demo"]))
 def test_show_and_demo(data: dict[str, Any], drawn: st.DataObject, command: str) -> None:

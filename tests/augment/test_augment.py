@@ -506,6 +506,7 @@ def timm_draws(string: str, count: int) -> list[tuple[str, float]]:
 POLICIES = ["rand-m9-mstd0.5-inc1", "rand-m7-n3-mstd4-inc1-p0.8", "rand-m9-mstd101-inc1"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("string", POLICIES)
 def test_randaugments_draws_are_timms(string: str) -> None:
     # Ours n = 20,000 samples, timm's 10,000; each test p > 1e-3: operations by chi-square against
@@ -726,6 +727,7 @@ def test_the_same_seed_gives_the_same_images_and_another_others() -> None:
         assert (first != other).any(axis=(1, 2, 3)).all()
 
 
+@pytest.mark.slow
 def test_every_random_operator_has_a_seed_of_its_own() -> None:
     # 3 each of the RandAugments, 1, 2, 2, 1; 5 of each erasing.
     seeds = []
@@ -867,6 +869,7 @@ def timm_boxes(size: tuple[int, int], count: int, **options: Any) -> Array:
     return np.array(boxes)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("area", "ratio"),
     [((0.02, 1 / 3), (0.3, 1 / 0.3)), ((0.3, 0.95), (0.2, 4.0))],
@@ -1174,6 +1177,7 @@ def test_wrong_images_are_named() -> None:
         assert words.startswith("`images` must be HWC RGB of the size given")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options",
     [

@@ -222,7 +222,7 @@ def test_a_killed_benchmark_leaves_no_process(tmp_path: Path) -> None:
     script = tmp_path / "script.py"
     script.write_text(
         ""
-        "from tests import test_bench_loaders as t\n"
+        "from tests.cli import test_bench_loaders as t\n"
         "def main():\n"
         "    t.loaders.PEERS = (t.peer('a', t.leaves_a_worker), t.peer('b', t.leaves_a_worker))\n"
         "    t.loaders.run(t.JOB, rounds=9**9, seconds=0.1, names=None,\n"
@@ -232,7 +232,7 @@ def test_a_killed_benchmark_leaves_no_process(tmp_path: Path) -> None:
     )
     with subprocess.Popen(
         [sys.executable, str(script)],
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)},
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

@@ -277,6 +277,7 @@ def test_a_damaged_shard_is_named(shards: list[Path], capsys: pytest.CaptureFixt
     assert "`source` must name files that exist" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_recipe_is_shown_and_options_go_before_it(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

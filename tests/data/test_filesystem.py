@@ -318,6 +318,7 @@ def test_an_index_is_written_whole_or_not_at_all(folder: Path) -> None:
     assert files_under(folder.parent) == before
 
 
+@pytest.mark.slow
 def test_a_report_that_cannot_be_written_is_an_error() -> None:
     with open("/dev/full", "w") as full:
         done = subprocess.run(

@@ -240,6 +240,7 @@ def seen(batches: Iterable[Any]) -> list[tuple[str, int]]:
 # --- what comes out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_kind_gives_the_images_of_the_folder(data: dict[str, Any], kind: str) -> None:
     source = found(data, kind)
@@ -343,6 +344,7 @@ def test_without_shuffle_samples_come_in_the_order_of_the_shards(
         assert [label for _, label in seen(batches)] == [label for _, label in samples]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("place", [(0, 3), (1, 0), (2, 4)], ids=str)
 def test_a_state_resumes_bit_for_bit(

@@ -16,7 +16,7 @@ from tests.support import graphs
 
 pytestmark = pytest.mark.slow
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 IMAGES, BATCH = 69, 8  # every image is a class of its own, so that a label tells the image
 
 
@@ -26,7 +26,7 @@ def ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     root, out = tmp_path_factory.mktemp("images"), tmp_path_factory.mktemp("out")
     graphs.numbered_folder(root, IMAGES, (24, 24))
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2"]
-    command += ["--standalone", "-m", "tests.distributed_worker", str(root), str(out)]
+    command += ["--standalone", "-m", "tests.support.distributed_worker", str(root), str(out)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
         command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=240

@@ -247,6 +247,7 @@ def test_mixing_is_switched_within_the_prefetch_depth(photos: str, depth: int) -
     assert off == list(range(4 + 1 + depth, 12 + 1 + depth))
 
 
+@pytest.mark.slow
 def test_a_switched_loader_resumes_bit_for_bit(photos: str) -> None:
     def run(loader: dcm.Loader, start: int, stop: int, states: dict[int, Any]) -> list[int]:
         out = []
