@@ -144,6 +144,7 @@ def test_shutdown_frees_the_pipe(photos: str) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.slow
 def test_an_abandoned_pipe_is_not_destroyed(photos: str) -> None:
     """``_pipe``: a process that was forked off a loader's ends, and does not wait for threads."""
     script = f"""

@@ -91,6 +91,7 @@ MODULES = {**dali_cutmix._NAMES, "dali_cutmix": ("losses", "recipes")}
 
 
 @pytest.mark.slow
+@pytest.mark.slow
 @pytest.mark.parametrize("module", MODULES)
 def test_every_public_name_loads_first_of_all(module: str) -> None:
     first, *others = MODULES[module]
