@@ -35,7 +35,8 @@ def my_pipeline(root, num_classes, device):
     images = fn.brightness_contrast(images, brightness=brightness)
 
     cfg = dcm.MixConfig(num_classes=num_classes, cutmix_alpha=1.0, prob=0.5)
-    mixed = dcm.mix(images, labels, cfg, seed=rank)  # every rank draws its own
+    # The size is not needed, but spares looking at it; every rank draws its own by itself.
+    mixed = dcm.mix(images, labels, cfg, size=(160, 160))
 
     images = fn.crop_mirror_normalize(
         mixed.images, dtype=types.FLOAT, output_layout="CHW", mean=[128.0] * 3, std=[64.0] * 3
