@@ -143,7 +143,7 @@ def _blended(
     """Returns lam * image + (1 - lam) * partner, HWC; bytes are rounded to nearest, halves to even.
 
     The same bytes on both devices, where the sum is not nearly a half. On the CPU the two are the
-    rows of one image, and a filter of two rows and one column weighs them: a tenth of the time of
+    rows of one image, and a filter of two rows and one column weighs them: a fourth of the time of
     arithmetic on images. On a GPU their pixels lie beside each other, and a matrix of one row and
     two columns weighs them: half the instructions of arithmetic, a sixth of those of fn.filter.
     """
