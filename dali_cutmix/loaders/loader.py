@@ -8,8 +8,7 @@ import re
 import threading
 import warnings
 import weakref
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Any, Literal, NoReturn
 
@@ -21,6 +20,8 @@ from dali_cutmix import _dali
 from dali_cutmix._validation import checked_choice, checked_int
 from dali_cutmix.data.sources import Source
 from dali_cutmix.loaders._iterator import Batches
+from dali_cutmix.loaders._reader import batches_per_epoch, checked_reader
+from dali_cutmix.loaders._switch import Switch
 from dali_cutmix.loaders.errors import in_own_words
 
 __all__ = ["Loader"]
@@ -111,7 +112,7 @@ class Loader:
         self._last_batch = last_batch
         self._channels_last = channels_last
         self._options = options
-        self._switch = _Switch(options["batch_size"]) if switchable else None
+        self._switch = Switch(options["batch_size"]) if switchable else None
         self._batches: Batches | None = None
         self._identity: str | None = None
         self._open(checkpoint=None, epoch=0, position=0)
@@ -229,7 +230,7 @@ class Loader:
             epoch = checked_int("epoch", state["epoch"], 0)
             position = checked_int("position", state["position"], 0, max(0, self._length - 1))
             if self._switch is not None:
-                self._switch = _Switch(self._options["batch_size"], **state["mixing"])
+                self._switch = Switch(self._options["batch_size"], **state["mixing"])
             self._open(bytes.fromhex(state["checkpoint"]), epoch, position)
             self._restored = True
         except Exception as error:
@@ -250,7 +251,7 @@ class Loader:
     def _step_back(self, moment: dict[str, Any]) -> None:
         """Goes back to where the loader stood before a batch was interrupted."""
         if self._switch is not None:
-            self._switch = _Switch(self._options["batch_size"], **moment["mixing"])
+            self._switch = Switch(self._options["batch_size"], **moment["mixing"])
         self._open(moment["checkpoint"], moment["epoch"], moment["position"])
 
     def _open(self, checkpoint: bytes | None, epoch: int, position: int) -> None:
@@ -278,8 +279,8 @@ class Loader:
             ) from error
         except RuntimeError as error:
             self._raise_explained(error)
-        self._meta = _checked_reader(pipeline, self._reader_name, self._last_batch)
-        self._length = _batches_an_epoch(self._meta, pipeline.max_batch_size, self._last_batch)
+        self._meta = checked_reader(pipeline, self._reader_name, self._last_batch)
+        self._length = batches_per_epoch(self._meta, pipeline.max_batch_size, self._last_batch)
         self._batches = Batches(pipeline, self._meta["name"])
         self.epoch, self._position, self._at_end = epoch, position, False
         self._restored = False
@@ -365,83 +366,6 @@ def _in_forked_child() -> None:
 
 
 os.register_at_fork(after_in_child=_in_forked_child)
-
-
-class _Switch:
-    """The fed input of a switchable pipeline: for each batch, whether it is mixed.
-
-    DALI asks ahead of time, so the answers to batches under way belong to the loader's state.
-    """
-
-    def __init__(self, batch_size: int, on: bool = True, given: Sequence[bool] = ()) -> None:
-        if not all(isinstance(answer, bool) for answer in (on, *given)):
-            raise TypeError(f"`mixing` must hold bools, got {on!r} and {given!r}")
-        self.on = on
-        self._batch_size = batch_size
-        self._again = deque(given)  # answers that were under way when the state was saved
-        self._under_way: deque[bool] = deque()
-        self._last = on
-
-    def __call__(self) -> list[np.ndarray[Any, Any]]:
-        answer = self._again.popleft() if self._again else self.on
-        self._under_way.append(answer)
-        return [np.array(answer)] * self._batch_size
-
-    def arrived(self) -> None:
-        """A batch has arrived."""
-        self._last = self._under_way.popleft()
-
-    def state(self, fresh: bool) -> dict[str, Any]:
-        """Returns plain values; `fresh` for the state before the one batch that has arrived."""
-        given = [*([self._last] if fresh else []), *self._under_way, *self._again]
-        return {"on": self.on, "given": given}
-
-
-def _checked_reader(pipeline: Pipeline, reader_name: str | None, last_batch: str) -> dict[str, Any]:
-    """Returns name and metadata of the pipeline's reader; refuses what would lose samples."""
-    if pipeline.num_outputs < 2:
-        raise ValueError("`pipeline` must return images and targets, got one output.")
-    readers = pipeline.reader_meta()
-    if reader_name is None and len(readers) == 1:
-        (reader_name,) = readers
-    if reader_name not in readers:
-        raise ValueError(
-            f"`reader_name` must be one of the readers of `pipeline`, {sorted(readers)}, "
-            f"got {reader_name!r}."
-        )
-    name, meta = reader_name, readers[reader_name]
-    if not meta["pad_last_batch"]:
-        raise ValueError(
-            f"`pipeline` must read with pad_last_batch=True, got reader {name!r} without: "
-            "batches would run over the end of an epoch."
-        )
-    if last_batch == "partial":
-        if _dali.pairs_samples(pipeline):
-            raise ValueError(
-                '`last_batch` must be "drop" for a pipeline that mixes, got "partial": '
-                "samples of the last batch would be mixed with padding."
-            )
-        if meta["number_of_shards"] > 1 and not meta["stick_to_shard"]:
-            raise ValueError(
-                '`pipeline` must read with stick_to_shard=True for `last_batch="partial"`, '
-                f"got reader {name!r} without: shards of different length would change places."
-            )
-    return {"name": name, **meta}
-
-
-def _batches_an_epoch(meta: dict[str, Any], batch_size: int, last_batch: str) -> int:
-    """Returns the number of batches; when dropping, it is the same on every shard."""
-    total, shards, shard = meta["epoch_size"], meta["number_of_shards"], meta["shard_id"]
-    if last_batch == "partial":
-        own = total * (shard + 1) // shards - total * shard // shards
-        return int(-(-own // batch_size))
-    length = int(total // shards // batch_size)
-    if length == 0:
-        raise ValueError(
-            f"`batch_size` must be at most the {total // shards} images of a shard "
-            f"({total} images, {shards} shard(s)), got {batch_size}: no batch would be full."
-        )
-    return length
 
 
 def _printed(value: Any) -> str:
