@@ -25,7 +25,7 @@ def command(script: str, digits: Path, out: Path, *options: str) -> list[str]:
     shared = ["--device", "cpu", "--batch-size", "64", "--size", "24", "--epochs", "2"]
     data = ["--train", str(digits / "train"), "--val", str(digits / "val"), "--out", str(out)]
     return [
-        *(sys.executable, "-m", "tests.run_example", f"examples/{script}.py"),
+        *(sys.executable, "-m", "tests.support.run_example", f"examples/{script}.py"),
         *(*data, *shared, "--model", "test_resnet", *options),
     ]
 
