@@ -40,9 +40,9 @@ from PIL import Image
 
 import dali_cutmix as dcm
 from dali_cutmix import losses
+from dali_cutmix._rules import explain
 from dali_cutmix.augment import policies
 from dali_cutmix.cli import main as cli
-from dali_cutmix.mixing import checks
 from dali_cutmix.pipelines import imagenet
 from tests.data.test_sources import slim, tar_samples, write_recordio, write_tar, write_tfrecord
 from tests.mixing.test_methods import check_batch
@@ -520,7 +520,7 @@ def check_mix(call: Any, cfg: dcm.MixConfig | None, data: Data, given_: Options)
         (outputs,) = graphs.run(pipe, 1)
     except RuntimeError as error:
         event("refused as it runs")
-        words = checks.explain(error) or ""
+        words = explain(error) or ""
         named = re.match("`(images|labels)` must", words) is not None
         assert_that(named and not data.right, str(error))
         return
