@@ -240,11 +240,13 @@ def test_a_warning_points_at_the_line_of_the_user(photos: str) -> None:
         pixels, labels = graphs.feed(GOOD[:4], "HWC"), graphs.feed(LABELS[:4])
         return dcm.cutmix(pixels, labels, num_classes=4).images
 
-    with pytest.warns(UserWarning, match="Mixing in a batch of 4") as caught:
-        pipe()
-        with dcm.train_loader(photos, batch_size=4, size=8, mix=dcm.MixConfig(), device="cpu"):
-            pass
-    assert [warning.filename for warning in caught] == [__file__] * 2
+    def loader() -> None:
+        dcm.train_loader(photos, batch_size=4, size=8, mix=dcm.MixConfig(), device="cpu").close()
+
+    for function in (pipe, loader):
+        with pytest.warns(UserWarning, match="Mixing in a batch of 4") as caught:
+            function()
+        assert [warning.filename for warning in caught] == [__file__]
 
 
 # What could go wrong silently
