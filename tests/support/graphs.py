@@ -230,7 +230,9 @@ def sample_pipeline(
             outputs.append(fn.reshape(dealt, shape=[]) != 0)
         return (*outputs, *([] if pairs.original is None else [pairs.original]))
 
-    return pipe()
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Mixing in a batch of")
+        return pipe()
 
 
 def assert_blended(out: Array, image: Array, partner: Array, lam: float) -> None:
