@@ -297,6 +297,12 @@ def test_the_package_need_not_be_installed(monkeypatch: pytest.MonkeyPatch) -> N
     assert results.environment()["versions"] == {"dali-cutmix": dcm.__version__}
 
 
+def test_a_result_names_the_commit_of_its_checkout() -> None:
+    if not (tables.ROOT / ".git").exists():
+        pytest.skip("this is no checkout")
+    assert results.environment()["commit"]
+
+
 def test_there_are_results() -> None:
     assert {path.name for path in RESULTS} >= {
         *("bench-profile.json", "bench-mix.json", "bench-loader.json")

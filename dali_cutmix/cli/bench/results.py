@@ -176,7 +176,7 @@ def environment() -> dict[str, Any]:
 
 def _commit() -> str | None:
     """Returns the commit of the checkout this runs from; None for an installed package."""
-    root = Path(__file__).resolve().parents[2]
+    root = Path(__file__).resolve().parents[3]
     if not (root / ".git").exists():
         return None
     command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=7"]
