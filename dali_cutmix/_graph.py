@@ -13,7 +13,7 @@ __all__ = ["by_index", "class_index", "zero_unless"]
 
 @states(
     "Every batch must be full where samples are paired by their index in the batch "
-    '(`partner="flip"`, `"roll"`, `mode="pair"`).'
+    '(`partner="flip"`, `"roll"`, `mode="pair"`) or repeated (`repeats`).'
 )
 def by_index(x: DataNode, indices: list[int]) -> DataNode:
     """Returns sample ``indices[i]`` of x as sample i; fails unless the batch has len(indices)."""

@@ -273,8 +273,9 @@ def draw_plans(
     if exact is not None:
         params = exact.exact(size, draw, cfg.prob, enabled)
     else:
-        rows = _draw_rows(cfg, draw, Size(draw.first(size.node)), enabled)
-        params = unpacked(draw.deal(packed(rows, Size(draw.first(size.node)))), rows, size)
+        in_table = Size(draw.first(size.node))
+        rows = _draw_rows(cfg, draw, in_table, enabled)
+        params = unpacked(draw.deal(packed(rows, in_table)), rows, size)
         if params.blended is None and any(blends):
             params = params._replace(blended=fn.ones(shape=[], dtype=types.BOOL))
     return params._replace(original=pairs.original, partner=pairs.partner)
