@@ -29,7 +29,7 @@ def class_index(labels: DataNode, num_classes: int, ones: DataNode | int = -1) -
     """Returns integer labels as int32 (1,); fails unless 0 <= label < num_classes.
 
     Args:
-        ones: -1, int32 (1,), also a node that fails by itself where something else is wrong.
+        ones: -1, also a node, int32 (1, 1, 1), that fails where something else is wrong.
     """
     # A bitwise operator takes no floats; the cast saturates, which keeps wrong labels wrong.
     start = fn.reshape(fn.cast(labels & ones, dtype=types.INT32), shape=[1])

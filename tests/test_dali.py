@@ -296,7 +296,7 @@ def test_choice_takes_one_word_by_the_cumulative_weights_of_uniform() -> None:
 
 @pytest.mark.parametrize("count", [32, 224, 640])
 def test_choice_of_equals_is_the_word_times_their_number(count: int) -> None:
-    """``Draw.index_drawn``: choices of all numbers of entries come from one word."""
+    """``Draw.words``: choices of all numbers of entries come from one word."""
     most = 2**31 - 1
 
     def graph() -> Any:
@@ -307,7 +307,7 @@ def test_choice_of_equals_is_the_word_times_their_number(count: int) -> None:
 
 
 def test_choice_of_two_takes_a_word_each_and_a_float64_two() -> None:
-    """``Draw.indices_drawn``: the centre of a box in a square image."""
+    """``Draw.words_of_entries``: the centre of a box in a square image."""
 
     def graph() -> Any:
         rows = types.Constant(np.arange(224, dtype=np.int32)[:, None])

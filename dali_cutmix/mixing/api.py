@@ -19,7 +19,7 @@ from dali_cutmix.mixing import boxes, checks, followers
 from dali_cutmix.mixing.config import MixConfig, MixOptions
 from dali_cutmix.mixing.draw import Draw
 from dali_cutmix.mixing.pairing import pair
-from dali_cutmix.mixing.plan import MixParams, Rows, Size, choose, packed, unpacked
+from dali_cutmix.mixing.plan import MixParams, Rows, Size, choose, packed, plan_of, unpacked
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack  # in typing from Python 3.11; checkers bring their own
@@ -265,17 +265,22 @@ def draw_plans(
     enabled = None if enabled is None else checks.switch(enabled)
     methods = cfg.weighted_methods
     blends = [method.blends for method, _ in methods]
-    # Blending alone gains nothing by a shuffle.
-    keep_order = keep_order or all(blends)
+    # Pasting alone gains by a shuffle: it takes both images of a sample from where they are.
+    keep_order = keep_order or any(blends) or any(method.resizes for method, _ in methods)
     pairs = pair(cfg.partner, batch_size, seed, keep_order=keep_order, second_batch=second_batch)
-    draw = Draw.for_mode(cfg.mode, batch_size, seed, pairs.order)
+    # A lam alone is drawn for each sample by itself, which is cheaper than dealing rows.
+    alone = cfg.mode == "elem" and all(blends)
+    draw = Draw.for_mode(cfg.mode, batch_size, seed, None if alone else pairs.order)
     exact = cfg.exact_method
     if exact is not None:
         params = exact.exact(size, draw, cfg.prob, enabled)
     else:
         in_table = Size(draw.first(size.node))
         rows = _draw_rows(cfg, draw, in_table, enabled)
-        params = unpacked(draw.deal(packed(rows, in_table)), rows, size)
+        if alone:
+            params = plan_of(rows, size)
+        else:
+            params = unpacked(draw.deal(packed(rows, in_table)), rows, size)
         if params.blended is None and any(blends):
             params = params._replace(blended=fn.ones(shape=[], dtype=types.BOOL))
     return params._replace(original=pairs.original, partner=pairs.partner)
@@ -308,7 +313,7 @@ def _given(params: MixParams, size: Size) -> MixParams:
     if blended is not None:
         box = boxes.where(blended ^ True, box, size.nowhere())
     rows = Rows(lam, box, blended, resized)
-    final = unpacked(packed(rows, size)[0], rows, size)
+    final = plan_of(rows, size)
     original, partner = (
         None if index is None else checks.in_batch(index)
         for index in (params.original, params.partner)

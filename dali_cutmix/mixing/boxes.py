@@ -1,4 +1,4 @@
-"""lam, centre and image size -> the clipped box and the fraction that it leaves of the original.
+"""Share, centre and image size -> the clipped box and the fraction that it leaves of the original.
 
 All of it for tables of N rows, see `draw.Draw`; N is 1 where each sample has its own.
 """
@@ -13,29 +13,29 @@ from nvidia.dali.data_node import DataNode
 __all__ = ["around", "between", "inside", "normalised", "original_fraction", "placed", "where"]
 
 
-def around(lam: DataNode, position: DataNode, size: DataNode, *, odd: bool = False) -> DataNode:
+def around(share: DataNode, centre: DataNode, size: DataNode, *, odd: bool = False) -> DataNode:
     """Returns the boxes around centres, clipped to the image: int32 (N, 4), ``(y, x, h, w)``.
 
-    Per axis of S pixels: side = int(S * sqrt(1 - lam)), centre = floor(position * S), and the box
-    is [centre - side // 2, centre + side // 2) clipped to [0, S] (Yun et al. 2019 and the authors'
-    code; torchvision v2.CutMix); with `odd` it ends at centre + (side + 1) // 2 (timm 1.0.31).
-    An empty box is returned as ``(H, W, 0, 0)``.
+    Per axis of S pixels: side = int(S * sqrt(share)), and the box is [centre - side // 2,
+    centre + side // 2) clipped to [0, S] (Yun et al. 2019 and the authors' code; torchvision
+    v2.CutMix); with `odd` it ends at centre + (side + 1) // 2 (timm 1.0.31). An empty box is
+    returned as ``(H, W, 0, 0)``.
 
     Args:
-        lam: float64 (N, 1), share of the original.
-        position: float64 (N, 2) in [0, 1), (y, x).
+        share: float64 (N, 1), 1 - lam, of the image that the box takes before it is clipped.
+        centre: float64 or int64 (N, 2), pixels (y, x).
         size: int32 (2,), (H, W).
     """
-    centre = dmath.floor(position * size)
+    sides = dmath.sqrt(share) * size
     # floor(floor(x) / 2) == floor(x / 2), which saves an operator.
-    half = dmath.floor(dmath.sqrt(1.0 - lam) * size * 0.5)
+    half = dmath.floor(sides * 0.5)
     start = centre - half
-    return _clipped(start, start + _sides(lam, size) if odd else centre + half, size)
+    return _clipped(start, start + dmath.floor(sides) if odd else centre + half, size)
 
 
-def inside(lam: DataNode, position: DataNode, size: DataNode) -> DataNode:
-    """Returns boxes of side int(S * sqrt(1 - lam)), `placed` inside the image."""
-    return placed(_sides(lam, size), position, size)
+def inside(share: DataNode, position: DataNode, size: DataNode) -> DataNode:
+    """Returns boxes of side int(S * sqrt(share)), `placed` inside the image."""
+    return placed(dmath.floor(dmath.sqrt(share) * size), position, size)
 
 
 def between(
@@ -97,10 +97,6 @@ def _times(size: DataNode, factor: float) -> DataNode:
     for part in reversed(parts):
         product = length * part + product
     return product
-
-
-def _sides(lam: DataNode, size: DataNode) -> DataNode:
-    return dmath.floor(dmath.sqrt(1.0 - lam) * size)
 
 
 def _clipped(start: DataNode, end: DataNode, size: DataNode) -> DataNode:

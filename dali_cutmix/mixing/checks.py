@@ -52,7 +52,7 @@ def images_of_one_size(images: DataNode, dtype: str) -> tuple[DataNode, DataNode
     More channels are taken for CHW images whose layout was not said. That all have one size is
     seen when they are pasted.
     """
-    shape = _three(images)
+    shape = fn.reshape(images.shape(dtype=types.INT32), shape=[3])  # of three axes
     zeros = types.Constant(np.zeros(_MOST_CHANNELS + 1, np.int32))
     shape = shape + fn.slice(zeros, start=shape[2], shape=[1], axes=[0])
     if dtype == "uint8":
@@ -64,22 +64,18 @@ def images_of_one_size(images: DataNode, dtype: str) -> tuple[DataNode, DataNode
 def images_of_size(
     images: DataNode, dtype: str, size: tuple[int, int]
 ) -> tuple[DataNode, DataNode]:
-    """Returns `images` as they are, and -1, int32 (1,), for the check of the labels.
+    """Returns `images` as they are, and -1, int32 (1, 1, 1), for the check of the labels.
 
     That fails unless they are (H, W, C) of `size`, C at most 16. Two checks in one: every operator
     on the CPU costs.
     """
-    start = _three(images) - types.Constant(np.array([*size, 0], np.int32))
+    # Of two or four axes the difference fails, and of one where it is no image at all.
+    start = images.shape(dtype=types.INT32) - types.Constant(np.array([*size, 0], np.int32))
     ones = types.Constant(np.full((1, 1, _MOST_CHANNELS + 1), -1, np.int32))
     ones = fn.slice(ones, start=start, shape=[1, 1, 1], axes=[0, 1, 2])
     if dtype == "uint8":
         images = fn.reinterpret(images, dtype=types.UINT8, shape=[*size, -1])
-    return images, fn.reshape(ones, shape=[1])
-
-
-def _three(images: DataNode) -> DataNode:
-    """Returns the shapes of the images, int32 (3,); fails where they have not three axes."""
-    return fn.reshape(images.shape(dtype=types.INT32), shape=[3])
+    return images, ones
 
 
 @states('`labels` must be float32 rows of `num_classes` with `labels="float"`.')
@@ -89,8 +85,9 @@ def class_row(labels: DataNode, num_classes: int, ones: DataNode | int = -1) -> 
     Args:
         ones: -1, or what `images_of_size` gives.
     """
-    count = [num_classes] if isinstance(ones, int) else ones + (num_classes + 1)
-    return fn.reshape(labels, shape=count)
+    if isinstance(ones, int):
+        return fn.reshape(labels, shape=[num_classes])
+    return fn.reshape(labels, shape=fn.reshape(ones + (num_classes + 1), shape=[1]))
 
 
 @states("`partners` must have images of the shape of `images`.")

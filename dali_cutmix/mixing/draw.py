@@ -7,7 +7,8 @@ makes their draws alike, and DALI's automatic seeds change when an output is add
 An operator on the CPU costs by the samples that it hands to its threads, not by their numbers: 0.1
 to 0.2 ms for 256 samples of a few numbers each, and 0.05 ms for one sample of as many numbers. So
 what is drawn and computed for every sample is drawn and computed in a batch of one sample, split
-off by DALI's conditionals, and then dealt out, a row per sample.
+off by DALI's conditionals, and then dealt out, a row per sample. A lam alone is not: to deal takes
+more than that.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from typing import Any
 
 import numpy as np
 from nvidia.dali import fn, types
+from nvidia.dali import math as dmath
 from nvidia.dali.data_node import DataNode
 
 from dali_cutmix._dali import merge, split
@@ -34,17 +36,20 @@ class Draw:
 
     Args:
         seed: of the mix.
-        order: int32 (), a permutation of the batch. Any will do: rows are drawn alike.
+        order: int32 (), a permutation of the batch. Any will do: rows are drawn alike. None where
+            each sample has a table of its own, of one row.
         row: int32 (), the row of the table that each sample gets; None where there is one for all.
         count: rows of the table.
     """
 
-    def __init__(self, seed: int, order: DataNode, row: DataNode | None, count: int) -> None:
+    def __init__(self, seed: int, order: DataNode | None, row: DataNode | None, count: int) -> None:
         self._seed, self._order, self._row, self.count = seed, order, row, count
 
     @classmethod
-    def for_mode(cls, mode: str, batch_size: int, seed: int, order: DataNode) -> Draw:
+    def for_mode(cls, mode: str, batch_size: int, seed: int, order: DataNode | None) -> Draw:
         """Returns draws with a row for each sample, for each pair, or one for all."""
+        if order is None:
+            return cls(seed, None, None, 1)
         if mode == "batch":
             return cls(seed, order, None, 1)
         if mode == "pair":
@@ -58,26 +63,29 @@ class Draw:
             return self
         return Draw(op_seed(self._seed, "again", again), self._order, self._row, self.count)
 
-    # A table of `count` rows, in a batch of one sample
+    # A table of `count` rows, in a batch of one sample, or one row for each sample
 
     def uniform(self, name: str, columns: int = 1) -> DataNode:
         """Returns numbers in [0, 1), float64 (count, columns)."""
-        return fn.random.uniform(
-            self._zeros(columns), range=[0.0, 1.0], dtype=types.FLOAT64, seed=self._own(name)
+        drawn: DataNode = self._table(
+            fn.random.uniform, name, columns, range=[0.0, 1.0], dtype=types.FLOAT64
         )
+        return drawn
 
     def beta(self, name: str, alpha: float) -> DataNode:
         """Returns draws of Beta(alpha, alpha), float64 (count, 1)."""
         # In float64: in float32 a small alpha gives exact zeros and ones.
-        return fn.random.beta(
-            self._zeros(1), alpha=alpha, beta=alpha, dtype=types.FLOAT64, seed=self._own(name)
+        drawn: DataNode = self._table(
+            fn.random.beta, name, alpha=alpha, beta=alpha, dtype=types.FLOAT64
         )
+        return drawn
 
     def coin(self, name: str, probability: float) -> DataNode:
         """Returns what is True with a probability, bool (count, 1)."""
-        return fn.random.coin_flip(
-            self._zeros(1), probability=probability, dtype=types.BOOL, seed=self._own(name)
+        drawn: DataNode = self._table(
+            fn.random.coin_flip, name, probability=probability, dtype=types.BOOL
         )
+        return drawn
 
     def one_of(self, name: str, weights: Sequence[float]) -> list[DataNode]:
         """Returns for each of the weights, which sum to 1, where it was drawn: bool (count, 1)."""
@@ -92,15 +100,17 @@ class Draw:
 
     def first(self, x: DataNode) -> DataNode:
         """Returns the first sample's x, for use with the table."""
-        return split(x, self._is_first)[0]
+        return x if self._order is None else split(x, self._is_first)[0]
 
     def repeat(self, flag: DataNode) -> DataNode:
         """Returns the first sample's flag, bool (), for every row: bool (count, 1)."""
+        if self._order is None:
+            return fn.reshape(flag, shape=[1, 1])
         return (self._zeros(1) == 0) & self.first(flag)
 
     def deal(self, table: DataNode) -> DataNode:
         """Returns for each sample its row, (columns,), of a table, int32 (count, columns)."""
-        rest = fn.reshape(split(self._order, self._is_first)[1], shape=[1, 1])
+        rest = fn.reshape(split(self._everyone, self._is_first)[1], shape=[1, 1])
         everywhere = broadcast_first(merge(table, rest, self._is_first), self._zero)
         return everywhere[0 if self._row is None else self._row]
 
@@ -120,35 +130,46 @@ class Draw:
         """Returns the number in [0, 1) by which `entry` of this name chooses: float64 ()."""
         return fn.random.uniform(range=[0.0, 1.0], dtype=types.FLOAT64, seed=self._own(name))
 
-    def index_drawn(self, name: str) -> DataNode:
-        """Returns the number u in [0, 1) by which `entry` chooses of K: float64 ().
+    def words(self, *names: str) -> DataNode:
+        """Returns the words by which `entry` of each name chooses of K, int32 (len(names),).
 
-        The index is floor(u * K), but for one in some ten million.
+        The index is word * K / 2**31, but for one in some ten million.
         """
-        drawn = fn.random.choice(_MOST, seed=self._own(name))
-        return fn.cast(drawn, dtype=types.FLOAT64) / float(_MOST + 1)
+        return fn.stack(*(fn.random.choice(_MOST, seed=self._own(name)) for name in names))
 
-    def indices_drawn(self, name: str) -> DataNode:
-        """Returns the two numbers by which `entries` chooses a first and a second: float64 (2,)."""
+    def words_of_entries(self, name: str) -> DataNode:
+        """Returns the words by which `entries` chooses a first and a second: int32 (2,)."""
         # For rows of a table DALI takes one word of its generator after the other, and for a
         # float64 two, of which the second counts.
-        return fn.stack(self.index_drawn(name), self.weight_drawn(name))
+        second = dmath.floor(self.weight_drawn(name) * 2.0**31)  # a cast rounds
+        second = fn.cast(second, dtype=types.INT32)
+        return fn.stack(fn.random.choice(_MOST, seed=self._own(name)), second)
 
     # Details
 
     def _own(self, name: str) -> int:
         return reduce(op_seed, name.split("/"), self._seed)
 
+    def _table(self, operator: Any, name: str, columns: int = 1, **options: Any) -> Any:
+        if self._order is None:
+            return operator(shape=[1, columns], seed=self._own(name), **options)
+        return operator(self._zeros(columns), seed=self._own(name), **options)
+
+    @cached_property
+    def _everyone(self) -> DataNode:
+        assert self._order is not None
+        return self._order
+
     @cached_property
     def _zero(self) -> DataNode:
-        return self._order * 0
+        return self._everyone * 0
 
     @cached_property
     def _is_first(self) -> DataNode:
-        return self._order == broadcast_first(self._order, self._zero)
+        return self._everyone == broadcast_first(self._everyone, self._zero)
 
     def _zeros(self, columns: int) -> DataNode:
-        one = fn.reshape(split(self._order, self._is_first)[0], shape=[1, 1])
+        one = fn.reshape(split(self._everyone, self._is_first)[0], shape=[1, 1])
         shape = [self.count, columns]
         return fn.slice(one * 0, start=[0, 0], shape=shape, axes=[0, 1], out_of_bounds_policy="pad")
 

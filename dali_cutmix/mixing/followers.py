@@ -47,7 +47,7 @@ def mix_images(images: Images, params: MixParams) -> DataNode:
         return _paste(params.regions, images.node, in_ids=pair)
     originals, partners = _originals_and_partners(images, params)
     if images.all_blended:
-        return _blended(originals, partners, params.lam, images.shape, images.dtype)
+        return _blended(originals, partners, params.weights, images.shape, images.dtype)
     if params.blended is None:
         return _paste(params.regions, originals, partners)
     originals, cut = split(originals, params.blended)
@@ -55,10 +55,11 @@ def mix_images(images: Images, params: MixParams) -> DataNode:
     if params.regions is not None:
         regions = Regions(*(split(x, params.blended)[1] for x in params.regions))
         cut = _paste(regions, cut, patches)
-    lam, shape = split(params.lam, params.blended)[0], images.shape
+    assert params.weights is not None
+    weights, shape = split(params.weights, params.blended)[0], images.shape
     if isinstance(shape, DataNode):
         shape = split(shape, params.blended)[0]
-    blended = _blended(originals, partners, lam, shape, images.dtype)
+    blended = _blended(originals, partners, weights, shape, images.dtype)
     return merge(blended, fn.reshape(cut, layout="HWC"), params.blended)
 
 
@@ -138,7 +139,11 @@ def _resized_into_box(
 
 
 def _blended(
-    images: DataNode, partners: DataNode, lam: DataNode, shape: DataNode | list[int], dtype: str
+    images: DataNode,
+    partners: DataNode,
+    weights: DataNode | None,
+    shape: DataNode | list[int],
+    dtype: str,
 ) -> DataNode:
     """Returns lam * image + (1 - lam) * partner, HWC; bytes are rounded to nearest, halves to even.
 
@@ -150,7 +155,7 @@ def _blended(
     kind = types.UINT8 if dtype == "uint8" else types.FLOAT
     if images.device == "gpu":
         pairs = fn.stack(images, partners, axis=3)
-        blended = fn.coord_transform(pairs, M=_weights(lam), dtype=kind)
+        blended = fn.coord_transform(pairs, M=weights, dtype=kind)
         return fn.reshape(blended, src_dims=[0, 1, 2], layout="HWC")
     # Joined by words of 8 bytes, where they fit: fn.cat takes as long for a byte.
     word = kind
@@ -158,16 +163,9 @@ def _blended(
         word = _WORDS[math.gcd(8, shape[0] * shape[1] * (1 if dtype == "uint8" else 4))]
     rows = (fn.reinterpret(x, dtype=word, shape=[1, -1], layout="") for x in (images, partners))
     both = fn.reinterpret(fn.cat(*rows, axis=0), dtype=kind, shape=[2, -1], layout="HW")
-    column = fn.reshape(_weights(lam), shape=[2, 1])
+    assert weights is not None
+    column = fn.reshape(weights, shape=[2, 1])
     return fn.reshape(fn.filter(both, column, mode="valid"), shape=shape, layout="HWC")
-
-
-def _weights(lam: DataNode) -> DataNode:
-    """Returns lam and 1 - lam, float32 (1, 2), without arithmetic.
-
-    To scale by lam around 1 is x -> lam * x + (1 - lam) * 1.
-    """
-    return fn.transforms.scale(scale=fn.reshape(lam, shape=[1]), center=[1.0])
 
 
 # Labels
@@ -208,7 +206,7 @@ def mix_labels(
         both = fn.cat(own, partners) if labels_are == "int" else fn.stack(own, partners, axis=1)
     return soft_targets(
         to_device(both),
-        params.lam,
+        params.weights,
         num_classes=num_classes,
         label_smoothing=label_smoothing,
         labels_are=labels_are,
@@ -236,7 +234,7 @@ def gather_pair(labels: DataNode, original: DataNode, partner: DataNode) -> Data
 
 def soft_targets(
     labels: DataNode,
-    lam: DataNode,
+    weights: DataNode | None,
     *,
     num_classes: int,
     label_smoothing: float = 0.0,
@@ -250,7 +248,7 @@ def soft_targets(
     Args:
         labels: both labels, a and b, of each sample: int (2,), or for ``labels_are="float"`` their
             rows as columns, (num_classes, 2).
-        lam: float32 (), weight of a, on the CPU.
+        weights: of a and b, float32 (1, 2), on the CPU.
     """
     if labels_are == "float":
         columns = fn.cast(labels, dtype=types.FLOAT)
@@ -258,7 +256,7 @@ def soft_targets(
         off = label_smoothing / num_classes
         on = 1.0 - label_smoothing + off
         columns = fn.one_hot(labels, num_classes=num_classes, axis=0, on_value=on, off_value=off)
-    return fn.reshape(fn.coord_transform(columns, M=_weights(lam)), shape=[num_classes])
+    return fn.reshape(fn.coord_transform(columns, M=weights), shape=[num_classes])
 
 
 def pair_targets(

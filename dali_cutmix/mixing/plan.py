@@ -15,7 +15,17 @@ import numpy as np
 from nvidia.dali import fn, types
 from nvidia.dali.data_node import DataNode
 
-__all__ = ["Method", "MixParams", "Regions", "Rows", "Size", "choose", "packed", "unpacked"]
+__all__ = [
+    "Method",
+    "MixParams",
+    "Regions",
+    "Rows",
+    "Size",
+    "choose",
+    "packed",
+    "plan_of",
+    "unpacked",
+]
 
 
 class Regions(NamedTuple):
@@ -48,8 +58,10 @@ class MixParams(NamedTuple):
             where no method blends.
         resized: bool (), whether the whole partner is resized into the box (ResizeMix); None where
             no method does that.
-        regions: `box` as fn.multi_paste takes it; None where nothing is pasted, or it was not
-            drawn.
+        weights: float32 (1, 2), ``((lam, 1 - lam))``, `lam` as fn.coord_transform takes it.
+        regions: `box` as fn.multi_paste takes it; None where nothing is pasted.
+
+    Where a plan was not drawn but made by hand, the last two are None.
     """
 
     lam: DataNode
@@ -58,6 +70,7 @@ class MixParams(NamedTuple):
     box: DataNode | None = None
     blended: DataNode | None = None
     resized: DataNode | None = None
+    weights: DataNode | None = None
     regions: Regions | None = None
 
 
@@ -165,7 +178,8 @@ def _only(where: DataNode | None, x: DataNode) -> DataNode:
 
 def packed(rows: Rows, size: Size) -> DataNode:
     """Returns plans as one table, int32 (N, columns), for `unpacked` rows of it."""
-    columns = [fn.reinterpret(fn.cast(rows.lam, dtype=types.FLOAT), dtype=types.INT32)]
+    lam = fn.cast(rows.lam, dtype=types.FLOAT)
+    columns = [fn.reinterpret(fn.cat(lam, 1.0 - lam, axis=1), dtype=types.INT32)]
     columns += [
         fn.cast(flag, dtype=types.INT32)
         for flag in (rows.blended, rows.resized)
@@ -185,8 +199,9 @@ def unpacked(row: DataNode, rows: Rows, size: Size) -> MixParams:
         rows: those that were packed, which says what there is.
         size: of the images of each sample.
     """
-    params = MixParams(lam=fn.reinterpret(row[0], dtype=types.FLOAT), box=size.nowhere())
-    at = 1
+    weights = fn.reinterpret(row[:2], dtype=types.FLOAT, shape=[1, 2])
+    params = MixParams(lam=weights[0, 0], box=size.nowhere(), weights=weights)
+    at = 2
     if rows.blended is not None:
         params, at = params._replace(blended=row[at] != 0), at + 1
     if rows.resized is not None:
@@ -197,3 +212,27 @@ def unpacked(row: DataNode, rows: Rows, size: Size) -> MixParams:
     shapes = fn.reshape(row[at + 4 : at + 8], shape=[2, 2])
     box = fn.cat(anchors[1], shapes[1])
     return params._replace(box=box, regions=Regions(anchors, shapes))
+
+
+def plan_of(rows: Rows, size: Size) -> MixParams:
+    """Returns the plan of a table of one row, without partners: what `packed` is spared."""
+    lam = fn.reshape(fn.cast(rows.lam, dtype=types.FLOAT), shape=[1])
+    # To scale by lam around 1 is x -> lam * x + (1 - lam) * 1.
+    weights = fn.transforms.scale(scale=lam, center=[1.0])
+    blended, resized = (
+        None if flag is None else fn.reshape(flag, shape=[])
+        for flag in (rows.blended, rows.resized)
+    )
+    params = MixParams(
+        lam=fn.reshape(lam, shape=[]),
+        box=size.nowhere(),
+        blended=blended,
+        resized=resized,
+        weights=weights,
+    )
+    if rows.box is None:
+        return params
+    both = fn.reshape(rows.box, shape=[2, 2])  # (y, x), (h, w)
+    anchors = fn.slice(both, start=[-1], shape=[2], axes=[0], out_of_bounds_policy="pad")
+    shapes = fn.stack(size.node, both[1])
+    return params._replace(box=fn.reshape(both, shape=[4]), regions=Regions(anchors, shapes))

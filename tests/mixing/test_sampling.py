@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from nvidia.dali import fn, pipeline_def, types
+from nvidia.dali import math as dmath
 from scipy import stats
 
 import dali_cutmix as dcm
@@ -76,8 +77,8 @@ def test_centres_are_uniform_over_the_pixels() -> None:
         order = pair("permutation", n, 3).order
         draw = Draw.for_mode("elem", n, 3, order)
         hw = draw.first(types.Constant(np.array(size, np.int32)))
-        lam = draw.first(fn.constant(fdata=[1 - 0.0625], shape=[1, 1]))
-        return draw.deal(boxes.around(lam, draw.uniform("position", 2), hw))
+        share = draw.first(fn.constant(fdata=[0.0625], shape=[1, 1]))
+        return draw.deal(boxes.around(share, dmath.floor(draw.uniform("position", 2) * hw), hw))
 
     ((box,),) = graphs.run(pipe())
     for axis, side in enumerate(size):

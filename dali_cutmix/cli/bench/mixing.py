@@ -190,17 +190,19 @@ def _part(work: Work, name: str, measured: bool) -> Any:
         size = Size.of([work.size, work.size, -1])
         params = draw_plans(cfg, size, seed=1, keep_order=False)
         assert params.regions is not None
-        return labels, params.lam, params.partner, params.original, *params.regions
+        return labels, params.weights, params.partner, params.original, *params.regions
     pairs = pair(cfg.partner, work.batch_size, 1, keep_order=False)
+    lam = fn.random.uniform(range=[0.0, 1.0], shape=[1], seed=2)
     params = MixParams(
-        lam=fn.random.uniform(range=[0.0, 1.0], seed=2),
+        lam=lam,
         partner=pairs.partner,
         original=pairs.original,
+        weights=fn.transforms.scale(scale=lam, center=[1.0]),
     )
     if not measured:
-        return labels, params.original, params.partner, params.lam
+        return labels, params.original, params.partner, params.weights
     target = mix_labels(labels, params, num_classes=work.num_classes, device=work.device)
-    return labels, params.original, params.partner, params.lam, target
+    return labels, params.original, params.partner, params.weights, target
 
 
 def _fed_labels(work: Work) -> DataNode:

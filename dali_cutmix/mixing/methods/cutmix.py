@@ -18,12 +18,13 @@ from typing import ClassVar, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 from nvidia.dali import fn, types
+from nvidia.dali import math as dmath
 from nvidia.dali.data_node import DataNode
 
 from dali_cutmix._validation import checked_alpha, checked_choice, checked_numbers, set_checked
 from dali_cutmix.mixing import boxes
 from dali_cutmix.mixing.draw import Draw
-from dali_cutmix.mixing.plan import MixParams, Regions, Rows, Size, packed, unpacked
+from dali_cutmix.mixing.plan import MixParams, Regions, Rows, Size, plan_of
 
 __all__ = ["BoxRule", "CutMix", "area_fractions", "exact_boxes"]
 
@@ -82,13 +83,12 @@ class CutMix:
             box = boxes.between(draw.uniform("sides", 2), position, size.node, self.minmax)
             return Rows(boxes.original_fraction(box, size.node), box)
         lam = draw.beta("cutmix lam", self.alpha)
-        box = self._box(lam, position, size.node)
-        return Rows(boxes.original_fraction(box, size.node) if self.correct_lam else lam, box)
-
-    def _box(self, lam: DataNode, position: DataNode, size: DataNode) -> DataNode:
         if self.box == "inside":
-            return boxes.inside(lam, position, size)
-        return boxes.around(lam, position, size, odd=self.box == "timm")
+            box = boxes.inside(1.0 - lam, position, size.node)
+        else:
+            centre = dmath.floor(position * size.node)
+            box = boxes.around(1.0 - lam, centre, size.node, odd=self.box == "timm")
+        return Rows(boxes.original_fraction(box, size.node) if self.correct_lam else lam, box)
 
     @property
     def has_exact(self) -> bool:
@@ -114,11 +114,14 @@ class CutMix:
         if enabled is not None:
             empty = types.Constant(np.array([(0, 0), size.known, size.known, (0, 0)], np.int32))
             rows = empty + enabled * (rows - empty)
-        fractions = types.Constant(area_fractions(size.known))
-        lam = fn.slice(fractions, start=rows[3], shape=[1, 1], axes=[0, 1])
+        fractions = area_fractions(size.known)
+        by_sides = types.Constant(np.stack([fractions, 1 - fractions], axis=2))
+        weights = fn.slice(by_sides, start=rows[3], shape=[1, 1], axes=[0, 1])
+        weights = fn.reshape(weights, shape=[1, 2])
         return MixParams(
-            lam=fn.reshape(lam, shape=[]),
+            lam=weights[0, 0],
             box=fn.cat(rows[1], rows[3]),
+            weights=weights,
             regions=Regions(rows[:2], rows[2:]),
         )
 
@@ -138,21 +141,26 @@ class CutMix:
         return fn.transpose(rows, perm=[1, 0])
 
     def _computed(self, size: Size, draw: Draw, prob: float, enabled: DataNode | None) -> MixParams:
-        drawn = fn.reshape(draw.weight_drawn("class of the box"), shape=[1, 1])
-        centre = draw.indices_drawn("centre")
-        if size.known is None or size.known[0] != size.known[1]:
-            apart = fn.stack(*(draw.index_drawn(f"centre/{i}") for i in range(2)))
-            square = size.node[0] == size.node[1]
-            centre = centre * square + apart * (square ^ True)
-        if prob > 0:
-            drawn = drawn / types.Constant(np.array([[prob]]))
-        box = self._box(1.0 - drawn, fn.reshape(centre, shape=[1, 2]), size.node)
-        mixed = drawn < 1.0 if prob > 0 else drawn < 0.0
+        share = fn.reshape(draw.weight_drawn("class of the box"), shape=[1, 1])
+        if prob < 1:
+            share = share / types.Constant(np.array([[prob]])) if prob else share + 1.0
+            share = share * (share < 1.0)  # of the others the box is empty
         if enabled is not None:
-            mixed = mixed & enabled
-        box = boxes.where(mixed, box, size.nowhere())
-        rows = Rows(boxes.original_fraction(box, size.node), box)
-        return unpacked(packed(rows, size)[0], rows, size)
+            share = share * enabled
+        words = draw.words(*(f"centre/{i}" for i in range(2)))
+        if size.known is None:
+            square = size.node[0] == size.node[1]
+            words = fn.slice(
+                fn.cat(words, draw.words_of_entries("centre")),
+                start=fn.reshape(square * 2, shape=[1]),
+                shape=[2],
+                axes=[0],
+            )
+        elif size.known[0] == size.known[1]:
+            words = draw.words_of_entries("centre")
+        centre = fn.cast(fn.reshape(words, shape=[1, 2]), dtype=types.INT64) * size.node >> 31
+        box = boxes.around(share, centre, size.node, odd=self.box == "timm")
+        return plan_of(Rows(boxes.original_fraction(box, size.node), box), size)
 
 
 def exact_boxes(
