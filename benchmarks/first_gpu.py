@@ -45,7 +45,7 @@ from dali_cutmix.cli.bench.mixing import Work, _cost_of_calls
 from dali_cutmix.cli.bench.results import Row, environment, in_turn
 from dali_cutmix.data.atomic import atomic_write
 from dali_cutmix.mixing.followers import Images, mix_images
-from dali_cutmix.mixing.plan import MixParams
+from dali_cutmix.mixing.plan import Rows, Size, plan_of
 from dali_cutmix.pipelines import imagenet
 
 RESULTS = Path(__file__).parent / "results"
@@ -133,7 +133,7 @@ def damaged(kind: str, batch_size: int) -> Found:
     with folder_with_damage(kind, batch_size) as root:
         try:
             with dcm.val_loader(root, batch_size=batch_size, size=64, device="gpu") as loader:
-                next(loader)
+                next(iter(loader))
         except ValueError as error:
             named = [name for name in (7, batch_size - 3) if f"a/{name}.jpg" in str(error)]
             outcome = "named" if named else "an error without the name"
@@ -172,7 +172,7 @@ def pinned_outputs() -> Found:
     except BufferError as error:
         found["torch.from_dlpack"] = f"BufferError: {error}"
     with dcm.Loader(pipe, files=files, batch_size=4) as loader:
-        on_gpu, on_cpu = next(loader)
+        on_gpu, on_cpu = next(iter(loader))
     found["loader"] = {
         "on the CPU": not on_cpu.is_cuda,
         "pinned": on_cpu.is_pinned(),
@@ -223,7 +223,8 @@ SIZE = 224
 
 def by_project(images: DataNode, partner: DataNode, lam: DataNode) -> DataNode:
     batch = Images(images, [SIZE, SIZE, 3], all_blended=True)
-    return mix_images(batch, MixParams(lam=lam, partner=partner))
+    plan = plan_of(Rows(lam), Size.of([SIZE, SIZE, 3]))
+    return mix_images(batch, plan._replace(partner=partner))
 
 
 def by_arithmetic(images: DataNode, partner: DataNode, lam: DataNode) -> DataNode:

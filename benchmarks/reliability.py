@@ -97,9 +97,8 @@ def batches(loader: dcm.Loader, start: int = 0, switched: bool = False) -> Itera
     """Yields the batches from number `start` on, without end, switching mixing by their number."""
     for number in itertools.count(start):
         if switched and number % 16 in (5, 12):
-            loader.mixing(number % 16 == 12)
-        batch = next(loader, None)
-        yield next(loader) if batch is None else batch  # None once, at the end of an epoch
+            loader.mixing = number % 16 == 12
+        yield next(loader.rest())  # at the end of an epoch it is the next one
 
 
 def digest(batch: Any) -> str:
@@ -547,7 +546,7 @@ def loop(*loaders):
     print("ready", flush=True)
     while True:
         for loader in loaders:
-            next(loader, None)
+            next(loader.rest())
 
 def child(job):
     pid = os.fork()
@@ -610,18 +609,18 @@ CASES = {
         "ValueError: of the loop",
     ),
     "sys.exit in the loop": Case("for batch in make():\n    sys.exit(3)", 3),
-    "the end, while batches are prepared": Case("loader = make(); next(loader)"),
-    "the end, switchable": Case("loader = make('folder, switched'); next(loader)"),
+    "the end, while batches are prepared": Case("loader = make(); next(iter(loader))"),
+    "the end, switchable": Case("loader = make('folder, switched'); next(iter(loader))"),
     "the end, no batch taken": Case("loader = make()"),
     "the end, two loaders and a cycle": Case(
         "loaders = [make(), make('webdataset, switched')]; loaders[0].self = loaders"
     ),
     "del, then threads are gone": Case(
-        "before = reliability.process()[1:]\nloader = make(); next(loader); del loader\n"
+        "before = reliability.process()[1:]\nloader = make(); next(iter(loader)); del loader\n"
         "after = reliability.process()[1:]\nsys.exit(before != after and f'{before} {after}')"
     ),
     "close twice, then next": Case(
-        "loader = make(); loader.close(); loader.close(); next(loader)",
+        "loader = make(); loader.close(); loader.close(); next(iter(loader))",
         1,
         "RuntimeError: the loader is closed",
     ),
@@ -631,13 +630,13 @@ CASES = {
         "sys.exit(sum(1 for _ in zip(loader, other)) - 8)"
     ),
     "multiprocessing after the loader": Case(
-        "import multiprocessing\nloader = make(); next(loader)\n"
+        "import multiprocessing\nloader = make(); next(iter(loader))\n"
         "with multiprocessing.get_context('fork').Pool(2) as pool:\n"
         "    sys.exit(sum(pool.map(abs, range(3))) - 3)"
     ),
-    "fork, a loader of its own": Case("loader = make(); child(lambda: next(make()))"),
-    "fork, the child ends": Case("loader = make(); child(lambda: None); next(loader)"),
-    "fork, the child closes": Case("loader = make(); child(loader.close); next(loader)"),
+    "fork, a loader of its own": Case("loader = make(); child(lambda: next(iter(make())))"),
+    "fork, the child ends": Case("loader = make(); child(lambda: None); next(iter(loader))"),
+    "fork, the child closes": Case("loader = make(); child(loader.close); next(iter(loader))"),
 }
 
 

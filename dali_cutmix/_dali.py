@@ -7,19 +7,25 @@ test for each name, so that a new DALI says at once what has changed.
 from __future__ import annotations
 
 import ctypes
+import json
+import re
 from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
+import nvidia.dali
 from nvidia.dali import Pipeline, fn
 from nvidia.dali.data_node import DataNode
 from nvidia.dali.pipeline import do_not_convert
 
 __all__ = [
     "CHECKPOINT_WARNING",
+    "VERSION",
     "abandon",
+    "checkpoint_at",
     "graph_function",
     "is_pipeline_def",
     "merge",
+    "not_computable",
     "operators",
     "pairs_samples",
     "shard_of",
@@ -29,6 +35,8 @@ __all__ = [
 ]
 
 Function = TypeVar("Function", bound=Callable[..., object])
+
+VERSION: str = nvidia.dali.__version__
 
 # How the warning begins that a checkpoint has no state of an external source.
 CHECKPOINT_WARNING = "Checkpointing enabled in a pipeline with external source operator"
@@ -79,8 +87,12 @@ def operators(nodes: Iterable[DataNode]) -> list[Any]:
 
 def shard_of(nodes: Iterable[DataNode]) -> int:
     """Returns the ``shard_id`` of the reader that the nodes come from, 0 where there is none."""
-    arguments = (operator._op._init_args for operator in operators(nodes))
-    return max((a.get("shard_id") or 0 for a in arguments), default=0)
+    return max((_arguments(o).get("shard_id") or 0 for o in operators(nodes)), default=0)
+
+
+def _arguments(operator: Any) -> dict[str, Any]:
+    """Returns the arguments of an operator as they were given, and ``_display_name``."""
+    return getattr(operator._op, "_init_args", None) or {}
 
 
 # A pipeline
@@ -94,6 +106,22 @@ def is_pipeline_def(function: object) -> bool:
 def pairs_samples(pipeline: Pipeline) -> bool:
     """Returns whether a built pipeline permutes its batches, as every mix within a batch does."""
     return b"BatchPermutation" in pipeline.serialize()
+
+
+def not_computable(pipeline: Pipeline, reader_name: str, fed: bool) -> str | None:
+    """Returns why `checkpoint_at` cannot be used for a pipeline, or None where it can.
+
+    Args:
+        fed: one ``external_source`` is that of a switch, whose state is elsewhere.
+    """
+    operators = pipeline._ops or ()
+    if len(pipeline.reader_meta()) > 1:
+        return "the pipeline has several readers"
+    if sum("external_source" in _arguments(o).get("_display_name", "") for o in operators) > fed:
+        return "the pipeline has an external source"
+    if any(_arguments(o).get("random_shuffle") for o in operators if o.name == reader_name):
+        return "its reader shuffles within a window"
+    return None
 
 
 def uncycle(pipeline: Pipeline) -> None:
@@ -125,3 +153,120 @@ def abandon(pipeline: Pipeline) -> None:
     """
     ctypes.pythonapi.Py_IncRef(ctypes.py_object(pipeline._pipe))
     pipeline._pipe = None
+
+
+# A checkpoint
+
+# A message of Google's protocol buffers: field 1 for each operator (1: its name, 2: its state),
+# field 2 what the iterators add (1: the pipeline's, 2: the iterator's, both JSON).
+# The state of a random operator: key, number of samples or batches drawn, and place within.
+_RANDOM = re.compile(rb"Philox_([0-9A-F]{16})_([0-9A-F]{16}):([0-9A-F]{16})_(\d+)")
+
+
+def checkpoint_at(
+    begin: bytes,
+    after: bytes,
+    *,
+    runs: int,
+    epoch: int,
+    samples: int,
+    batch_size: int,
+    epoch_size: int,
+) -> bytes:
+    """Returns the checkpoint of a pipeline at another place, computed from two of its own.
+
+    DALI's random states are counters, which every run moves on by the same step, and those of a
+    reader that shuffles by the number of the epoch are that number and the samples read.
+
+    Args:
+        begin, after: the checkpoints of the pipeline before and after its first run.
+        runs: of the pipeline until the place.
+        epoch: of the reader, from 0.
+        samples: read in that epoch.
+        batch_size: of the pipeline.
+        epoch_size: samples that the reader gives in an epoch, padding included.
+
+    Raises:
+        ValueError: an operator's state is something else, as that of a reader with a window is
+            from its second epoch on, or DALI's format is another one.
+    """
+    try:
+        if _moved(begin, after, 1, 0, batch_size, epoch_size) != after:
+            raise ValueError("the first run moves it otherwise")
+        return _moved(begin, after, runs, epoch, samples, epoch_size)
+    except (IndexError, KeyError, TypeError, UnicodeDecodeError) as error:
+        raise ValueError(f"it has another form ({error!r})") from error
+
+
+def _moved(
+    begin: bytes, after: bytes, runs: int, epoch: int, samples: int, epoch_size: int
+) -> bytes:
+    # A reader that has given all its samples is in its next epoch, its iterator is not.
+    reader = (epoch + 1, 0) if samples == epoch_size else (epoch, samples)
+    moved = b""
+    for (number, part), (_, other) in zip(_fields(begin), _fields(after), strict=True):
+        if number == 1:
+            (_, name), *state = _fields(part)
+            (_, other_name), *other_state = _fields(other)
+            if name != other_name or len(state) > 1:
+                raise ValueError(f"the operators differ in {name!r}")
+            if state != other_state:
+                state = [(2, _moved_state(state[0][1], other_state[0][1], runs, *reader))]
+            moved += _field(1, _field(1, name) + b"".join(_field(*s) for s in state))
+        else:
+            pipeline, iterator = (json.loads(text) for _, text in _fields(part))
+            pipeline["iter"], iterator["_counter"] = runs, samples
+            texts = (json.dumps(values).encode() for values in (pipeline, iterator))
+            moved += _field(2, b"".join(_field(i, text) for i, text in enumerate(texts, 1)))
+    return moved
+
+
+def _moved_state(begin: bytes, after: bytes, runs: int, epoch: int, samples: int) -> bytes:
+    """Returns the state of an operator that a run changes."""
+    was, became = _RANDOM.fullmatch(begin), _RANDOM.fullmatch(after)
+    if was and became and was[1] == became[1] and was[3] == became[3] and was[4] == became[4]:
+        count = int(was[2], 16) + runs * (int(became[2], 16) - int(was[2], 16))
+        return b"Philox_%b_%016X:%b_%b" % (was[1], count, was[3], was[4])
+    ((number, snapshot),) = _fields(begin)
+    (first, seed), (second, at_epoch), (third, at_sample) = _fields(snapshot)
+    if (number, first, second, third) != (1, 1, 2, 3) or at_epoch != 0 or at_sample != 0:
+        raise ValueError(f"a state that is not known: {begin!r}")
+    return _field(1, _field(1, seed) + _field(2, epoch) + _field(3, samples))
+
+
+def _fields(message: bytes) -> list[tuple[int, Any]]:
+    """Returns the fields of a message: their numbers, and their bytes, or for a varint its int."""
+    fields: list[tuple[int, Any]] = []
+    at = 0
+
+    def varint() -> int:
+        nonlocal at
+        value = shift = 0
+        while True:
+            byte = message[at]
+            value, shift, at = value | (byte & 127) << shift, shift + 7, at + 1
+            if byte < 128:
+                return value
+
+    while at < len(message):
+        tag = varint()
+        value: Any = varint()
+        if tag & 7 == 2:
+            at, value = at + value, message[at : at + value]
+        elif tag & 7 != 0:
+            raise ValueError(f"a field of wire type {tag & 7}")
+        fields.append((tag >> 3, value))
+    return fields
+
+
+def _field(number: int, value: bytes | int) -> bytes:
+    if isinstance(value, int):
+        return _varint(number << 3) + _varint(value)
+    return _varint(number << 3 | 2) + _varint(len(value)) + value
+
+
+def _varint(value: int) -> bytes:
+    encoded = b""
+    while value >= 128:
+        encoded, value = encoded + bytes([value & 127 | 128]), value >> 7
+    return encoded + bytes([value])

@@ -78,7 +78,7 @@ class Exchanged:
     @mixup_enabled.setter
     def mixup_enabled(self, on: bool) -> None:
         self.mixing = on
-        self.loader.mixing(on)
+        self.loader.mixing = on
 
 
 def create_loader(dataset, input_size, batch_size, is_training=False, **asked):

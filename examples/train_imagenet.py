@@ -90,7 +90,7 @@ def main() -> None:
     with train, val:
         for epoch in range(train.epoch, epochs):
             if mixed_epochs < epochs:
-                train.mixing(epoch < mixed_epochs)
+                train.mixing = epoch < mixed_epochs
             meter = Meter(f"epoch {epoch}", len(train), args.batch_size * world, rank == 0)
             model.train()
             for images, targets in train:

@@ -6,6 +6,7 @@ Where a test fails with a new DALI, its docstring says what depends on the name.
 from __future__ import annotations
 
 import gc
+import importlib.metadata
 import re
 import subprocess
 import sys
@@ -184,7 +185,7 @@ def test_the_warning_of_a_checkpoint_is_known() -> None:
 @pytest.mark.parametrize("exec_dynamic", [True, False])
 def test_batches_gives_what_the_iterator_of_dali_does(digits: Path, exec_dynamic: bool) -> None:
     """DALIGenericIterator with ``_pipes``, ``_get_outputs``, ``_schedule_runs``, ``exec_dynamic``,
-    ``_advance_and_check_drop_last`` and ``_remove_padded``: all that a loader yields.
+    and ``_advance_and_check_drop_last``: all that a loader yields, and here the padding, too.
     """
     mode = {} if exec_dynamic else {"exec_dynamic": False}
     one, other = (
@@ -203,9 +204,10 @@ def test_batches_gives_what_the_iterator_of_dali_does(digits: Path, exec_dynamic
     for _ in range(2):  # epochs of 40 samples
         for theirs_now in theirs:
             images, labels = batches.outputs()
-            assert torch.equal(images, theirs_now[0]["images"])
-            assert torch.equal(labels, theirs_now[0]["labels"])
-        assert len(labels) == 8
+            count = len(theirs_now[0]["labels"])
+            assert torch.equal(images[:count], theirs_now[0]["images"])
+            assert torch.equal(labels[:count], theirs_now[0]["labels"])
+        assert count == 8
         with pytest.raises(StopIteration):
             batches.outputs()
     batches.close()
@@ -221,6 +223,86 @@ def test_ever_consumed_says_that_a_checkpoint_is_not_the_first(digits: Path) -> 
     following, _ = batches.outputs()
     again = Batches(read(root=str(digits / "val"), checkpoint=checkpoint, **options), "r")
     assert torch.equal(again.outputs()[0], following)
+
+
+def test_a_checkpoint_has_the_form_from_which_places_are_computed(digits: Path) -> None:
+    """``checkpoint_at``: of a reader that shuffles by its epoch, and of draws of every kind."""
+
+    @pipeline_def
+    def pipe(root: str) -> Any:
+        encoded, labels = fn.readers.file(
+            file_root=root, name="r", pad_last_batch=True, shuffle_after_epoch=True
+        )
+        draws = [
+            fn.random.uniform(range=[0.0, 1.0]),
+            fn.random.normal(shape=[3]),
+            fn.random.coin_flip(),
+            fn.random.beta(),
+            fn.random.choice(7, shape=[2]),
+            fn.batch_permutation(),
+            fn.decoders.image_random_crop(encoded).shape(),
+        ]
+        return labels, *draws
+
+    options = {**OPTIONS, "root": str(digits / "val"), "enable_checkpointing": True, "seed": 3}
+    checkpoints, following = [], []
+    batches = Batches(pipe(**options), "r")
+    for _ in range(2):
+        for _ in range(90):  # of 4, an epoch
+            checkpoints += batches.checkpoints()
+            following.append(batches.outputs())
+        with pytest.raises(StopIteration):
+            batches.outputs()
+    counts = {"batch_size": 4, "epoch_size": 360}
+    for runs in (1, 7, 91, 150):
+        place = {"runs": runs, "epoch": runs // 90, "samples": runs % 90 * 4}
+        computed = _dali.checkpoint_at(*checkpoints[:2], **place, **counts)
+        assert computed == checkpoints[runs]
+        again = Batches(pipe(checkpoint=computed, **options), "r").outputs()
+        assert all(torch.equal(a, b) for a, b in zip(again, following[runs], strict=True))
+    with pytest.raises(ValueError, match="the first run moves it otherwise"):
+        _dali.checkpoint_at(*checkpoints[0::2][:2], runs=5, epoch=0, samples=20, **counts)
+    for other in (b"", checkpoints[1][:40], checkpoints[1] + b"\x1a\x00", b"\x09" + bytes(8)):
+        with pytest.raises(ValueError, match=r"."):
+            _dali.checkpoint_at(checkpoints[0], other, runs=5, epoch=0, samples=20, **counts)
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ({}, None),
+        ({"random_shuffle": True}, "its reader shuffles within a window"),
+        ({"fed": True}, "the pipeline has an external source"),
+        ({"second": True}, "the pipeline has several readers"),
+    ],
+)
+def test_the_arguments_of_an_operator_can_be_read(
+    digits: Path, options: dict[str, Any], reason: str | None
+) -> None:
+    """``_ops``, ``_op``, ``_init_args`` and ``_display_name``, by ``not_computable``."""
+
+    @pipeline_def
+    def pipe(
+        root: str, random_shuffle: bool = False, fed: bool = False, second: bool = False
+    ) -> Any:
+        read = fn.readers.file(
+            file_root=root, name="r", pad_last_batch=True, random_shuffle=random_shuffle
+        )
+        more = [fn.external_source(source=lambda: [np.array(1)] * 4)] if fed else []
+        if second:
+            more += fn.readers.file(file_root=root, name="s")
+        return *read, *more
+
+    pipeline = pipe(root=str(digits / "val"), **OPTIONS, **options)
+    pipeline.build()
+    assert _dali.not_computable(pipeline, "r", fed=False) == reason
+    if "fed" in options:
+        assert _dali.not_computable(pipeline, "r", fed=True) is None
+
+
+def test_dali_tells_its_version() -> None:
+    """``nvidia.dali.__version__``, which a state records."""
+    assert _dali.VERSION == importlib.metadata.version("nvidia-dali-cuda120")
 
 
 def test_a_tensor_of_dali_tells_its_device_by_dlpack() -> None:

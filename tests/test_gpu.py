@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 from pathlib import Path
@@ -151,7 +152,7 @@ def test_loaders_yield_cuda_tensors(photos: str, dtype: Any, layout: Any) -> Non
 def test_pair_targets_arrive_on_the_gpu(photos: str) -> None:
     mix = dcm.MixConfig(targets="pair")
     with dcm.train_loader(photos, batch_size=16, size=64, mix=mix) as loader:
-        _, targets = next(loader)
+        _, targets = next(iter(loader))
         assert all(t.is_cuda and t.shape == (16,) for t in targets)
 
 
@@ -202,10 +203,10 @@ def test_resume_on_the_gpu_is_bit_for_bit(photos: str) -> None:
         return dcm.train_loader(photos, batch_size=16, size=64, mix=dcm.MixConfig(), seed=3)
 
     with make() as loader:
-        for _ in range(2):
-            next(loader)
+        for _ in itertools.islice(loader, 2):
+            pass
         state = loader.state_dict()
-        rest = [(images.clone(), targets.clone()) for images, targets in loader]
+        rest = [(images.clone(), targets.clone()) for images, targets in loader.rest()]
     with make() as resumed:
         resumed.load_state_dict(state)
         again = list(resumed)
@@ -247,7 +248,7 @@ def test_damage_that_a_decoder_may_pass_is_named_or_decoded(
     with first_gpu.folder_with_damage(kind, batch_size) as root:
         try:
             with make(root, batch_size=batch_size, size=64, device="gpu") as loader:
-                images, _ = next(loader)
+                images, _ = next(iter(loader))
         except ValueError as error:
             words = str(error)
     if images is None:

@@ -681,7 +681,7 @@ def test_train_loader(data: dict[str, Any], drawn: st.DataObject) -> None:
     with loader:
         count = int(given_["batch_size"])
         assert len(loader) == of_shard(given_) // count
-        images, targets = next(loader)
+        images, targets = next(iter(loader))
         checked_images(images, count, given_, given_["size"])
         parts = targets if isinstance(targets, tuple) else (targets,)
         assert all(len(part) == count and part.isfinite().all() for part in parts)

@@ -109,7 +109,7 @@ def test_every_number_that_is_used_has_a_source(recipe: dcm.Recipe) -> None:
 def test_every_recipe_runs(name: str, photos: str, device: Any) -> None:
     r = recipes.get(name)
     with dcm.train_loader(photos, batch_size=16, recipe=name, device=device) as train:
-        images, targets = next(train)
+        images, targets = next(iter(train))
     assert images.shape == (16, 3, r.size, r.size)
     assert images.dtype == targets.dtype == torch.float32
     assert targets.shape == (16, 5)
@@ -297,7 +297,7 @@ def test_an_argument_goes_before_the_recipe(name: str, photos: str) -> None:
 def test_a_recipe_of_ones_own(photos: str) -> None:
     own = dataclasses.replace(recipes.get("rsb-a3"), size=48, val_size=40, val_resize=50)
     with dcm.train_loader(photos, batch_size=16, recipe=own, device="cpu") as train:
-        assert next(train)[0].shape == (16, 3, 48, 48)
+        assert next(iter(train))[0].shape == (16, 3, 48, 48)
     options: dict[str, Any] = {"batch_size": 16, "recipe": own, "device": "cpu"}
     assert dcm.val_loader(photos, **options)._options["resize"] == 50
     # In proportion to the size, where only that is given.
@@ -407,7 +407,7 @@ def test_random_interpolation_draws_one_of_two(photos: str) -> None:
 def test_a_number_of_classes_goes_with_any_loader(photos: str) -> None:
     options: dict[str, Any] = {"batch_size": 16, "size": 16, "device": "cpu"}
     with dcm.train_loader(photos, recipe="rsb-a3", num_classes=9, **options) as train:
-        assert next(train)[1].shape == (16, 9)
+        assert next(iter(train))[1].shape == (16, 9)
         assert train.num_classes == 9
     with dcm.train_loader(photos, **options) as train:
         assert train.num_classes == 5
@@ -513,6 +513,6 @@ def test_what_is_moved_in_from_outside_is_the_mean(photos: str) -> None:
     policy = dcm.RandAugment(magnitude=10, magnitude_std=0, num_layers=1, prob=1.0)
     options: dict[str, Any] = {"mean": (1.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0), "size": 64}
     with dcm.train_loader(photos, batch_size=80, augment=policy, device="cpu", **options) as train:
-        images, _ = next(train)
+        images, _ = next(iter(train))
     filled = (images == 0).all(dim=1).float().mean(dim=(1, 2))
     assert 15 < (filled > 0.02).sum() < 40  # 5 operations of 15, of 80 images

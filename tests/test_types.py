@@ -70,7 +70,7 @@ TYPES = {
     "cfg.methods": "tuple[Method, ...]",
     "dcm.CutMix().alpha": "float",
     "loader": "Loader",
-    "next(loader)[0]": "Tensor",
+    "next(iter(loader))[0]": "Tensor",
     "[images for images, targets in own]": "list[Tensor]",
     "next(iter(loader))[1]": "Tensor | Any",
     "len(loader)": "int",
@@ -103,11 +103,11 @@ WRONG = (
     "dcm.mixup(images, labels, num_classes=10, smoothing=0.1)",
     'dcm.train_loader("photos")',
     'dcm.train_loader("photos", batch_size="64")',
-    'dcm.train_loader("photos", batch_size=64, device="cuda")',
+    'dcm.train_loader("photos", batch_size=64, device=3)',
     'dcm.train_loader("photos", batch_size=64, mix=3)',
     'dcm.train_loader("photos", batch_size=64, augmnt=None)',
     "dcm.CutMix(alpha=labels)",
-    "next(loader)[0].nonsense",
+    "next(iter(loader))[0].nonsense",
 )
 
 

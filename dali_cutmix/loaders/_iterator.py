@@ -30,7 +30,9 @@ class Batches(DALIGenericIterator):
     torch.from_dlpack refuses pinned memory.
     """
 
-    def __init__(self, pipeline: Pipeline, reader_name: str) -> None:
+    def __init__(self, pipeline: Pipeline, reader_name: str, *, even: bool = False) -> None:
+        if even and not pipeline.exec_dynamic:  # DALI's __next__ then drops the padding itself
+            raise ValueError("`even` must be False for a pipeline with exec_dynamic=False.")
         super().__init__(
             pipeline,
             [f"output {i}" for i in range(pipeline.num_outputs)],
@@ -41,7 +43,7 @@ class Batches(DALIGenericIterator):
         )
 
     def outputs(self) -> list[torch.Tensor]:
-        """Returns what __next__ does, without the names."""
+        """Returns what __next__ does, without the names, and with the samples that are padding."""
         (pipeline,) = self._pipes
         if not pipeline.exec_dynamic:  # then DALI copies them, without any from_dlpack
             return list(next(self)[0].values())
@@ -49,8 +51,7 @@ class Batches(DALIGenericIterator):
         tensors = [to_torch(output.as_tensor()) for output in self._get_outputs()[0]]
         self._schedule_runs()
         self._advance_and_check_drop_last()
-        dropped, left = self._remove_padded()
-        return [tensor[: left[0]] for tensor in tensors] if np.any(dropped) else tensors
+        return tensors
 
     def close(self) -> None:
         """Stops the pipeline and frees its memory.

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 from nvidia.dali import Pipeline
 
 from dali_cutmix import _dali
 
-__all__ = ["batches_per_epoch", "checked_reader"]
+__all__ = ["Counts", "checked_reader"]
 
 
-def checked_reader(pipeline: Pipeline, reader_name: str | None, last_batch: str) -> dict[str, Any]:
+def checked_reader(
+    pipeline: Pipeline, reader_name: str | None, last_batch: str
+) -> tuple[str, dict[str, Any]]:
     """Returns name and metadata of the pipeline's reader; refuses what would lose samples."""
     if pipeline.num_outputs < 2:
         raise ValueError("`pipeline` must return images and targets, got one output.")
@@ -23,7 +25,7 @@ def checked_reader(pipeline: Pipeline, reader_name: str | None, last_batch: str)
             f"`reader_name` must be one of the readers of `pipeline`, {sorted(readers)}, "
             f"got {reader_name!r}."
         )
-    name, meta = reader_name, readers[reader_name]
+    name, meta = str(reader_name), dict(readers[reader_name])
     if not meta["pad_last_batch"]:
         raise ValueError(
             f"`pipeline` must read with pad_last_batch=True, got reader {name!r} without: "
@@ -40,19 +42,59 @@ def checked_reader(pipeline: Pipeline, reader_name: str | None, last_batch: str)
                 '`pipeline` must read with stick_to_shard=True for `last_batch="partial"`, '
                 f"got reader {name!r} without: shards of different length would change places."
             )
-    return {"name": name, **meta}
+    return name, meta
 
 
-def batches_per_epoch(meta: dict[str, Any], batch_size: int, last_batch: str) -> int:
-    """Returns the number of batches; when dropping, it is the same on every shard."""
-    total, shards, shard = meta["epoch_size"], meta["number_of_shards"], meta["shard_id"]
-    if last_batch == "partial":
-        own = total * (shard + 1) // shards - total * shard // shards
-        return int(-(-own // batch_size))
-    length = int(total // shards // batch_size)
-    if length == 0:
-        raise ValueError(
-            f"`batch_size` must be at most the {total // shards} images of a shard "
-            f"({total} images, {shards} shard(s)), got {batch_size}: no batch would be full."
+class Counts(NamedTuple):
+    """How many images, batches and runs there are.
+
+    Fields:
+        images: of all shards.
+        own: of this shard; those of two shards differ by at most one.
+        longest: of the longest shard, to which the reader pads the others.
+        batches: that the loader yields in an epoch.
+        runs: of the pipeline in an epoch, the same on every shard.
+        even: every shard yields what the longest does.
+    """
+
+    images: int
+    own: int
+    longest: int
+    batch_size: int
+    batches: int
+    runs: int
+    shard: int
+    shards: int
+    drop: bool
+    even: bool
+
+    @classmethod
+    def of(cls, meta: dict[str, Any], batch_size: int, last_batch: str, even: bool) -> Counts:
+        """Returns the counts of a reader of this metadata."""
+        images, shards, shard = meta["epoch_size"], meta["number_of_shards"], meta["shard_id"]
+        own = images * (shard + 1) // shards - images * shard // shards
+        longest = -(-images // shards)
+        drop = last_batch == "drop"
+        if drop:
+            batches = images // shards // batch_size
+            if batches == 0:
+                raise ValueError(
+                    f"`batch_size` must be at most the {images // shards} images of a shard "
+                    f"({images} images, {shards} shard(s)), got {batch_size}: no batch would be "
+                    "full."
+                )
+        else:
+            batches = -(-(longest if even else own) // batch_size)
+        runs = -(-longest // batch_size)
+        return cls(
+            images, own, longest, batch_size, batches, runs, shard, shards, drop=drop, even=even
         )
-    return length
+
+    def in_batch(self, position: int) -> tuple[int, int]:
+        """Returns the images of this shard in a batch, and the samples that the loader yields."""
+        if self.drop:
+            return self.batch_size, self.batch_size
+        before = position * self.batch_size
+        own = max(0, min(self.batch_size, self.own - before))
+        longest = min(self.batch_size, self.longest - before)
+        return own, longest if self.even else own

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import re
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -16,6 +17,7 @@ from dali_cutmix._validation import checked_choice, checked_fraction, checked_in
 from dali_cutmix.augment.policies import Policy, RandomErasing
 from dali_cutmix.data.images import DTYPE, LAYOUT
 from dali_cutmix.data.sources import Source, find_source
+from dali_cutmix.loaders._torch_words import joined_a_group
 from dali_cutmix.loaders.loader import MAX_BATCH, Loader
 from dali_cutmix.mixing.config import MAX_CLASSES, MixConfig
 from dali_cutmix.pipelines import imagenet
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
 __all__ = ["device_id", "train_loader", "val_loader"]
 
 Paths = str | os.PathLike[str]
+Device = str | torch.device
 FromRecipe = Literal["recipe"]
 
 
@@ -49,8 +52,9 @@ def train_loader(
     std: Sequence[float] | None = None,
     num_classes: int | None = None,
     on_error: Literal["raise", "skip"] = "raise",
-    device: Literal["gpu", "cpu"] = "gpu",
+    device: Device = "gpu",
     seed: int = 0,
+    start_epoch: int = 0,
     shard_id: int | None = None,
     num_shards: int | None = None,
     num_threads: int | None = None,
@@ -88,10 +92,13 @@ def train_loader(
             decoded strictly, as `dali-cutmix check` does, and those with a problem are left out,
             with a warning; ``loader.skipped`` names them. What was found is remembered, so that
             the next start reads only what has changed. The same damage gives the same stream.
-        device: ``"gpu"`` decodes with nvJPEG and does the rest on the GPU.
+        device: ``"gpu"`` (or ``"cuda"``, ``"cuda:1"``, a torch.device) decodes with nvJPEG and does
+            the rest on the GPU: torch's current one, where no other is named.
         seed: at least 0. The same seed gives the same stream.
+        start_epoch: the epoch to begin with, as after `Loader.set_epoch`.
         shard_id, num_shards: this process's part; by default from torch.distributed, or
-            torchrun's environment, or all.
+            torchrun's environment, or all. A loader that is made before
+            torch.distributed.init_process_group, and read after it, is refused.
         num_threads: of DALI; by default the cores this process may use, at most 16.
         dtype, layout: of the images; with ``"NHWC"`` the tensors are (N, 3, H, W) in
             torch.channels_last, without a copy.
@@ -103,7 +110,7 @@ def train_loader(
         with_params: for looking into a batch: after the targets, also yield what was mixed, on
             the CPU: lam float32 (N,), box int32 (N, 4), and the labels of the sample and its
             partner, int64 (N,).
-        switchable: makes ``loader.mixing(False)`` work, for schedules that end without mixing.
+        switchable: makes ``loader.mixing = False`` work, for schedules that end without mixing.
 
     Raises:
         FileNotFoundError: `source` does not exist or lacks images.
@@ -153,7 +160,8 @@ def train_loader(
         prefetch_queue_depth=prefetch_queue_depth,
         hw_decoder_load=hw_decoder_load,
     )
-    classes, skipped = options.pop("classes"), options.pop("skipped")
+    about = _about(options, used)
+    classes = about["classes"]
     if used.mix is not None and 1 < used.repeats and options["batch_size"] < 2 * used.repeats:
         raise ValueError(
             f"`batch_size` must be at least twice `repeats`, got {batch_size} and {used.repeats}: "
@@ -169,6 +177,7 @@ def train_loader(
         imagenet.train,
         channels_last=layout == "NHWC",
         switchable=switchable,
+        start_epoch=start_epoch,
         augment=used.augment,
         erase=used.erase,
         erase_after_mix=used.erase_after_mix,
@@ -183,15 +192,14 @@ def train_loader(
         with_params=with_params,
         **options,
     )
-    loader.classes, loader.num_classes = classes, options["num_classes"]
-    loader.skipped = skipped
-    return loader
+    return _told(loader, about, options)
 
 
 def val_loader(
     source: Paths | Sequence[Paths] | Source,
     *,
-    batch_size: int,
+    like: Loader | None = None,
+    batch_size: int | None = None,
     recipe: str | Recipe | None = None,
     size: int | tuple[int, int] | None = None,
     resize: int | None = None,
@@ -201,15 +209,16 @@ def val_loader(
     classes: Sequence[str] | None = None,
     num_classes: int | None = None,
     on_error: Literal["raise", "skip"] = "raise",
-    device: Literal["gpu", "cpu"] = "gpu",
+    even: bool = True,
+    device: Device | None = None,
     shard_id: int | None = None,
     num_shards: int | None = None,
     num_threads: int | None = None,
-    dtype: Literal["float32", "float16"] = "float32",
-    layout: Literal["NCHW", "NHWC"] = "NCHW",
-    antialias: bool = True,
-    prefetch_queue_depth: int = 2,
-    hw_decoder_load: float = 0.65,
+    dtype: Literal["float32", "float16"] | None = None,
+    layout: Literal["NCHW", "NHWC"] | None = None,
+    antialias: bool | None = None,
+    prefetch_queue_depth: int | None = None,
+    hw_decoder_load: float | None = None,
 ) -> Loader:
     """Returns a loader of validation batches: decode, resize, centre crop, normalise. Never mixes.
 
@@ -217,6 +226,11 @@ def val_loader(
     comes once an epoch, in the order of the source; the last batch may be smaller.
 
     Args:
+        like: the training loader that this one validates: where nothing else is given, the recipe,
+            size, mean, std, batch size, classes, device, shards, threads, dtype and layout are its.
+            The crop is as large as the training images, unless the recipe, at its own size,
+            validates at another.
+        batch_size: samples per batch, of this shard; must be given without `like`.
         recipe: whose validation it is, see `train_loader`.
         size: side, or (H, W), of the centre crop; by default the recipe's `val_size`.
         resize: length of the shorter side before the crop, at least `size`; by default the
@@ -224,6 +238,10 @@ def val_loader(
         interpolation, mean, std: by default the recipe's.
         classes: the classes of training (``train.classes``). Labels number the folders, so a
             folder with other classes has other labels; it is refused.
+        even: of several shards, one may have an image less than another. Then it repeats its last
+            one with label -100, which torch's cross_entropy ignores, so that every shard has the
+            same batches, and a collective in each does not hang: ``(labels >= 0).sum()`` counts
+            each image once. With ``False`` nothing is repeated.
 
     The other arguments and the errors are those of `train_loader`.
 
@@ -231,13 +249,54 @@ def val_loader(
     ...     print(sum(len(labels) for images, labels in loader))
     80
     """
+    base = recipes.get(recipe) if recipe is not None else Recipe()
+    options: dict[str, Any] = {
+        "batch_size": batch_size,
+        "num_classes": num_classes,
+        "device": device,
+        "shard_id": shard_id,
+        "num_shards": num_shards,
+        "num_threads": num_threads,
+        "dtype": dtype,
+        "layout": layout,
+        "antialias": antialias,
+        "prefetch_queue_depth": prefetch_queue_depth,
+        "hw_decoder_load": hw_decoder_load,
+    }
+    if like is not None:
+        if not isinstance(like, Loader) or like.recipe is None:
+            raise TypeError(f"`like` must be what train_loader returned, got {like!r}.")
+        if recipe is None:
+            base = like.recipe
+        if classes is None:
+            classes = like.classes
+        if not isinstance(source, Source):
+            source = _found(source)
+        if num_classes is None and source.num_classes is None:
+            options["num_classes"] = like.num_classes
+        if device is None and like._options["device_id"] is not None:
+            options["device"] = f"cuda:{like._options['device_id']}"
+        for name in options.keys() - {"num_classes"}:
+            if options[name] is None:
+                options[name] = like._options.get(name)
+    elif batch_size is None:
+        raise TypeError("`batch_size` must be given without `like`, got None.")
+    defaults = {
+        "device": "gpu",
+        "dtype": "float32",
+        "layout": "NCHW",
+        "antialias": True,
+        "prefetch_queue_depth": 2,
+        "hw_decoder_load": 0.65,
+    }
+    options |= {name: value for name, value in defaults.items() if options[name] is None}
     # Checked by the names that the arguments have here.
     _recipe(None, _given(size=size))
     if resize is not None:
         checked_int("resize", resize, 1)
     if interpolation is not None:
         checked_choice("interpolation", interpolation, ("bilinear", "bicubic"))
-    base = _recipe(recipe, _given(mean=mean, std=std))
+    base = _recipe(base, _given(mean=mean, std=std))
     if size is not None and resize is None:
         resize = round(base.val_resize / max(_pair(base.val_size)) * max(_pair(size)))
     given = _given(val_size=size, val_resize=resize, val_interpolation=interpolation)
@@ -247,27 +306,14 @@ def val_loader(
             f"`resize` must be at least `size`, got resize={used.val_resize} "
             f"and size={used.val_size}."
         )
-    options = _checked(
-        source=source,
-        num_classes=num_classes,
-        on_error=on_error,
-        batch_size=batch_size,
-        device=device,
-        shard_id=shard_id,
-        num_shards=num_shards,
-        num_threads=num_threads,
-        dtype=dtype,
-        layout=layout,
-        antialias=antialias,
-        prefetch_queue_depth=prefetch_queue_depth,
-        hw_decoder_load=hw_decoder_load,
-    )
-    found, skipped = options.pop("classes"), options.pop("skipped")
-    _check_classes(classes, found)
+    options = _checked(source=source, on_error=on_error, **options)
+    about = _about(options, used)
+    _check_classes(classes, about["classes"])
     loader = Loader(
         imagenet.val,
         last_batch="partial",
-        channels_last=layout == "NHWC",
+        even=even,
+        channels_last=options["layout"] == "NHWC",
         size=_pair(used.val_size),
         resize=used.val_resize,
         interpolation=used.val_interpolation,
@@ -275,15 +321,32 @@ def val_loader(
         std=used.std,
         **options,
     )
-    loader.classes, loader.num_classes = found, options["num_classes"]
-    loader.skipped = skipped
+    return _told(loader, about, options)
+
+
+def _about(options: dict[str, Any], recipe: Recipe) -> dict[str, Any]:
+    """Takes from the options what only the loader has to know."""
+    names = ("classes", "skipped", "_alone")
+    return {"recipe": recipe, **{name: options.pop(name) for name in names}}
+
+
+def _told(loader: Loader, about: dict[str, Any], options: dict[str, Any]) -> Loader:
+    """Returns the loader, told what it cannot find out by itself."""
+    for name, value in {**about, "num_classes": options["num_classes"]}.items():
+        setattr(loader, name, value)
     return loader
 
 
 def _recipe(recipe: str | Recipe | None, given: dict[str, Any]) -> Recipe:
-    """Returns the recipe with what was given in its place."""
+    """Returns the recipe with what was given in its place; validation follows the size."""
     base = Recipe() if recipe is None else recipes.get(recipe)
-    return dataclasses.replace(base, **given)
+    used = dataclasses.replace(base, **given)
+    if "size" in given and "val_size" not in given:
+        resize = round(base.val_resize / max(_pair(base.val_size)) * max(_pair(used.size)))
+        used = dataclasses.replace(used, val_size=used.size, val_resize=resize)
+    if given.get("interpolation") in ("bilinear", "bicubic"):
+        used = dataclasses.replace(used, val_interpolation=used.interpolation)
+    return used
 
 
 def _given(**values: Any) -> dict[str, Any]:
@@ -342,7 +405,7 @@ def _checked(**options: Any) -> dict[str, Any]:
     if "seed" in options:
         options["seed"] = checked_int("seed", options["seed"], 0, 2**63 - 1)
     checked_choice("on_error", options["on_error"], ("raise", "skip"))
-    checked_choice("device", options["device"], ("gpu", "cpu"))
+    options["device"], options["device_id"] = _device(options["device"])
     checked_choice("dtype", options["dtype"], DTYPE)
     checked_choice("layout", options["layout"], LAYOUT)
     if not isinstance(options["antialias"], bool):
@@ -350,8 +413,9 @@ def _checked(**options: Any) -> dict[str, Any]:
     options["hw_decoder_load"] = checked_fraction("hw_decoder_load", options["hw_decoder_load"])
     if options["device"] == "cpu":
         del options["hw_decoder_load"]  # changes nothing there, so it does not belong to the state
+    told = options["shard_id"] is not None or _environment() or joined_a_group()
+    options["_alone"] = not told
     options["shard_id"], options["num_shards"] = _shard(options["shard_id"], options["num_shards"])
-    options["device_id"] = device_id(options["device"])
     source = options["source"]
     if not isinstance(source, Source):
         source = options["source"] = _found(source)
@@ -431,19 +495,41 @@ def _class_count(num_classes: int | None, source: Source) -> int | None:
     return num_classes
 
 
-def device_id(device: str) -> int | None:
-    """Returns DALI's device_id: torch's current GPU for "gpu", None for "cpu".
+def device_id(device: Device) -> int | None:
+    """Returns DALI's device_id: for "gpu" torch's current GPU, for "cuda:1" 1, for "cpu" None.
 
     Raises:
-        ValueError: there is no GPU that torch can use.
+        TypeError, ValueError: `device` is no such name, or there is no such GPU for torch.
     """
-    if device == "cpu":
-        return None
+    return _device(device)[1]
+
+
+def _device(device: Device) -> tuple[str, int | None]:
+    """Returns "gpu" and its number, or "cpu" and None."""
+    name = str(device) if isinstance(device, torch.device) else device
+    if name == "cpu":
+        return "cpu", None
+    if not isinstance(name, str):
+        raise TypeError(f"`device` must be a name or a torch.device, got {device!r}.")
+    found = re.fullmatch(r"(?:gpu|cuda)(?::(\d+))?", name)
+    if found is None:
+        raise ValueError(f'`device` must be "gpu", "cuda", "cuda:0" or "cpu", got {name!r}.')
     if not torch.cuda.is_available():
         raise ValueError(
-            '`device` must be "cpu" on this machine, got "gpu": torch finds no CUDA GPU.'
+            f'`device` must be "cpu" on this machine, got "{name}": torch finds no CUDA GPU.'
         )
-    return torch.cuda.current_device()
+    number = torch.cuda.current_device() if found[1] is None else int(found[1])
+    if number >= torch.cuda.device_count():
+        raise ValueError(
+            f'`device` must be one of the {torch.cuda.device_count()} GPU(s), got "{name}".'
+        )
+    return "gpu", number
+
+
+def _environment() -> tuple[str | None, str | None] | None:
+    """Returns what torchrun says in the environment, RANK and WORLD_SIZE, or None."""
+    ranks = os.environ.get("RANK"), os.environ.get("WORLD_SIZE")
+    return None if ranks == (None, None) else ranks
 
 
 def _shard(shard_id: int | None, num_shards: int | None) -> tuple[int, int]:
@@ -456,8 +542,8 @@ def _shard(shard_id: int | None, num_shards: int | None) -> tuple[int, int]:
     if shard_id is None:
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             return torch.distributed.get_rank(), torch.distributed.get_world_size()
-        ranks = os.environ.get("RANK"), os.environ.get("WORLD_SIZE")
-        if ranks == (None, None):
+        ranks = _environment()
+        if ranks is None:
             return 0, 1
         if not all(text is not None and text.isdecimal() for text in ranks):
             raise ValueError(
@@ -465,6 +551,12 @@ def _shard(shard_id: int | None, num_shards: int | None) -> tuple[int, int]:
                 f"{ranks[0]!r} and {ranks[1]!r}: pass `shard_id` and `num_shards`."
             )
         shard_id, num_shards = (int(text or "") for text in ranks)
+        if num_shards > 1 and "TORCHELASTIC_RUN_ID" not in os.environ:  # not from torchrun
+            warnings.warn(
+                f"only part {shard_id} of {num_shards} of the data is read, because RANK and "
+                "WORLD_SIZE are in the environment. Unset them where this process is alone.",
+                stacklevel=4,
+            )
     num_shards = checked_int("num_shards", num_shards, 1)
     shard_id = checked_int("shard_id", shard_id, 0)
     if shard_id >= num_shards:

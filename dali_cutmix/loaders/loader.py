@@ -8,9 +8,9 @@ import re
 import threading
 import warnings
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from types import TracebackType
-from typing import Any, Literal, NoReturn
+from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 import numpy as np
 import torch
@@ -20,22 +20,30 @@ from dali_cutmix import _dali
 from dali_cutmix._validation import checked_choice, checked_int
 from dali_cutmix.data.sources import Source
 from dali_cutmix.loaders._iterator import Batches
-from dali_cutmix.loaders._reader import batches_per_epoch, checked_reader
+from dali_cutmix.loaders._reader import Counts, checked_reader
 from dali_cutmix.loaders._switch import Switch
+from dali_cutmix.loaders._torch_words import Dataset, Sampler, joined_a_group
 from dali_cutmix.loaders.errors import in_own_words
 
-__all__ = ["Loader"]
+if TYPE_CHECKING:
+    from dali_cutmix.recipes import Recipe
+
+__all__ = ["PADDED", "Loader"]
+
+PADDED = -100  # label of a padded sample, which torch's cross_entropy ignores
 
 MAX_BATCH = 2**20
 _OPENING = threading.Lock()  # warnings.catch_warnings is for one thread at a time
 # Any: what a tuple of targets can do is not refused either.
 Batch = tuple[torch.Tensor, torch.Tensor | Any]
-_STATE_VERSION = 3  # raised whenever a seed gives other batches than before
-_STATE_KEYS = {"version", "epoch", "position", "options", "data", "mixing", "checkpoint"}
+_STATE_VERSION = 4  # raised whenever a seed gives other batches than before
+_STATE_KEYS = {
+    *("version", "dali", "epoch", "position", "shard", "options", "data", "mixing", "checkpoint"),
+}
 # Arguments that may differ between a run and the one that resumes it: the stream is the same.
-# (What the data are is checked by itself.)
+# (What the data are is checked by itself, and a state of one shard is one of every other.)
 _NOT_IN_STATE = {
-    *("source", "root"),
+    *("source", "root", "shard_id"),
     *("num_threads", "device_id", "prefetch_queue_depth"),
 }
 
@@ -43,10 +51,10 @@ _NOT_IN_STATE = {
 class Loader:
     """Iterates over a DALI pipeline: ``for images, targets in loader``, epoch after epoch.
 
-    ``len(loader)`` is the number of batches of an epoch. A `for` loop over training data yields the
-    rest of the current epoch: after a `break`, the next loop goes on where the last one stopped.
-    A loop over validation data (``last_batch="partial"``) begins with the first batch, but for
-    the first loop after `load_state_dict`.
+    ``len(loader)`` is the number of batches of an epoch. Each `for` loop is one epoch, as with a
+    torch DataLoader: of training data the next one, also after a `break`; of validation data
+    (``last_batch="partial"``) always the same. Three things make a loop go on within an epoch:
+    `load_state_dict`, `seek`, and `rest`.
 
     Args:
         pipeline: a ``@pipeline_def`` function with a reader and outputs ``images, targets`` or
@@ -57,18 +65,24 @@ class Loader:
             (validation; not where the pipeline mixes, for partners would be padding). The reader
             must have ``pad_last_batch=True``, and with ``"partial"`` and several shards
             ``stick_to_shard=True``.
+        even: with ``"partial"`` and several shards, whose lengths may differ by one sample: every
+            shard yields as many batches of the same sizes, so that a collective in each batch
+            finds all of them. A shard that lacks a sample repeats its last one, with label -100,
+            which torch's cross_entropy ignores. Then the targets must be integers, (N,).
         channels_last: the images leave the pipeline as NHWC; they are yielded as NCHW tensors in
             torch.channels_last, without a copy.
-        switchable: makes `mixing` work. The pipeline then has an argument ``mixing``, a source for
-            ``fn.external_source(source=mixing, batch=True)``, whose node it gives to ``mix`` as
-            ``enabled``.
+        switchable: makes `mixing` settable. The pipeline then has an argument ``mixing``, a source
+            for ``fn.external_source(source=mixing, batch=True)``, whose node it gives to ``mix``
+            as ``enabled``.
+        start_epoch: the epoch to begin with, as after `set_epoch`.
         **options: arguments of `pipeline`, among them batch_size, num_threads, device_id, seed.
 
     Attributes:
         classes: the class names, where the loader knows them, else None.
         num_classes: the number of classes, likewise.
+        class_to_idx: the label of each class, likewise.
         skipped: what ``on_error="skip"`` of `train_loader` and `val_loader` left out.
-        epoch: number of the epoch that the next batch belongs to, from 0.
+        recipe: what `train_loader` and `val_loader` were made with, else None.
 
     Raises:
         TypeError: `pipeline` is no ``@pipeline_def`` function.
@@ -79,12 +93,16 @@ class Loader:
     classes: tuple[str, ...] | None = None
     num_classes: int | None = None
     skipped: tuple[str, ...] = ()
-    epoch: int
+    recipe: Recipe | None = None
+    _epoch: int
     _position: int
+    _checkpoint: bytes  # of the place where the pipeline was opened
+    _read_on: str | None  # why a place cannot be computed
     _padded: bool
     _before: dict[str, Any] | None  # where it stood, while a batch is made
-    _restored: bool
+    _goes_on: bool  # the next loop goes on from here, not with the next epoch
     _ahead: list[list[torch.Tensor]]
+    _alone: bool = False  # the only process, as far as was known when the loader was made
 
     def __init__(
         self,
@@ -92,8 +110,10 @@ class Loader:
         *,
         reader_name: str | None = None,
         last_batch: Literal["drop", "partial"] = "drop",
+        even: bool = False,
         channels_last: bool = False,
         switchable: bool = False,
+        start_epoch: int = 0,
         **options: Any,
     ) -> None:
         checked_choice("last_batch", last_batch, ("drop", "partial"))
@@ -102,99 +122,134 @@ class Loader:
         if "batch_size" not in options:
             raise TypeError("`batch_size` must be given, with the other arguments of `pipeline`.")
         options["batch_size"] = checked_int("batch_size", options["batch_size"], 1, MAX_BATCH)
-        for name, value in (("channels_last", channels_last), ("switchable", switchable)):
+        flags = {"even": even, "channels_last": channels_last, "switchable": switchable}
+        for name, value in flags.items():
             if not isinstance(value, bool):
                 raise TypeError(f"`{name}` must be a bool, got {value!r}.")
+        if even and last_batch == "drop":
+            raise ValueError('`even` must be False with `last_batch="drop"`: all batches are full.')
         if reader_name is not None and not isinstance(reader_name, str):
             raise TypeError(f"`reader_name` must be a name or None, got {reader_name!r}.")
+        start_epoch = checked_int("start_epoch", start_epoch, 0)
         self._pipeline_fn = pipeline
         self._reader_name = reader_name
         self._last_batch = last_batch
+        self._even = even
         self._channels_last = channels_last
         self._options = options
         self._switch = Switch(options["batch_size"]) if switchable else None
         self._batches: Batches | None = None
         self._identity: str | None = None
+        self._loops = 0  # that were begun, or could not go on
         self._open(checkpoint=None, epoch=0, position=0)
         # The first batch is made here, so that wrong data are an error at construction.
         self._ahead = [self._pull()]
+        self._begin = self._checkpoint, self._running().checkpoints()[0]
+        if start_epoch:
+            self.set_epoch(start_epoch)
+
+    # A loop
 
     def __iter__(self) -> Iterator[Batch]:
-        self._at_end = False
-        if self._last_batch == "partial" and self._position and not self._restored:
-            self._running()
-            self._open(checkpoint=None, epoch=self.epoch, position=0)
-        self._restored = False
-        return self
+        """Returns an iterator over one epoch; one that was begun before it cannot go on."""
+        self._running()
+        if self._alone and (processes := joined_a_group()):
+            raise RuntimeError(
+                "the loader was made before torch.distributed.init_process_group(), so that each "
+                f"of the {processes} processes would read all images: make it afterwards, or give "
+                "`shard_id` and `num_shards`."
+            )
+        if self._position and not self._goes_on:
+            self._go_to(self.epoch + (self._last_batch == "drop"), 0)
+        self._goes_on = False
+        self._loops += 1
+        return Pass(self, self._loops)
 
-    def __next__(self) -> Batch:
-        if self._at_end:
-            self._at_end = False
-            raise StopIteration
-        if self._before is not None:
-            self._step_back(self._before)
-        # Where an exception of a signal, such as KeyboardInterrupt, leaves this method, DALI may
-        # have given a batch that no one got.
-        self._before = self._moment()
-        images, *targets = self._ahead.pop() if self._ahead else self._pull()
-        self._position += 1
-        if self._position == self._length:
-            self.epoch, self._position, self._at_end = self.epoch + 1, 0, True
-            self._padded = True
-        if self._channels_last:
-            images = images.permute(0, 3, 1, 2)
-        batch = images, targets[0] if len(targets) == 1 else tuple(targets)
-        self._before = None
-        return batch
+    def rest(self) -> Iterator[Batch]:
+        """Returns an iterator over what is left of the epoch that a `break` has left.
+
+        >>> with dcm.train_loader(photo_folder, batch_size=16, size=32, device="cpu") as loader:
+        ...     for number, batch in enumerate(loader, 1):
+        ...         if number == 2:
+        ...             break
+        ...     len(loader), len(list(loader.rest()))
+        (5, 3)
+        """
+        self._goes_on = True
+        return iter(self)
 
     def __len__(self) -> int:
-        return self._length
+        return self._counts.batches
 
-    def __enter__(self) -> Loader:
-        return self
+    # Where it stands
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
+    @property
+    def epoch(self) -> int:
+        """Number of the epoch that the next batch belongs to, from 0; `set_epoch` sets it."""
+        return self._epoch
 
-    def close(self) -> None:
-        """Stops the pipeline and frees its memory; only `load_state_dict` opens it again."""
-        batches, self._batches, self._ahead = self._batches, None, []
-        if batches is not None:
-            batches.close()
+    @epoch.setter
+    def epoch(self, epoch: int) -> None:
+        raise AttributeError(f"`epoch` can only be read: call set_epoch({epoch!r}).")
 
-    def mixing(self, on: bool) -> None:
-        """Turns mixing off, or on again, without touching the order of the data or the draws.
+    def set_epoch(self, epoch: int) -> None:
+        """Makes the next loop begin with an epoch, which has its own order and draws.
 
-        It takes effect at most `prefetch_queue_depth` batches later (2 by default): those are
-        under way. (One more before the first batch, which is made with the loader.)
+        After `load_state_dict` and `seek`, which are in the middle of an epoch, it leaves the
+        loader there if it is that epoch. What trainers call on a sampler: ``loader.sampler`` has
+        it, too. Cost: see `seek`.
 
         Raises:
-            ValueError: the loader was not made with ``switchable=True``.
+            TypeError, ValueError: `epoch` is no int of at least 0.
         """
-        self._running()
-        if self._switch is None:
-            raise ValueError("`switchable` must be True where mixing is to be switched, got False.")
-        self._switch.on = bool(on)
+        epoch = checked_int("epoch", epoch, 0)
+        if epoch != self.epoch or (self._position and not self._goes_on):
+            self.seek(epoch)
+
+    def seek(self, epoch: int, batch: int = 0) -> None:
+        """Goes to a batch of an epoch; the next loop begins there and ends with the epoch.
+
+        The batches are those that an uninterrupted run has there, bit for bit. The place is
+        computed, at the same cost for every epoch: that of a new pipeline. Only data that are
+        shuffled within a window (tars, TFRecords, RecordIO) are read on from the last place that is
+        known, with a warning.
+
+        Raises:
+            TypeError, ValueError: `epoch` is no int of at least 0, or `batch` none of the epoch's.
+        """
+        epoch = checked_int("epoch", epoch, 0)
+        batch = checked_int("batch", batch, 0, max(0, len(self) - 1))
+        self._go_to(epoch, batch)
+        self._goes_on = batch > 0
 
     def state_dict(self) -> dict[str, Any]:
-        """Returns where the loader stands, as plain values, a few kB, for torch.save or JSON."""
+        """Returns where the run stands, as plain values, a few kB, for torch.save or JSON.
+
+        It is that of all shards: each can be restored from the state of any other.
+        """
         self._running()
         moment = self._moment() if self._before is None else self._before
         return {
             "version": _STATE_VERSION,
+            "dali": _dali.VERSION,
+            "shard": self._counts.shard,
             "options": self._stream_options(),
             "data": self._data(),
             **moment,
             "checkpoint": moment["checkpoint"].hex(),
         }
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: dict[str, Any], *, allow: Collection[str] = ()) -> None:
         """Continues from a `state_dict`: the batches that follow are the same, bit for bit.
+
+        The state may be of another shard, also in the middle of an epoch (data that are shuffled
+        within a window are then read anew up to there, with a warning).
+
+        Args:
+            allow: names of options that may differ between the state and this loader where the
+                state is of the end of an epoch: ``{"size"}``, ``{"batch_size", "num_shards"}``,
+                ``{"mix", "augment"}``, ``{"dali"}`` (its version) … The next epoch is then the one
+                that this loader has at this number. The seed and the data must always be the same.
 
         Raises:
             TypeError: `state` is no state of a loader.
@@ -213,29 +268,223 @@ class Loader:
                 f"`state` must be of version {_STATE_VERSION}, got version {state['version']}: "
                 "it was made by another release, whose batches are others."
             )
-        mine = {**self._stream_options(), **self._data()}
-        theirs = {**state["options"], **state["data"]}
-        different = [
-            f"{name}: {mine.get(name, 'default')} here, {theirs.get(name, 'default')} in the state"
-            for name in sorted({*mine, *theirs})
-            if mine.get(name) != theirs.get(name)
-        ]
-        if different:
-            raise ValueError(
-                "`state` must come from a loader with the same options and data, got "
-                + "; ".join(different)
-            )
+        changed = self._changed_options(state, self._checked_allow(allow, state["options"]))
         before = dict(self.__dict__)
         try:
             epoch = checked_int("epoch", state["epoch"], 0)
-            position = checked_int("position", state["position"], 0, max(0, self._length - 1))
-            if self._switch is not None:
-                self._switch = Switch(self._options["batch_size"], **state["mixing"])
-            self._open(bytes.fromhex(state["checkpoint"]), epoch, position)
-            self._restored = True
+            if changed:
+                self._go_to(epoch, 0)
+                return
+            position = checked_int("position", state["position"], 0, max(0, len(self) - 1))
+            switch = self._switch
+            if switch is not None:
+                switch = Switch(self._options["batch_size"], **state["mixing"])
+            if state["shard"] == self._counts.shard:
+                self._open(bytes.fromhex(state["checkpoint"]), epoch, position, switch)
+            else:
+                self._go_to(epoch, position, switch)
+            self._goes_on = position > 0
+            self._loops += 1
         except Exception as error:
             self.__dict__.update(before)
             raise ValueError(f"`state` cannot be restored: {error}") from error
+
+    def _checked_allow(self, allow: Collection[str], theirs: dict[str, str]) -> set[str]:
+        if isinstance(allow, str) or not isinstance(allow, Collection):
+            raise TypeError(f"`allow` must be a set of names of options, got {allow!r}.")
+        known = {"dali", *self._stream_options(), *theirs} - {"seed"}
+        if unknown := set(allow) - known:
+            raise ValueError(
+                f"`allow` must have names among {', '.join(sorted(known))}, "
+                f"got {', '.join(sorted(map(repr, unknown)))}."
+            )
+        return set(allow)
+
+    def _changed_options(self, state: dict[str, Any], allow: set[str]) -> bool:
+        """Returns whether the state has other options, all allowed; raises where one is not."""
+        mine = {"dali": _dali.VERSION, **self._stream_options(), **self._data()}
+        theirs = {"dali": state["dali"], **state["options"], **state["data"]}
+        different = {
+            name: f"{name}: {mine.get(name, 'default')} here, "
+            f"{theirs.get(name, 'default')} in the state"
+            for name in sorted({*mine, *theirs})
+            if mine.get(name) != theirs.get(name)
+        }
+        if refused := [text for name, text in different.items() if name not in allow]:
+            raise ValueError(
+                "`state` must come from a loader with the same options and data, got "
+                + "; ".join(refused)
+            )
+        if different and state["position"]:
+            raise ValueError(
+                "`state` must be of the end of an epoch where options differ, got one after "
+                f"{state['position']} batches, and " + "; ".join(different.values())
+            )
+        return bool(different)
+
+    def _go_to(self, epoch: int, position: int, switch: Switch | None = None) -> None:
+        """Goes to a place, computed where that can be, else by reading on."""
+        self._loops += 1
+        if self._switch is not None and switch is None:
+            switch = Switch(self._options["batch_size"], self._switch.on)
+        if (epoch, position) == (0, 0):
+            self._open(None, 0, 0, switch)
+            return
+        counts, done = self._counts, epoch > 0 and not position
+        # At the end of an epoch its padding is not read yet.
+        if self._read_on is None:
+            try:
+                checkpoint = _dali.checkpoint_at(
+                    *self._begin,
+                    runs=(epoch - done) * counts.runs + (counts.batches if done else position),
+                    epoch=epoch - done,
+                    samples=(counts.batches if done else position) * counts.batch_size,
+                    batch_size=counts.batch_size,
+                    epoch_size=counts.runs * counts.batch_size,
+                )
+            except ValueError as error:
+                self._read_on = f"DALI {_dali.VERSION} has other checkpoints: {error}"
+        if self._read_on is None:
+            self._open(checkpoint, epoch, position, switch)
+            return
+        if self._batches is None or switch is not None or (epoch, position) < self._place():
+            self._open(None, 0, 0, switch)
+        batches = (epoch - self.epoch) * len(self) + position - self._position
+        if batches:
+            warnings.warn(
+                f"{batches} batches are read to come to batch {position} of epoch {epoch}, which "
+                f"cannot be computed: {self._read_on}. (After a break, rest() goes on at once.)",
+                stacklevel=3,
+            )
+        while self._place() != (epoch, position):
+            self._next()
+
+    def _place(self) -> tuple[int, int]:
+        return self.epoch, self._position
+
+    # What it is
+
+    def __repr__(self) -> str:
+        counts, options = self._counts, self._options
+        parts = [f"{counts.images} images"]
+        if self.num_classes is not None:
+            parts.append(f"{self.num_classes} classes")
+        parts.append(f"{len(self)} batches of {counts.batch_size}")
+        if counts.shards > 1:
+            parts.append(f"shard {counts.shard} of {counts.shards}")
+        for name in ("size", "device", "seed"):
+            if options.get(name) is not None:
+                parts.append(f"{name} {options[name]}")
+        closed = ", closed" if self._batches is None else ""
+        return f"<Loader: {', '.join(parts)}, at epoch {self.epoch}{closed}>"
+
+    @property
+    def batch_size(self) -> int:
+        """Samples per batch, of this shard."""
+        return self._counts.batch_size
+
+    @property
+    def num_images(self) -> int:
+        """Images of all shards."""
+        return self._counts.images
+
+    @property
+    def drop_last(self) -> bool:
+        """Whether the last, incomplete batch is dropped."""
+        return self._last_batch == "drop"
+
+    @property
+    def num_workers(self) -> int:
+        """Threads of DALI; there are no worker processes."""
+        return int(self._options.get("num_threads") or 0)
+
+    @property
+    def seed(self) -> int | None:
+        """The seed that it was made with."""
+        seed: int | None = self._options.get("seed")
+        return seed
+
+    @property
+    def class_to_idx(self) -> dict[str, int] | None:
+        """The label of each class, where the loader knows the classes."""
+        if self.classes is None:
+            return None
+        return {name: label for label, name in enumerate(self.classes)}
+
+    @property
+    def dataset(self) -> Dataset:
+        """What has the length of the data set, for trainers that ask; no single image."""
+        return Dataset(self._counts.images, self.classes, self.class_to_idx)
+
+    @property
+    def sampler(self) -> Sampler:
+        """What has the `set_epoch` of a torch DistributedSampler, for trainers that call it."""
+        return Sampler(self, self._counts)
+
+    @property
+    def mixing(self) -> bool:
+        """Whether batches are mixed; with ``switchable=True`` it can be set.
+
+        That touches neither the order of the data nor the draws. It takes effect at most
+        `prefetch_queue_depth` batches later (2 by default): those are under way. (One more before
+        the first batch, which is made with the loader.)
+
+        Raises:
+            ValueError: it is set, and the loader was not made with ``switchable=True``.
+        """
+        if self._switch is not None:
+            return self._switch.on
+        return self._options.get("mix") is not None
+
+    @mixing.setter
+    def mixing(self, on: bool) -> None:
+        self._running()
+        if self._switch is None:
+            raise ValueError("`switchable` must be True where mixing is to be switched, got False.")
+        self._switch.on = bool(on)
+
+    # Its end
+
+    def __enter__(self) -> Loader:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Stops the pipeline and frees its memory; `load_state_dict` and `seek` open it again."""
+        batches, self._batches, self._ahead = self._batches, None, []
+        if batches is not None:
+            batches.close()
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(
+            "a Loader cannot be copied or sent to another process, for its threads cannot: make "
+            "one there. state_dict() says where it stands."
+        )
+
+    # Details
+
+    def _next(self) -> Batch:
+        if self._before is not None:
+            self._step_back(self._before)
+        # Where an exception of a signal, such as KeyboardInterrupt, leaves this method, DALI may
+        # have given a batch that no one got.
+        self._before = self._moment()
+        images, *targets = self._ahead.pop() if self._ahead else self._pull()
+        self._position += 1
+        if self._position == len(self):
+            self._epoch, self._position, self._padded = self.epoch + 1, 0, True
+        if self._channels_last:
+            images = images.permute(0, 3, 1, 2)
+        batch = images, targets[0] if len(targets) == 1 else tuple(targets)
+        self._before = None
+        return batch
 
     def _moment(self) -> dict[str, Any]:
         """Returns where the loader stands between two batches."""
@@ -250,20 +499,23 @@ class Loader:
 
     def _step_back(self, moment: dict[str, Any]) -> None:
         """Goes back to where the loader stood before a batch was interrupted."""
-        if self._switch is not None:
-            self._switch = Switch(self._options["batch_size"], **moment["mixing"])
-        self._open(moment["checkpoint"], moment["epoch"], moment["position"])
+        switch = self._switch
+        if switch is not None:
+            switch = Switch(self._options["batch_size"], **moment["mixing"])
+        self._open(moment["checkpoint"], moment["epoch"], moment["position"], switch)
 
-    def _open(self, checkpoint: bytes | None, epoch: int, position: int) -> None:
-        switch = {} if self._switch is None else {"mixing": self._switch}
+    def _open(
+        self, checkpoint: bytes | None, epoch: int, position: int, switch: Switch | None = None
+    ) -> None:
+        switch = self._switch if switch is None else switch
+        fed = {} if switch is None else {"mixing": switch}
         try:
             with _OPENING, warnings.catch_warnings():  # the state of the switch is in ours
                 warnings.filterwarnings("ignore", message=_dali.CHECKPOINT_WARNING)
                 pipeline = self._pipeline_fn(
-                    enable_checkpointing=True, checkpoint=checkpoint, **switch, **self._options
+                    enable_checkpointing=True, checkpoint=checkpoint, **fed, **self._options
                 )
                 pipeline.build()
-                _dali.uncycle(pipeline)
         except TypeError as error:
             if _dali.is_pipeline_def(self._pipeline_fn):
                 raise
@@ -279,11 +531,12 @@ class Loader:
             ) from error
         except RuntimeError as error:
             self._raise_explained(error)
-        self._meta = checked_reader(pipeline, self._reader_name, self._last_batch)
-        self._length = batches_per_epoch(self._meta, pipeline.max_batch_size, self._last_batch)
-        self._batches = Batches(pipeline, self._meta["name"])
-        self.epoch, self._position, self._at_end = epoch, position, False
-        self._restored = False
+        reader, meta = checked_reader(pipeline, self._reader_name, self._last_batch)
+        self._counts = Counts.of(meta, pipeline.max_batch_size, self._last_batch, self._even)
+        self._read_on = _dali.not_computable(pipeline, reader, fed=switch is not None)
+        _dali.uncycle(pipeline)
+        self._batches, self._switch = Batches(pipeline, reader, even=self._even), switch
+        self._epoch, self._position, self._goes_on = epoch, position, False
         # Whether the pipeline stands at the end of an epoch whose padding was not read yet.
         self._padded = checkpoint is not None and epoch > 0 and position == 0
         self._checkpoint = self._batches.checkpoints()[0]
@@ -309,6 +562,23 @@ class Loader:
                 self._raise_explained(error)
             raise
         assert outputs is not None  # an epoch has at least one batch
+        return self._without_padding(outputs)
+
+    def _without_padding(self, outputs: list[torch.Tensor]) -> list[torch.Tensor]:
+        """Returns outputs without the samples that the reader has repeated, or with marked ones."""
+        own, kept = self._counts.in_batch(self._position)
+        if kept < self._counts.batch_size:
+            outputs = [output[:kept] for output in outputs]
+        if own < kept:
+            images, labels, *others = outputs
+            if labels.ndim != 1 or labels.is_floating_point():
+                raise ValueError(
+                    "`even` must be False where targets are no integers, (N,): a padded sample "
+                    "cannot be marked."
+                )
+            labels = labels.clone()  # not in DALI's memory
+            labels[own:] = PADDED
+            return [images, labels, *others]
         return outputs
 
     def _next_outputs(self) -> list[torch.Tensor] | None:
@@ -331,6 +601,7 @@ class Loader:
             "switchable": self._switch is not None,
             "reader_name": self._reader_name,
             "last_batch": self._last_batch,
+            "even": self._even,
             "channels_last": self._channels_last,
             **self._options,
         }
@@ -341,7 +612,7 @@ class Loader:
             source = self._options.get("source")
             self._identity = source.identity if isinstance(source, Source) else ""
         return {
-            "images": str(self._meta["epoch_size"]),
+            "images": str(self._counts.images),
             "classes": _printed(self.classes),
             "source": self._identity,
         }
@@ -352,6 +623,28 @@ class Loader:
         if words is None:
             raise error
         raise ValueError(words) from error
+
+
+class Pass(Iterator[Batch]):
+    """One loop over a loader, from where it stands to the end of the epoch."""
+
+    def __init__(self, loader: Loader, number: int) -> None:
+        self._loader, self._number, self._ended = loader, number, False
+
+    def __next__(self) -> Batch:
+        loader = self._loader
+        if self._ended:
+            raise StopIteration
+        if loader._loops != self._number:
+            loader._running()
+            raise RuntimeError(
+                "this loop over the loader cannot go on: another one was begun, or the loader was "
+                "moved to another place. For two loops at once make two loaders."
+            )
+        before = loader._place()
+        batch = loader._next()
+        self._ended = loader.epoch > before[0]
+        return batch
 
 
 _LOADERS: weakref.WeakSet[Loader] = weakref.WeakSet()

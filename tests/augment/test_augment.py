@@ -788,10 +788,10 @@ def test_checkpoints_resume_bit_for_bit(photos: str, device: str) -> None:
         return dcm.Loader(training, batch_size=8, num_threads=2, device_id=device_id, seed=4)
 
     with make() as loader:
-        for _ in range(2):
-            next(loader)
+        for _ in itertools.islice(loader, 2):
+            pass
         state = loader.state_dict()
-        rest = [images.clone() for images, _ in loader]
+        rest = [images.clone() for images, _ in loader.rest()]
     with make() as resumed:
         resumed.load_state_dict(state)
         again = [images.clone() for images, _ in resumed]
@@ -1191,7 +1191,7 @@ def test_wrong_images_are_named() -> None:
 )
 def test_numbers_that_float32_cannot_tell_apart_work(photos: str, options: Any) -> None:
     with dcm.train_loader(photos, batch_size=8, size=16, device="cpu", **options) as loader:
-        assert next(loader)[0].isfinite().all()
+        assert next(iter(loader))[0].isfinite().all()
 
 
 @pytest.mark.slow

@@ -70,7 +70,7 @@ def test_the_recommended_line_is_python_that_runs(photos: str) -> None:
     names: dict[str, Any] = {}
     exec("import dali_cutmix as dcm", names)
     with eval(line, names) as loader:
-        assert next(loader)[1].shape == (16, 7)
+        assert next(iter(loader))[1].shape == (16, 7)
 
 
 def test_the_stages_are_those_of_the_loader(photos: str) -> None:

@@ -245,7 +245,7 @@ def test_what_may_not_be_read_is_named(folder: Path, mode: int) -> None:
 @pytest.mark.parametrize("make", [train, val])
 def test_a_file_deleted_during_the_run_is_named(folder: Path, make: Any) -> None:
     with make(folder, batch_size=2, prefetch_queue_depth=1) as loader:
-        next(loader)
+        next(iter(loader))
         for file in folder.rglob("*.jpg"):
             file.unlink()
 

@@ -87,12 +87,12 @@ def test_without_mix_the_labels_are_integers(photos: str) -> None:
 
 
 def test_nhwc_is_channels_last_without_a_copy(photos: str) -> None:
-    images, _ = next(train(photos, layout="NHWC", dtype="float16"))
+    images, _ = next(iter(train(photos, layout="NHWC", dtype="float16")))
     assert images.shape == (16, 3, 24, 32)
     assert images.dtype == torch.float16
     assert images.is_contiguous(memory_format=torch.channels_last)
     assert images._base is not None  # a view of what DALI made
-    planar, _ = next(train(photos, layout="NCHW", dtype="float16"))
+    planar, _ = next(iter(train(photos, layout="NCHW", dtype="float16")))
     assert torch.equal(planar, images)
 
 
@@ -109,7 +109,7 @@ def test_validation_is_complete_in_order_and_trimmed(numbered: str) -> None:
 
 def test_validation_is_resize_and_centre_crop(photos: str) -> None:
     # Against Pillow on a real photograph: bilinear, antialiased; mean difference below 1 of 255.
-    images, _ = next(val(photos, size=(64, 64), resize=72))
+    images, _ = next(iter(val(photos, size=(64, 64), resize=72)))
     path = sorted((Path(photos) / "astronaut").iterdir())[0]
     with Image.open(path) as photo:
         scale = 72 / min(photo.size)
@@ -122,16 +122,23 @@ def test_validation_is_resize_and_centre_crop(photos: str) -> None:
     assert np.abs(pixels - expected).mean() < 1
 
 
-def test_a_loop_after_a_break_goes_on(numbered: str) -> None:
-    loader = train(numbered, None, batch_size=5)
-    seen = []
-    for _, labels in loader:
-        seen += labels.tolist()
-        if len(seen) == 10:
-            break
-    seen += [label for _, labels in loader for label in labels.tolist()]
-    assert sorted(seen) == list(range(25))
+def test_a_loop_after_a_break_is_the_next_epoch(numbered: str) -> None:
+    loader, whole = (train(numbered, None, batch_size=5) for _ in range(2))
+    expected = [[labels.tolist() for _, labels in whole] for _ in range(3)]
+    for epoch, stop in enumerate((2, 5, 1)):  # 5: all, but left before the end is told
+        taken = [labels.tolist() for _, labels in itertools.islice(loader, stop)]
+        assert taken == expected[epoch][:stop]
+
+
+def test_rest_goes_on_after_a_break(numbered: str) -> None:
+    loader, whole = (train(numbered, None, batch_size=5) for _ in range(2))
+    expected = [labels.tolist() for _ in range(2) for _, labels in whole]
+    taken = [labels.tolist() for _, labels in itertools.islice(loader, 2)]
+    taken += [labels.tolist() for _, labels in itertools.islice(loader.rest(), 1)]
+    taken += [labels.tolist() for _, labels in loader.rest()]
     assert loader.epoch == 1
+    taken += [labels.tolist() for _, labels in loader.rest()]  # of an epoch not begun, all of it
+    assert taken == expected
 
 
 def test_a_loop_over_validation_data_begins_with_the_first_batch(numbered: str) -> None:
@@ -205,7 +212,7 @@ def test_the_same_batches_however_they_are_taken(numbered: str) -> None:
     expected = [label for _ in range(3) for _, labels in whole for label in labels.tolist()]
     pieces, got = train(numbered, None, batch_size=4), []
     while pieces.epoch < 3:
-        for _, labels in itertools.islice(pieces, 2):
+        for _, labels in itertools.islice(pieces.rest(), 2):
             got += labels.tolist()
     assert got == expected
 
@@ -232,9 +239,9 @@ def test_mixing_is_switched_within_the_prefetch_depth(photos: str, depth: int) -
     for _ in range(4):
         for (images, targets), (same, row) in zip(loader, plain, strict=True):
             if k == 4:
-                loader.mixing(False)
+                loader.mixing = False
             if k == 12:
-                loader.mixing(True)
+                loader.mixing = True
             mixed = bool((targets[1] < 1).any())
             lams.append(mixed)
             if mixed:  # neither the data order nor the draws have moved
@@ -254,8 +261,8 @@ def test_a_switched_loader_resumes_bit_for_bit(photos: str) -> None:
         for k in range(start, stop):
             states[k] = json.loads(json.dumps(loader.state_dict()))
             if k in (3, 8):
-                loader.mixing(k == 8)
-            out += digests(itertools.islice(loader, 1))
+                loader.mixing = k == 8
+            out += digests(itertools.islice(loader.rest(), 1))
         return out
 
     states: dict[int, Any] = {}
@@ -269,11 +276,11 @@ def test_a_switched_loader_resumes_bit_for_bit(photos: str) -> None:
 
 def test_a_loader_that_is_not_switchable_says_so(photos: str) -> None:
     with pytest.raises(ValueError, match="`switchable` must be True where mixing is to be swi"):
-        train(photos).mixing(False)
+        train(photos).mixing = False
     with train(photos, switchable=True) as loader:
         pass
     with pytest.raises(RuntimeError, match="the loader is closed"):
-        loader.mixing(False)
+        loader.mixing = False
     with pytest.raises(ValueError, match="`switchable` must be False where `mix` is None"):
         train(photos, None, switchable=True)
 
@@ -304,19 +311,56 @@ def test_shards_are_disjoint_and_complete_in_every_epoch(numbered: str) -> None:
         seen = [[label for _, labels in shard for label in labels.tolist()] for shard in shards]
         assert [len(labels) for labels in seen] == [12, 12]
         assert len(set(seen[0] + seen[1])) == 24  # the 25th is in a dropped batch
-    parts = [val(numbered, batch_size=4, shard_id=i, num_shards=3) for i in range(3)]
+
+
+@pytest.mark.parametrize("shards", [1, 2, 3, 4, 25])
+@pytest.mark.parametrize("batch_size", [1, 4, 7, 16])
+def test_validation_is_even_and_counts_every_image_once(
+    numbered: str, batch_size: int, shards: int
+) -> None:
+    parts = [
+        val(numbered, batch_size=batch_size, shard_id=i, num_shards=shards) for i in range(shards)
+    ]
     for _ in range(2):
-        labels = [label for part in parts for _, labels in part for label in labels.tolist()]
-        assert sorted(labels) == list(range(25))
+        labels = [[labels for _, labels in part] for part in parts]
+        sizes = [[len(batch) for batch in part] for part in labels]
+        assert all(other == sizes[0] for other in sizes)
+        assert all(len(part) == len(found) for part, found in zip(parts, labels, strict=True))
+        assert sum(sizes[0]) == -(-25 // shards)  # nothing more than the longest shard has
+        found = torch.cat([torch.cat(part) for part in labels])
+        assert found[found >= 0].tolist() == list(range(25))
+        assert set(found[found < 0].tolist()) <= {-100}
+    loss = torch.nn.functional.cross_entropy(torch.zeros(len(found), 25), found)
+    assert loss.item() == pytest.approx(np.log(25))
 
 
 def test_a_shard_without_a_last_batch_yields_no_empty_one(numbered: str) -> None:
     # 25 images in 2 shards of 12 and 13 with batches of 4: the first has no fourth batch.
     for shard_id, sizes in ((0, [4, 4, 4]), (1, [4, 4, 4, 1])):
-        part = val(numbered, batch_size=4, shard_id=shard_id, num_shards=2)
+        part = val(numbered, batch_size=4, shard_id=shard_id, num_shards=2, even=False)
         for _ in range(2):
             assert [len(labels) for _, labels in part] == sizes
             assert len(part) == len(sizes)
+
+
+def test_only_integer_labels_can_be_marked(numbered: str) -> None:
+    @pipeline_def
+    def pipe(root: str, shard_id: int, num_shards: int) -> Any:
+        encoded, labels = fn.readers.file(
+            file_root=root, pad_last_batch=True, stick_to_shard=True,
+            shard_id=shard_id, num_shards=num_shards,
+        )  # fmt: skip
+        return fn.resize(fn.decoders.image(encoded), size=(8, 8)), fn.one_hot(labels)
+
+    options: dict[str, Any] = {"batch_size": 4, "num_threads": 1, "device_id": None}
+    options |= {"root": numbered, "shard_id": 0, "num_shards": 2, "last_batch": "partial"}
+    with pytest.raises(ValueError, match=r"`even` must be False where targets are no integers"):
+        list(dcm.Loader(pipe, even=True, **options))
+    assert len(list(dcm.Loader(pipe, even=False, **options))) == 3
+    with pytest.raises(ValueError, match="`even` must be False for a pipeline with exec_dynamic"):
+        dcm.Loader(pipe, even=True, exec_dynamic=False, **options)
+    with pytest.raises(ValueError, match='`even` must be False with `last_batch="drop"`'):
+        dcm.Loader(pipe, even=True, **{**options, "last_batch": "drop"})
 
 
 def test_shards_draw_differently(photos: str) -> None:
@@ -334,7 +378,7 @@ def test_shards_draw_differently(photos: str) -> None:
 
 def test_epochs_differ_in_order_and_pairing(numbered: str) -> None:
     loader = train(numbered, None, batch_size=25)
-    orders = [next(loader)[1].tolist() for _ in range(5) if list(loader) is not None]
+    orders = [next(iter(loader))[1].tolist() for _ in range(5)]
     assert all(sorted(order) == list(range(25)) for order in orders)
     assert len({tuple(order) for order in orders}) == 5
     # No neighbourhood survives: of 24 neighbours about 2 stay, whatever the order of the folder.
@@ -357,12 +401,16 @@ def test_shards_come_from_torchrun_or_torch_distributed(
     assert len(next(iter(val(numbered, batch_size=25)))[1]) == 25
     monkeypatch.setenv("RANK", "1")
     monkeypatch.setenv("WORLD_SIZE", "5")
-    assert next(val(numbered))[1].tolist() == [5, 6, 7, 8, 9]
+    with pytest.warns(UserWarning, match="only part 1 of 5 of the data is read, because RANK and"):
+        loader = val(numbered)
+    assert next(iter(loader))[1].tolist() == [5, 6, 7, 8, 9]
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "by torchrun")
+    assert next(iter(val(numbered)))[1].tolist() == [5, 6, 7, 8, 9]
     torch.distributed.init_process_group(
         "gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1
     )
     try:
-        assert len(next(val(numbered, batch_size=25))[1]) == 25
+        assert len(next(iter(val(numbered, batch_size=25)))[1]) == 25
     finally:
         torch.distributed.destroy_process_group()
 
@@ -447,7 +495,7 @@ def test_a_state_of_any_moment_restores_epoch_and_rest(
         states.append((count, loader.state_dict()))
     for count, state in states:
         resumed = make(photos, **options)
-        next(resumed)  # a loader that has run is set back, too
+        next(iter(resumed))  # a loader that has run is set back, too
         resumed.load_state_dict(state)
         assert resumed.epoch == state["epoch"]
         rest = []
@@ -465,7 +513,7 @@ def test_a_state_of_another_stream_is_refused(photos: str) -> None:
         train(photos, dcm.MixConfig(prob=0.5), seed=1).load_state_dict(state)
     with pytest.raises(ValueError, match="switchable: True here, False in the state"):
         train(photos, seed=1, switchable=True).load_state_dict(state)
-    with pytest.raises(ValueError, match="must be of version 3, got version 99: it was"):
+    with pytest.raises(ValueError, match="must be of version 4, got version 99: it was"):
         train(photos, seed=1).load_state_dict({**state, "version": 99})
     # What does not change the stream may differ.
     fast = {"num_threads": 1, "prefetch_queue_depth": 3, "hw_decoder_load": 0.3}
@@ -482,12 +530,12 @@ STREAMS: dict[str, tuple[dict[str, Any], list[float], list[float]]] = {
     "two methods": (
         {"mix": dcm.MixConfig(mixup_alpha=0.8, prob=0.7)},
         [1.0, 1.0, 1.0, 0.9089, 1.0, 0.6719, 0.8477, 1.0],
-        [-1.631, -0.053, -0.527, -0.515, -0.719, -0.303, -0.651, 0.223],
+        [-0.651, -0.053, 0.223, -0.527, -0.515, -0.303, -1.077, 0.016],
     ),
     "one box a batch": (
         {"mix": dcm.MixConfig(mixup_alpha=0.8, mode="batch", partner="flip")},
         [0.8477] * 8,
-        [-1.631, -0.053, -0.527, -0.515, -0.719, -1.688, -0.651, 0.223],
+        [-0.651, -0.053, 0.223, -0.527, -0.515, -1.688, -1.077, 0.016],
     ),
     "augmentations": (
         {
@@ -506,8 +554,9 @@ def test_a_seed_gives_the_batches_that_it_gave(photos: str, name: str) -> None:
     """Where this fails for a good reason, raise `_STATE_VERSION`: old states must be refused."""
     options, shares, means = STREAMS[name]
     with train(photos, seed=7, with_params=True, **options) as loader:
-        next(loader)
-        images, (_, lam, *_) = next(loader)
+        batches = iter(loader)
+        next(batches)
+        images, (_, lam, *_) = next(batches)
     assert np.abs(lam[:8].numpy() - shares).max() < 1e-3
     left = images[:8, :, :, :16].mean(dim=(1, 2, 3))
     assert np.abs(left.numpy() - means).max() < 0.02  # decoders differ less than that
@@ -547,19 +596,21 @@ def test_a_damaged_state_leaves_the_loader_as_it_was(
     photos: str, change: Any, error: type[Exception]
 ) -> None:
     loader, other = train(photos, switchable=True), train(photos, switchable=True)
-    next(loader)
-    next(other)
+    next(iter(loader))
+    next(iter(other))
     state = {**loader.state_dict(), **change} if change else change
     with pytest.raises(error, match="`state`"):
         loader.load_state_dict(state)
-    assert digests(loader) == digests(other)
+    assert digests(loader.rest()) == digests(other.rest())
 
 
 def test_a_closed_loader_says_so(photos: str) -> None:
     with train(photos) as loader:
-        next(loader)
-    with pytest.raises(RuntimeError, match="the loader is closed"):
-        next(loader)
+        batches = iter(loader)
+        next(batches)
+    for closed in (batches, loader):
+        with pytest.raises(RuntimeError, match="the loader is closed"):
+            next(iter(closed))
     with pytest.raises(RuntimeError, match="the loader is closed"):
         loader.state_dict()
 
@@ -613,7 +664,11 @@ def test_pinned_outputs_are_copied(dtype: Any) -> None:
         ({"seed": -1}, ValueError, "`seed` must be at least 0, got -1"),
         ({"num_threads": 0}, ValueError, "`num_threads` must be at least 1, got 0"),
         ({"prefetch_queue_depth": 0}, ValueError, "`prefetch_queue_depth` must be at least 1"),
-        ({"device": "tpu"}, ValueError, '`device` must be one of "gpu", "cpu", got \'tpu\''),
+        (
+            {"device": "tpu"},
+            ValueError,
+            '`device` must be "gpu", "cuda", "cuda:0" or "cpu", got \'tpu\'',
+        ),
         ({"dtype": "bfloat16"}, ValueError, '`dtype` must be one of "float32", "float16"'),
         ({"layout": "CHW"}, ValueError, '`layout` must be one of "NCHW", "NHWC", got'),
         ({"interpolation": "area"}, ValueError, '`interpolation` must be one of "bilinear"'),
@@ -811,15 +866,16 @@ def test_a_pipeline_of_ones_own(photos: str) -> None:
     files = sorted(str(p) for p in Path(photos).rglob("*.jpg"))
     options = {"files": files, "batch_size": 16, "num_threads": 2, "device_id": None, "seed": 1}
     loader = dcm.Loader(user_pipeline(80), labels=list(range(80)), **options)
-    batches = list(loader)
-    assert len(batches) == len(loader) == 5
-    assert batches[0][0].dtype == torch.uint8
+    taken = list(loader)
+    assert len(taken) == len(loader) == 5
+    assert taken[0][0].dtype == torch.uint8
     # The label 80 is out of range, in the second batch only.
     wrong = [*range(20), 80, *range(21, 80)]
     loader = dcm.Loader(user_pipeline(80), labels=wrong, **options)
-    next(loader)
+    batches = iter(loader)
+    next(batches)
     with pytest.raises(ValueError, match=r"`labels` must be int32 or int64 scalars in \[0, num_cl"):
-        next(loader)
+        next(batches)
     with pytest.raises(ValueError, match="`images` must be uint8, HWC and of one size"):
         dcm.Loader(user_pipeline(80, resize=False), labels=list(range(80)), **options)
     with pytest.raises(ValueError, match="must read with pad_last_batch=True"):

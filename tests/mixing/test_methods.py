@@ -239,7 +239,7 @@ def test_every_configuration_keeps_its_promises(
     )
     (outputs,) = graphs.run(pipe)
     shuffled = len(outputs) - (3 if cfg.targets == "pair" else 1) == 6
-    assert shuffled == (not keep_order and cfg.cutmix_alpha > 0)
+    assert shuffled == (not keep_order and cfg.mixup_alpha == 0)
     found = check_batch(cfg, images, labels, outputs, keep_order=not shuffled)
     check_sharing(cfg, found)
     methods = set(found["methods"])
