@@ -40,45 +40,30 @@ class Exchanged:
 
     sampler = batch_sampler = None
 
-    def __init__(self, make, seed: int, mixes: bool) -> None:
-        self.make, self.seed, self.mixes = make, seed, mixes
+    def __init__(self, loader: dcm.Loader) -> None:
+        self.loader = loader
         self.dataset = self  # for set_epoch
-        self.open(0)
-        # train.py waits for all ranks at every batch of validation too: where a rank has one less,
-        # its last one comes again, as timm's own sampler repeats samples.
-        length = torch.tensor(len(self.loader))
-        if dist.is_initialized():
-            length = length.cuda() if dist.get_backend() == "nccl" else length
-            dist.all_reduce(length, op=dist.ReduceOp.MAX)
-        self.length = int(length)
-
-    def open(self, epoch: int) -> None:
-        self.loader, self.first_epoch = self.make(self.seed + epoch), epoch
-        self.mixing = self.mixes
 
     def __iter__(self):
-        batch = None
-        for batch in self.loader:
-            yield batch
-        for _ in range(len(self) - len(self.loader)):
-            yield batch
+        return iter(self.loader)
 
     def __len__(self) -> int:
-        return self.length
+        return len(self.loader)
 
-    def set_epoch(self, epoch: int) -> None:
-        if self.first_epoch + self.loader.epoch != epoch:  # train.py has resumed at this epoch
-            self.loader.close()
-            self.open(epoch)
+    def set_epoch(self, epoch: int) -> None:  # also where train.py resumes
+        self.loader.set_epoch(epoch)
 
     @property
     def mixup_enabled(self) -> bool:
-        return self.mixing
+        return self.loader.mixing
 
     @mixup_enabled.setter
     def mixup_enabled(self, on: bool) -> None:
-        self.mixing = on
         self.loader.mixing = on
+
+
+def no_naflex_loader(*_, **__):
+    sys.exit("--naflex-loader is not supported on these loaders")
 
 
 def create_loader(dataset, input_size, batch_size, is_training=False, **asked):
@@ -104,7 +89,8 @@ def create_loader(dataset, input_size, batch_size, is_training=False, **asked):
     }
     if not is_training:
         resize = math.floor(min(input_size[-2:]) / (asked.get("crop_pct") or 0.875))
-        return Exchanged(lambda _: dcm.val_loader(source, resize=resize, **options), 0, False)
+        # Every rank has the same batches: train.py waits for all of them at each.
+        return Exchanged(dcm.val_loader(source, resize=resize, **options))
     mix = mix_config(asked.get("collate_fn"))
     erase = None
     if asked.get("re_prob"):
@@ -115,16 +101,20 @@ def create_loader(dataset, input_size, batch_size, is_training=False, **asked):
         "augment": policies(asked),
         "erase": erase,
         "erase_after_mix": True,
-        "repeats": max(1, asked.get("num_aug_repeats") or 1),
+        "repeats": whole_number("--aug-repeats", asked.get("num_aug_repeats") or 1),
         "area": asked.get("scale") or (0.08, 1.0),
         "ratio": asked.get("ratio") or (3 / 4, 4 / 3),
         "hflip": asked.get("hflip", 0.5),
     }
     rank = dist.get_rank() if dist.is_initialized() else 0
     seed = (torch.initial_seed() - rank) % 2**31  # train.py's --seed; it adds the rank
-    return Exchanged(
-        lambda seed: dcm.train_loader(source, seed=seed, **options), seed, mix is not None
-    )
+    return Exchanged(dcm.train_loader(source, seed=seed, **options))
+
+
+def whole_number(name: str, value: float) -> int:
+    if value < 1 or value != int(value):
+        sys.exit(f"{name} {value} is not supported on these loaders: a whole number is needed")
+    return int(value)
 
 
 def timm_samples(reader) -> dcm.Source:
@@ -172,5 +162,6 @@ if __name__ == "__main__":
     if len(sys.argv) < 2:
         sys.exit(__doc__)
     timm.data.create_loader = create_loader
+    timm.data.create_naflex_loader = no_naflex_loader
     sys.argv = sys.argv[1:]
     runpy.run_path(sys.argv[0], run_name="__main__")

@@ -127,14 +127,74 @@ def test_two_ranks_resume_together(digits: Path, tmp_path: Path) -> None:
         assert equal(resumed[part], whole[part]), part
 
 
-def test_lightning_resumes_in_the_middle_of_an_epoch(digits: Path, tmp_path: Path) -> None:
+def test_lightning_resumes_exactly(digits: Path, tmp_path: Path) -> None:
     options = ["--recipe", "rsb-a3", "--num-classes", "10", "--save-every", "10"]
-    whole, rest = tmp_path / "whole", tmp_path / "rest"
+    whole, one, middle, end = (tmp_path / name for name in ("whole", "one", "middle", "end"))
     finished(command("lightning_module", digits, whole, *options))
-    resume = ["--resume", str(whole / "step=30.ckpt")]
-    finished(command("lightning_module", digits, rest, *options, *resume))
+    finished(command("lightning_module", digits, one, *options, "--stop-after", "1"))
+    found = torch.load(whole / "final.ckpt", weights_only=False)
+    for out, checkpoint in (
+        (middle, whole / "step=30.ckpt"),  # in the second epoch
+        (end, one / "final.ckpt"),  # between the two
+    ):
+        before = torch.load(checkpoint, weights_only=False)
+        assert not equal(before["state_dict"], found["state_dict"])
+        finished(command("lightning_module", digits, out, *options, "--resume", str(checkpoint)))
+        resumed = torch.load(out / "final.ckpt", weights_only=False)
+        assert resumed["global_step"] == found["global_step"] == STEPS
+        assert equal(resumed["state_dict"], found["state_dict"])
+
+
+def test_lightning_resumes_two_ranks_from_the_state_of_the_first(
+    digits: Path, tmp_path: Path
+) -> None:
+    def run(out: Path, *options: str) -> None:
+        python, *rest = command("lightning_module", digits, out, *shared, *options)
+        finished([python, *TORCHRUN, *rest])
+
+    shared = ["--recipe", "rsb-a3", "--num-classes", "10", "--save-every", "5", "--devices", "2"]
+    whole, rest = tmp_path / "whole", tmp_path / "rest"
+    run(whole)
+    run(rest, "--resume", str(whole / "step=5.ckpt"))
     ends = [torch.load(out / "final.ckpt", weights_only=False) for out in (whole, rest)]
-    halfway = torch.load(whole / "step=30.ckpt", weights_only=False)
-    assert [end["global_step"] for end in ends] == [STEPS, STEPS]
+    assert [end["global_step"] for end in ends] == [STEPS // 2, STEPS // 2]
     assert equal(*(end["state_dict"] for end in ends))
-    assert not equal(halfway["state_dict"], ends[0]["state_dict"])
+
+
+def test_progressive_sizes_go_on_exactly(digits: Path, tmp_path: Path) -> None:
+    def run(name: str, *options: str) -> str:
+        arguments = ["--train", str(digits / "train"), "--val", str(digits / "val")]
+        arguments += ["--out", str(tmp_path / name), "--device", "cpu", "--model", "test_resnet"]
+        arguments += ["--batch-size", "256", "--smaller", "8", "--epochs", "3", *options]
+        script = ["-m", "tests.support.run_example", "examples/progressive_sizes.py"]
+        return finished([sys.executable, *script, *arguments])
+
+    text = run("whole")  # three phases of 5, 7 and 11 batches
+    for epoch, side in enumerate((128, 160, 192)):
+        assert f"epoch {epoch}: {side} pixels, top-1 " in text
+    whole = torch.load(tmp_path / "whole" / "last.pt", weights_only=True)
+    assert whole["step"] == 5 + 7 + 11
+    assert whole["loader"]["epoch"] == 3
+    run("rest", "--save-every", "1", "--stop-after", "8")  # in the second
+    run("rest")
+    rest = torch.load(tmp_path / "rest" / "last.pt", weights_only=True)
+    assert rest["step"] == whole["step"]
+    for part in ("model", "optimiser", "loader"):
+        assert equal(rest[part], whole[part]), part
+
+
+def test_the_trainer_of_hugging_face_resumes_exactly(digits: Path, tmp_path: Path) -> None:
+    pytest.importorskip("transformers", reason="needs transformers")
+    from safetensors.torch import load_file
+
+    options = ["--recipe", "cutmix-paper", "--save-every", "30"]
+    whole, rest = tmp_path / "whole", tmp_path / "rest"
+    text = finished(command("hf_trainer", digits, whole, *options))
+    assert "eval_top-1" in text
+    rest.mkdir()
+    (whole / "checkpoint-30").rename(rest / "checkpoint-30")
+    finished(command("hf_trainer", digits, rest, *options))
+    ends = [load_file(out / "final" / "model.safetensors") for out in (whole, rest)]
+    halfway = load_file(rest / "checkpoint-30" / "model.safetensors")
+    assert equal(*ends)
+    assert not equal(halfway, ends[0])

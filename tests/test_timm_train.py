@@ -69,7 +69,7 @@ def test_what_train_py_asks_for_is_done(script: ModuleType, digits: Path) -> Non
         label_smoothing=0.2,
         num_classes=10,
     )
-    asked = {"auto_augment": "rand-m7-mstd0.5-inc1", "re_prob": 0.25, "num_aug_repeats": 3}
+    asked = {"auto_augment": "rand-m7-mstd0.5-inc1", "re_prob": 0.25, "num_aug_repeats": 3.0}
     got = loader(script, digits, collate_fn=collate, **asked).loader._options
     expected = {
         "mix": dcm.MixConfig.from_timm(
@@ -109,6 +109,9 @@ def test_epochs_and_the_end_of_mixing(script: ModuleType, digits: Path) -> None:
     made.dataset.set_epoch(5)  # as after --resume: another order than that of epoch 0
     assert made.mixup_enabled
     assert not torch.equal(next(iter(made))[0], images)
+    made.dataset.set_epoch(0)
+    assert torch.equal(next(iter(made))[0], images)
+    made.dataset.set_epoch(5)
     made.mixup_enabled = False
     *_, (_, targets) = made
     assert ((targets > 0).sum(dim=1) == 1).all()
@@ -151,6 +154,7 @@ def test_color_jitter(script: ModuleType, digits: Path, asked: Any, expected: An
         ({"no_aug": True}, "no_aug=True is not supported"),
         ({"num_aug_splits": 2}, "num_aug_splits=2 is not supported"),
         ({"auto_augment": "augmix-m3"}, "--aa augmix-m3 is not supported"),
+        ({"num_aug_repeats": 2.5}, "--aug-repeats 2.5 is not supported on these loaders: a whole"),
         ({"img_dtype": torch.bfloat16}, "images of torch.bfloat16 are not supported"),
     ],
     ids=str,
@@ -160,6 +164,8 @@ def test_what_is_not_here_is_refused(
 ) -> None:
     with pytest.raises(SystemExit, match=message):
         loader(script, digits, **asked)
+    with pytest.raises(SystemExit, match="--naflex-loader is not supported on these loaders"):
+        script.no_naflex_loader(object(), is_training=True)
     with pytest.raises(SystemExit, match="an ImageFolder is needed, got object"):
         script.create_loader(object(), (3, 24, 24), 64, **ASKED)
 

@@ -90,11 +90,16 @@ class Counts(NamedTuple):
             images, own, longest, batch_size, batches, runs, shard, shards, drop=drop, even=even
         )
 
-    def in_batch(self, position: int) -> tuple[int, int]:
-        """Returns the images of this shard in a batch, and the samples that the loader yields."""
+    def in_batch(self, position: int) -> tuple[int, int | None]:
+        """Returns the samples that the loader yields in a batch, and which is there once more.
+
+        That is the last image of a shard that is shorter than others, before its repetition: so a
+        batch of nothing but padding has a label all the same, and no mean over nothing is taken.
+        """
         if self.drop:
-            return self.batch_size, self.batch_size
+            return self.batch_size, None
         before = position * self.batch_size
-        own = max(0, min(self.batch_size, self.own - before))
-        longest = min(self.batch_size, self.longest - before)
-        return own, longest if self.even else own
+        longest = self.longest if self.even else self.own
+        twice = self.own - 1 - before
+        marked = self.even and self.own < self.longest and 0 <= twice < self.batch_size
+        return min(self.batch_size, longest - before), twice if marked else None

@@ -238,10 +238,10 @@ def val_loader(
         interpolation, mean, std: by default the recipe's.
         classes: the classes of training (``train.classes``). Labels number the folders, so a
             folder with other classes has other labels; it is refused.
-        even: of several shards, one may have an image less than another. Then it repeats its last
-            one with label -100, which torch's cross_entropy ignores, so that every shard has the
-            same batches, and a collective in each does not hang: ``(labels >= 0).sum()`` counts
-            each image once. With ``False`` nothing is repeated.
+        even: of several shards, one may have an image less than another. Then its last one comes
+            twice, once with label -100, which torch's cross_entropy ignores, so that every shard
+            has the same batches, and a collective in each does not hang: ``(labels >= 0).sum()``
+            counts each image once. With ``False`` none comes twice.
 
     The other arguments and the errors are those of `train_loader`.
 

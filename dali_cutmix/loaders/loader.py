@@ -28,9 +28,9 @@ from dali_cutmix.loaders.errors import in_own_words
 if TYPE_CHECKING:
     from dali_cutmix.recipes import Recipe
 
-__all__ = ["PADDED", "Loader"]
+__all__ = ["REPEATED", "Loader"]
 
-PADDED = -100  # label of a padded sample, which torch's cross_entropy ignores
+REPEATED = -100  # label of an image that comes again, which torch's cross_entropy ignores
 
 MAX_BATCH = 2**20
 _OPENING = threading.Lock()  # warnings.catch_warnings is for one thread at a time
@@ -38,7 +38,7 @@ _OPENING = threading.Lock()  # warnings.catch_warnings is for one thread at a ti
 Batch = tuple[torch.Tensor, torch.Tensor | Any]
 _STATE_VERSION = 4  # raised whenever a seed gives other batches than before
 _STATE_KEYS = {
-    *("version", "dali", "epoch", "position", "shard", "options", "data", "mixing", "checkpoint"),
+    *("version", "dali", "epoch", "position", "options", "data", "mixing", "checkpoint"),
 }
 # Arguments that may differ between a run and the one that resumes it: the stream is the same.
 # (What the data are is checked by itself, and a state of one shard is one of every other.)
@@ -67,8 +67,9 @@ class Loader:
             ``stick_to_shard=True``.
         even: with ``"partial"`` and several shards, whose lengths may differ by one sample: every
             shard yields as many batches of the same sizes, so that a collective in each batch
-            finds all of them. A shard that lacks a sample repeats its last one, with label -100,
-            which torch's cross_entropy ignores. Then the targets must be integers, (N,).
+            finds all of them. A shard that lacks a sample yields its last one twice, the first
+            time with label -100, which torch's cross_entropy ignores. Then the targets must be
+            integers, (N,).
         channels_last: the images leave the pipeline as NHWC; they are yielded as NCHW tensors in
             torch.channels_last, without a copy.
         switchable: makes `mixing` settable. The pipeline then has an argument ``mixing``, a source
@@ -94,13 +95,14 @@ class Loader:
     num_classes: int | None = None
     skipped: tuple[str, ...] = ()
     recipe: Recipe | None = None
+    batch_sampler = None  # who asks for a sampler, asks for this one first
     _epoch: int
     _position: int
     _checkpoint: bytes  # of the place where the pipeline was opened
     _read_on: str | None  # why a place cannot be computed
     _padded: bool
     _before: dict[str, Any] | None  # where it stood, while a batch is made
-    _goes_on: bool  # the next loop goes on from here, not with the next epoch
+    _goes_on: bool  # was placed here, in the middle of an epoch, and no batch was taken since
     _ahead: list[list[torch.Tensor]]
     _alone: bool = False  # the only process, as far as was known when the loader was made
 
@@ -151,19 +153,11 @@ class Loader:
     # A loop
 
     def __iter__(self) -> Iterator[Batch]:
-        """Returns an iterator over one epoch; one that was begun before it cannot go on."""
-        self._running()
-        if self._alone and (processes := joined_a_group()):
-            raise RuntimeError(
-                "the loader was made before torch.distributed.init_process_group(), so that each "
-                f"of the {processes} processes would read all images: make it afterwards, or give "
-                "`shard_id` and `num_shards`."
-            )
-        if self._position and not self._goes_on:
-            self._go_to(self.epoch + (self._last_batch == "drop"), 0)
-        self._goes_on = False
-        self._loops += 1
-        return Pass(self, self._loops)
+        """Returns an iterator over one epoch, which begins with its first batch.
+
+        Until then the loader can be moved; from then on an older iterator cannot go on.
+        """
+        return Pass(self)
 
     def rest(self) -> Iterator[Batch]:
         """Returns an iterator over what is left of the epoch that a `break` has left.
@@ -175,8 +169,21 @@ class Loader:
         ...     len(loader), len(list(loader.rest()))
         (5, 3)
         """
-        self._goes_on = True
-        return iter(self)
+        return Pass(self, rest=True)
+
+    def _begin_loop(self, rest: bool) -> int:
+        """Returns the number of a loop that begins here, or with the next epoch."""
+        self._running()
+        if self._alone and (processes := joined_a_group()):
+            raise RuntimeError(
+                "the loader was made before torch.distributed.init_process_group(), so that each "
+                f"of the {processes} processes would read all images: make it afterwards, or give "
+                "`shard_id` and `num_shards`."
+            )
+        if self._position and not (rest or self._goes_on):
+            self._go_to(self.epoch + (self._last_batch == "drop"), 0)
+        self._loops += 1
+        return self._loops
 
     def __len__(self) -> int:
         return self._counts.batches
@@ -232,11 +239,12 @@ class Loader:
         return {
             "version": _STATE_VERSION,
             "dali": _dali.VERSION,
-            "shard": self._counts.shard,
             "options": self._stream_options(),
             "data": self._data(),
             **moment,
-            "checkpoint": moment["checkpoint"].hex(),
+            # One value, and all others are the same on every shard: torch.distributed.checkpoint
+            # takes each value from another one.
+            "checkpoint": f"{self._counts.shard}:{moment['checkpoint'].hex()}",
         }
 
     def load_state_dict(self, state: dict[str, Any], *, allow: Collection[str] = ()) -> None:
@@ -279,8 +287,10 @@ class Loader:
             switch = self._switch
             if switch is not None:
                 switch = Switch(self._options["batch_size"], **state["mixing"])
-            if state["shard"] == self._counts.shard:
-                self._open(bytes.fromhex(state["checkpoint"]), epoch, position, switch)
+            shard, checkpoint = state["checkpoint"].split(":")
+            bits = bytes.fromhex(checkpoint)
+            if checked_int("shard", int(shard), 0, self._counts.shards - 1) == self._counts.shard:
+                self._open(bits, epoch, position, switch)
             else:
                 self._go_to(epoch, position, switch)
             self._goes_on = position > 0
@@ -477,7 +487,7 @@ class Loader:
         # have given a batch that no one got.
         self._before = self._moment()
         images, *targets = self._ahead.pop() if self._ahead else self._pull()
-        self._position += 1
+        self._position, self._goes_on = self._position + 1, False
         if self._position == len(self):
             self._epoch, self._position, self._padded = self.epoch + 1, 0, True
         if self._channels_last:
@@ -565,19 +575,19 @@ class Loader:
         return self._without_padding(outputs)
 
     def _without_padding(self, outputs: list[torch.Tensor]) -> list[torch.Tensor]:
-        """Returns outputs without the samples that the reader has repeated, or with marked ones."""
-        own, kept = self._counts.in_batch(self._position)
+        """Returns outputs without what the reader has repeated, or with a marked image."""
+        kept, twice = self._counts.in_batch(self._position)
         if kept < self._counts.batch_size:
             outputs = [output[:kept] for output in outputs]
-        if own < kept:
+        if twice is not None:
             images, labels, *others = outputs
             if labels.ndim != 1 or labels.is_floating_point():
                 raise ValueError(
-                    "`even` must be False where targets are no integers, (N,): a padded sample "
+                    "`even` must be False where targets are no integers, (N,): a repeated sample "
                     "cannot be marked."
                 )
             labels = labels.clone()  # not in DALI's memory
-            labels[own:] = PADDED
+            labels[twice] = REPEATED
             return [images, labels, *others]
         return outputs
 
@@ -628,14 +638,17 @@ class Loader:
 class Pass(Iterator[Batch]):
     """One loop over a loader, from where it stands to the end of the epoch."""
 
-    def __init__(self, loader: Loader, number: int) -> None:
-        self._loader, self._number, self._ended = loader, number, False
+    def __init__(self, loader: Loader, *, rest: bool = False) -> None:
+        self._loader, self._rest, self._ended = loader, rest, False
+        self._number: int | None = None  # none yet
 
     def __next__(self) -> Batch:
         loader = self._loader
         if self._ended:
             raise StopIteration
-        if loader._loops != self._number:
+        if self._number is None:
+            self._number = loader._begin_loop(self._rest)
+        elif loader._loops != self._number:
             loader._running()
             raise RuntimeError(
                 "this loop over the loader cannot go on: another one was begun, or the loader was "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from collections import Counter
@@ -77,3 +78,49 @@ def test_every_rank_draws_its_own(ranks: list[dict[str, Any]]) -> None:
     assert sum(a == b for a, b in zip(*shares, strict=True) if max(a, b) < 1) <= 2
     orders = [images_of(rank["plain"][0]) for rank in ranks]
     assert orders[0] != orders[1]
+
+
+def test_two_nodes_under_torchrun(tmp_path: Path) -> None:
+    # Two agents on one machine: four processes in all, each with a quarter of the data.
+    root, out = tmp_path / "images", tmp_path / "out"
+    root.mkdir()
+    out.mkdir()
+    graphs.numbered_folder(root, IMAGES, (24, 24))
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    nodes = []
+    for node in range(2):
+        command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2"]
+        command += ["--nnodes=2", f"--node-rank={node}", f"--master-port={port}"]
+        command += ["--master-addr=127.0.0.1", "-m", "tests.support.distributed_worker"]
+        nodes.append(subprocess.Popen([*command, str(root), str(out)], cwd=ROOT, env=environment))
+    try:
+        assert [node.wait(timeout=240) for node in nodes] == [0, 0]
+    finally:
+        for node in nodes:
+            node.kill()
+    found = [json.loads((out / f"{rank}.json").read_text()) for rank in range(4)]
+    for epoch in range(2):
+        seen = Counter(label for rank in found for label in images_of(rank["plain"][epoch]))
+        assert set(seen.values()) == {1}
+        assert len(seen) == IMAGES // 4 // BATCH * BATCH * 4
+    assert len({len(rank["val"]) for rank in found}) == 1
+    counted = [label for rank in found for label in rank["val"] if label >= 0]
+    assert sorted(counted) == list(range(IMAGES))
+
+
+@pytest.mark.parametrize(("images", "batch_size"), [(17, 4), (17, 16), (101, 4), (101, 16)])
+def test_a_collective_in_every_validation_batch(
+    tmp_path: Path, images: int, batch_size: int
+) -> None:
+    root = graphs.numbered_folder(tmp_path, images)
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=3"]
+    command += ["--standalone", "-m", "tests.support.validation_worker", root, str(batch_size)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr[-4000:]
+    assert done.stdout.splitlines() == 3 * [f"{images} images"]

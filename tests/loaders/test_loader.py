@@ -327,6 +327,8 @@ def test_validation_is_even_and_counts_every_image_once(
         assert all(other == sizes[0] for other in sizes)
         assert all(len(part) == len(found) for part, found in zip(parts, labels, strict=True))
         assert sum(sizes[0]) == -(-25 // shards)  # nothing more than the longest shard has
+        # No mean over nothing, but where a batch is one sample.
+        assert batch_size == 1 or all((batch >= 0).any() for part in labels for batch in part)
         found = torch.cat([torch.cat(part) for part in labels])
         assert found[found >= 0].tolist() == list(range(25))
         assert set(found[found < 0].tolist()) <= {-100}
@@ -580,9 +582,11 @@ def test_a_state_of_other_data_is_refused(photos: str, tmp_path: Path) -> None:
     [
         (None, TypeError),
         ({}, TypeError),
-        ({"checkpoint": "zz"}, ValueError),
-        ({"checkpoint": ""}, ValueError),
+        ({"checkpoint": "0:zz"}, ValueError),
+        ({"checkpoint": "0:"}, ValueError),
         ({"checkpoint": "00ff"}, ValueError),
+        ({"checkpoint": "0:00ff"}, ValueError),
+        ({"checkpoint": ""}, ValueError),
         ({"checkpoint": 5}, ValueError),
         ({"position": 5}, ValueError),
         ({"position": "x"}, ValueError),

@@ -109,6 +109,24 @@ def test_a_loop_that_takes_no_batch_leaves_no_epoch_out(numbered: str) -> None:
         assert [labels.tolist() for _, labels in loader] == expected[epoch]
 
 
+def test_an_iterator_follows_until_its_first_batch(numbered: str) -> None:
+    # Lightning makes the iterator first, and then sets the epoch.
+    whole = train(numbered)
+    expected = [[labels.tolist() for _, labels in whole] for _ in range(4)]
+    loader = train(numbered)
+    loader.seek(3, 1)
+    state = loader.state_dict()
+    for move, epoch, batch in (
+        (lambda: loader.set_epoch(2), 2, 0),
+        (lambda: loader.seek(1, 3), 1, 3),
+        (lambda: loader.load_state_dict(state), 3, 1),
+    ):
+        batches = iter(loader)
+        move()
+        loader.set_epoch(epoch)
+        assert [labels.tolist() for _, labels in batches] == expected[epoch][batch:]
+
+
 def test_wrappers_around_a_loader(numbered: str) -> None:
     class Wrapped(torch.utils.data.IterableDataset):  # type: ignore[type-arg]
         def __init__(self, loader: Loader) -> None:
@@ -232,7 +250,7 @@ def in_a_group(rank: int, root: str, store: str, results: Any) -> None:
     own = train(root, shard_id=rank, num_shards=2)
     torch.distributed.init_process_group("gloo", init_method=store, rank=rank, world_size=2)
     try:
-        iter(loader)
+        next(iter(loader))
     except RuntimeError as error:
         words = str(error)
     after = train(root)
