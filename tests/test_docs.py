@@ -81,8 +81,8 @@ def test_readme_code_runs(block: int, photos: str) -> None:
         assert names["loss"].item() > 0
         assert 0 <= names["accuracy"].item() <= 1
     elif block == 1:
-        assert next(names["train"])[1].shape == (32, 5)
-        assert next(names["smaller"])[0].shape == (32, 3, 192, 192)
+        assert next(iter(names["train"]))[1].shape == (32, 5)
+        assert next(iter(names["smaller"]))[0].shape == (32, 3, 192, 192)
     elif block == 2:
         assert names["targets"].as_cpu().as_array().shape == (32, 5)
     elif block == 3:

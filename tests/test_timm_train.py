@@ -211,4 +211,4 @@ def test_other_data_sets_and_seeds(script: ModuleType, digits: Path) -> None:
     with pytest.raises(SystemExit, match="an ImageFolder is needed, got ReaderWds"):
         script.create_loader(Other(), (3, 24, 24), 64, **ASKED)
     torch.manual_seed(7)
-    assert loader(script, digits).seed == 7
+    assert loader(script, digits).loader.seed == 7

@@ -104,6 +104,7 @@ class Loader:
     _before: dict[str, Any] | None  # where it stood, while a batch is made
     _goes_on: bool  # was placed here, in the middle of an epoch, and no batch was taken since
     _ahead: list[list[torch.Tensor]]
+    _forked: bool = False
     _alone: bool = False  # the only process, as far as was known when the loader was made
 
     def __init__(
@@ -162,6 +163,7 @@ class Loader:
     def rest(self) -> Iterator[Batch]:
         """Returns an iterator over what is left of the epoch that a `break` has left.
 
+        >>> import dali_cutmix as dcm
         >>> with dcm.train_loader(photo_folder, batch_size=16, size=32, device="cpu") as loader:
         ...     for number, batch in enumerate(loader, 1):
         ...         if number == 2:
@@ -324,6 +326,7 @@ class Loader:
             raise ValueError(
                 "`state` must come from a loader with the same options and data, got "
                 + "; ".join(refused)
+                + ". (At the end of an epoch `allow` names options that may differ.)"
             )
         if different and state["position"]:
             raise ValueError(
@@ -603,7 +606,8 @@ class Loader:
 
     def _running(self) -> Batches:
         if self._batches is None:
-            raise RuntimeError("the loader is closed")
+            here = ", in a process that was forked: make one here" if self._forked else ""
+            raise RuntimeError("the loader is closed" + here)
         return self._batches
 
     def _stream_options(self) -> dict[str, str]:
@@ -668,7 +672,7 @@ def _in_forked_child() -> None:
     for loader in list(_LOADERS):
         if loader._batches is not None:
             loader._batches.abandon()
-            loader._batches, loader._ahead = None, []
+            loader._batches, loader._ahead, loader._forked = None, [], True
 
 
 os.register_at_fork(after_in_child=_in_forked_child)
