@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -119,7 +120,7 @@ def test_every_recipe_runs(name: str, photos: str, device: Any) -> None:
     assert images.std(dim=(1, 2, 3)).min() > 0.1
     assert len(images.flatten(1).unique(dim=0)) == 16
     with dcm.val_loader(photos, batch_size=16, recipe=name, device=device) as val:
-        images, labels = next(val)
+        images, labels = next(iter(val))
     assert images.shape == (16, 3, 224, 224)
     assert labels.dtype == torch.int64
     assert val._options["resize"] == r.val_resize
@@ -156,8 +157,8 @@ def levels_apart(root: str, recipe: dcm.Recipe, **options: Any) -> Array:
         dcm.train_loader(root, device="cpu", **options) as cpu,
         dcm.train_loader(root, device="gpu", **options) as gpu,
     ):
-        for _ in range(2):
-            (images, targets), (others, same) = next(cpu), next(gpu)
+        both = itertools.islice(zip(cpu, gpu, strict=True), 2)
+        for (images, targets), (others, same) in both:
             assert (targets - same.cpu()).abs().max() < 1e-6
             apart = (images.float() - others.cpu().float()).abs()
             found.append(255 * apart * torch.tensor(recipe.std)[:, None, None])
@@ -287,8 +288,8 @@ def test_an_argument_goes_before_the_recipe(name: str, photos: str) -> None:
     if name == "size":
         expected["size"] = (32, 48)
     assert changed._options == {**plain._options, **expected, "source": changed._options["source"]}
-    images, targets = next(changed)
-    before, before_targets = next(plain)
+    images, targets = next(iter(changed))
+    before, before_targets = next(iter(plain))
     same = images.shape == before.shape and torch.equal(images, before)
     assert not same
     assert torch.equal(targets, before_targets) == (name not in ("mix", "repeats"))
@@ -356,9 +357,9 @@ def test_erasing_after_mixing_is_on_top(photos: str) -> None:
 @pytest.mark.parametrize("device", ["cpu", pytest.param("gpu", marks=pytest.mark.gpu)])
 def test_float16_and_nchw_after_erasing(photos: str, device: Any) -> None:
     options: dict[str, Any] = {"recipe": "deit", "batch_size": 16, "size": 32, "device": device}
-    images, _ = next(dcm.train_loader(photos, **options))
-    half, _ = next(dcm.train_loader(photos, dtype="float16", **options))
-    last, _ = next(dcm.train_loader(photos, layout="NHWC", **options))
+    images, _ = next(iter(dcm.train_loader(photos, **options)))
+    half, _ = next(iter(dcm.train_loader(photos, dtype="float16", **options)))
+    last, _ = next(iter(dcm.train_loader(photos, layout="NHWC", **options)))
     assert half.dtype == torch.float16
     assert (half.float() - images).abs().max() < 0.01
     assert torch.equal(last, images)

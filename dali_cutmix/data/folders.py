@@ -1,30 +1,46 @@
 """ImageFolder data sets: one folder a class, classes in sorted order.
 
-As torchvision's ImageFolder has them, but for folders inside a class folder: DALI does not enter
-them, torchvision does.
+The rules, for the loaders and for `check` alike:
+
+- classes are the folders in the root, by name, in the order of text, as torchvision has them;
+- hidden files and folders (``.ipynb_checkpoints``, ``._1.jpg``) and the folders that systems make
+  by themselves (``__MACOSX``, ``lost+found``) do not exist;
+- folders inside class folders belong to the class, in torchvision's order;
+- a class without images, the parent of train/ and val/, and a class folder itself are refused, with
+  what was probably meant.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator
+from typing import NamedTuple
 
 __all__ = [
     "FORMATS",
+    "IMAGE_EXTENSIONS",
     "IMAGE_PATTERNS",
-    "class_entries",
+    "Entry",
+    "class_filters",
+    "class_folders",
     "class_names",
+    "folder_entries",
     "image_files",
     "is_image_name",
+    "is_nested",
     "unreadable_files",
 ]
 
 
-IMAGE_PATTERNS = tuple(
-    f"*.{ext}" for ext in "jpg jpeg png bmp tif tiff pnm ppm pgm pbm jp2 webp".split()
-)
-_ENDINGS = tuple(pattern[1:] for pattern in IMAGE_PATTERNS)
+IMAGE_EXTENSIONS = tuple("jpg jpeg png bmp tif tiff pnm ppm pgm pbm jp2 webp".split())
+IMAGE_PATTERNS = tuple(f"[!.]*.{extension}" for extension in IMAGE_EXTENSIONS)  # none hidden
+_ENDINGS = tuple(f".{extension}" for extension in IMAGE_EXTENSIONS)
 FORMATS = {"JPEG", "MPO", "PNG", "BMP", "TIFF", "PPM", "JPEG2000", "WEBP"}
+_OF_SYSTEMS = {
+    *("__MACOSX", "__pycache__", "lost+found", "@eaDir", "#recycle", "$RECYCLE.BIN"),
+    "System Volume Information",
+}
+_SPLITS = {"train", "training", "val", "valid", "validation", "test", "testing", "eval"}
 
 
 def class_names(root: str | os.PathLike[str]) -> list[str]:
@@ -33,48 +49,93 @@ def class_names(root: str | os.PathLike[str]) -> list[str]:
     Raises:
         FileNotFoundError: `root` does not exist, or it or one of its classes holds no image.
         NotADirectoryError: `root` is a file.
+        ValueError: `root` is the parent of train/ and val/, or a class folder.
     """
     root = os.fspath(root)
     if not os.path.exists(root):
         raise FileNotFoundError(f"`source` must be an existing folder, got {root!r}.")
     if not os.path.isdir(root):
         raise NotADirectoryError(f"`source` must be a folder, got the file {root!r}.")
-    with os.scandir(root) as entries:
-        names = sorted(entry.name for entry in entries if entry.is_dir())
+    names = class_folders(root)
+    direct = {name: _holds_image(os.path.join(root, name)) for name in names}
     if not names:
+        if _holds_image(root):
+            raise ValueError(
+                f"`source` must hold one folder of images a class, got {root!r}, which holds "
+                "images itself: give the folder it is in, or move the images into class folders."
+            )
         raise FileNotFoundError(
             f"`source` must hold one folder of images a class, got {root!r} without folders."
         )
-    empty = [name for name in names if next(_images_in(os.path.join(root, name)), None) is None]
+    if {name.lower() for name in names} <= _SPLITS and not any(direct.values()):
+        listed = " and ".join(repr(name) for name in names)
+        raise ValueError(
+            f"`source` must hold one folder of images a class, got {root!r}, the parent of "
+            f"{listed}: give {os.path.join(root, names[0])!r}."
+        )
+    empty = [name for name in names if not direct[name] and not _holds_nested(root, name)]
     if empty:
         listed = ", ".join(repr(name) for name in empty[:5]) + (", …" if len(empty) > 5 else "")
         raise FileNotFoundError(
             f"`source` must hold images in every class folder, got {root!r} with "
-            f"{len(empty)} of {len(names)} empty: {listed}. Remove the empty folders."
+            f"{len(empty)} of {len(names)} empty: {listed}. Remove the empty folders, or name all "
+            "classes by find_source(…, classes=…)."
         )
     return names
 
 
+def class_folders(root: str) -> list[str]:
+    """Returns the names of the folders in `root` that are classes, sorted, also the empty ones."""
+    with os.scandir(root) as entries:
+        return sorted(
+            entry.name for entry in entries if not _ignored(entry.name) and entry.is_dir()
+        )
+
+
+def class_filters(root: str, names: Iterable[str]) -> list[str]:
+    """Returns DALI's `dir_filters` for the class folders."""
+    with os.scandir(root) as entries:
+        others = any(entry.name in _OF_SYSTEMS for entry in entries)
+    # A pattern for each of a thousand names is tried with each folder.
+    return [name.replace("[", "[[]") for name in names] if others else ["[!.]*"]
+
+
+def is_nested(root: str, names: Iterable[str]) -> bool:
+    """Returns whether a class folder has folders inside, which DALI does not enter."""
+    return any(_has_folders(os.path.join(root, name)) for name in names)
+
+
 def image_files(root: str | os.PathLike[str]) -> Iterator[str]:
     """Yields the path of every image, class by class."""
+    root = os.fspath(root)
     for name in class_names(root):
-        yield from sorted(_images_in(os.path.join(root, name)))
+        for entry in folder_entries(os.path.join(root, name)):
+            if entry.is_image:
+                yield entry.path
 
 
-def class_entries(
-    root: str | os.PathLike[str],
-) -> Iterator[tuple[int, str, list[tuple[str, bool]]]]:
-    """Yields (label, name, what is inside) of every class folder: sorted (name, is a folder)."""
-    with os.scandir(root) as entries:
-        names = sorted(entry.name for entry in entries if entry.is_dir())
-    for label, name in enumerate(names):
-        with os.scandir(os.path.join(root, name)) as entries:
-            yield label, name, sorted((entry.name, entry.is_dir()) for entry in entries)
+class Entry(NamedTuple):
+    """A file in a class folder, or in a folder inside it, that is not hidden."""
+
+    path: str
+    is_image: bool
+
+
+def folder_entries(folder: str) -> Iterator[Entry]:
+    """Yields the files of a class folder, in torchvision's order: folder by folder, by name."""
+    inside = []
+    for path, folders, files in os.walk(folder, followlinks=True):
+        folders[:] = [name for name in folders if not _ignored(name)]
+        inside.append((path, files))
+    for path, files in sorted(inside):
+        for name in sorted(files):
+            if not _ignored(name):
+                yield Entry(os.path.join(path, name), is_image_name(name))
 
 
 def is_image_name(name: str) -> bool:
     """Returns whether a file of this name is read as an image."""
-    return name.lower().endswith(_ENDINGS)
+    return name.lower().endswith(_ENDINGS) and not name.startswith(".")
 
 
 def unreadable_files(paths: Iterable[str]) -> list[str]:
@@ -96,8 +157,26 @@ def unreadable_files(paths: Iterable[str]) -> list[str]:
     return bad
 
 
-def _images_in(folder: str) -> Iterator[str]:
+def _ignored(name: str) -> bool:
+    return name.startswith(".") or name in _OF_SYSTEMS
+
+
+def _holds_image(folder: str) -> bool:
     with os.scandir(folder) as entries:
-        for entry in entries:
-            if is_image_name(entry.name):
-                yield entry.path
+        return any(is_image_name(entry.name) for entry in entries)
+
+
+def _holds_nested(root: str, name: str) -> bool:
+    folder = os.path.join(root, name)
+    return _has_folders(folder) and any(entry.is_image for entry in folder_entries(folder))
+
+
+def _has_folders(folder: str) -> bool:
+    # Many file systems count a folder's folders among its links, beside itself and its name. Else
+    # what is named as an image is taken for a file: to ask costs, where files are links.
+    sure = os.stat(folder).st_nlink > 2
+    with os.scandir(folder) as entries:
+        return any(
+            (sure or not is_image_name(entry.name)) and not _ignored(entry.name) and entry.is_dir()
+            for entry in entries
+        )

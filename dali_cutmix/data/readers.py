@@ -19,7 +19,7 @@ from dali_cutmix._dali import graph_function
 from dali_cutmix._graph import by_index, class_index, zero_unless
 from dali_cutmix._rules import states
 from dali_cutmix._seeds import op_seed
-from dali_cutmix.data.folders import IMAGE_PATTERNS, class_names
+from dali_cutmix.data.folders import IMAGE_PATTERNS, class_filters, class_names
 from dali_cutmix.data.sources import Source, find_source, missing_indexes
 
 __all__ = ["INITIAL_FILL", "LABEL", "read"]
@@ -121,7 +121,10 @@ def _read(
     # Else there is one file and nothing to reorder: the parts then go round, from epoch to epoch.
     if source.kind == "folder":
         encoded, labels = fn.readers.file(
-            file_root=source.paths[0], file_filters=IMAGE_PATTERNS, **options
+            file_root=source.paths[0],
+            file_filters=IMAGE_PATTERNS,
+            dir_filters=_dir_filters(source),
+            **options,
         )
         return encoded, labels
     if source.kind == "list":
@@ -140,6 +143,12 @@ def _read(
     if source.label_offset:
         labels = labels + source.label_offset
     return encoded, _not_negative(labels)
+
+
+def _dir_filters(source: Source) -> list[str]:
+    if source.classes is None:  # remote
+        return ["[!.]*"]
+    return class_filters(source.paths[0], source.classes)
 
 
 def _window(source: Source, num_shards: int, initial_fill: int) -> int:

@@ -16,18 +16,38 @@ import dataclasses
 import hashlib
 import io
 import os
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
+from dali_cutmix._rules import warn
 from dali_cutmix._validation import checked_choice, checked_int
-from dali_cutmix.data.folders import class_names, image_files, unreadable_files
+from dali_cutmix.data.folders import (
+    class_folders,
+    class_names,
+    folder_entries,
+    image_files,
+    is_nested,
+    unreadable_files,
+)
 from dali_cutmix.data.formats import indexes, tars, tfrecords
 from dali_cutmix.data.formats.indexes import Progress, make_index
 from dali_cutmix.data.formats.listed import read_list
-from dali_cutmix.data.formats.paths import INDEXED, Kind, Paths, is_remote, named_files, path_text
+from dali_cutmix.data.formats.paths import (
+    INDEXED,
+    Kind,
+    Paths,
+    first_repeated,
+    is_remote,
+    named_files,
+    path_text,
+)
+
+Samples = Sequence[tuple[Paths, int]]
 
 __all__ = [
+    "Samples",
     "Source",
     "damaged",
     "find_source",
@@ -98,9 +118,12 @@ class Source:
 
 
 def find_source(
-    source: Paths | Sequence[Paths],
+    source: Paths | Sequence[Paths] | Samples,
     *,
     kind: Kind | None = None,
+    classes: Sequence[str] | Literal["natural"] | None = None,
+    subset: Sequence[int] | None = None,
+    repeated: bool = False,
     file_root: Paths | None = None,
     index_dir: Paths | None = None,
     fields: tuple[str, str] | None = None,
@@ -113,8 +136,17 @@ def find_source(
     Args:
         source: a folder of classes; a folder that holds shards; a list; a shard; a pattern of
             shards with ``*``, ``?``, ``[…]``, ``{0000..0127}`` or ``{a,b}``; or a sequence of
-            shards and patterns. Shards and a folder of classes may be at s3:// or gs://.
+            shards and patterns. Shards and a folder of classes may be at s3:// or gs://. Or
+            samples: a sequence of (path, label), or a data set with such ``samples``, as those of
+            torchvision and timm.
         kind: for a folder that holds both classes and shards.
+        classes: the names of the classes, by label: ``train.classes`` for validation, of which a
+            subset may be there. Folders are numbered by name, and one with another name is
+            refused. Of lists and shards they are the names of the labels. ``"natural"`` for
+            folders that are numbers: 2 before 10. By default folders are sorted as text.
+        subset: indices of samples, of a folder, a list or samples, in the order to read them
+            without shuffling; an index may come several times.
+        repeated: a list may name an image several times, as lists do that balance classes.
         file_root: what the paths of a list are relative to, and what they must lie in; by default
             the folder of the list. May be s3:// or gs://.
         index_dir: where the indexes are, or are to be made; by default beside the shards.
@@ -148,6 +180,12 @@ def find_source(
     label_offset = checked_int("label_offset", label_offset, -(2**31))
     if kind is not None:
         checked_choice("kind", kind, get_args(Kind))
+    if not isinstance(repeated, bool):
+        raise TypeError(f"`repeated` must be a bool, got {repeated!r}.")
+    samples = samples_of(source)
+    if samples is not None:
+        found = _samples(samples, label_offset)
+        return _subset(_named(found, _checked_classes(classes)), subset)
     paths, kind = named_files(source, kind)
     found = Source(kind=kind, paths=paths, label_offset=label_offset)
     if kind not in INDEXED:
@@ -157,10 +195,14 @@ def find_source(
     if kind != "list" and file_root is not None:
         raise ValueError(f"`file_root` must be left out but for a list, got {file_root!r}.")
     if kind == "folder":
-        return _folder(found)
+        return _subset(_folder(found, _checked_classes(classes, natural=True)), subset)
+    names = _checked_classes(classes)
     if kind == "list":
-        return _list(found, file_root)
-    return _shards(found, path_text(index_dir, "index_dir"), fields, make_indexes, progress)
+        return _subset(_named(_list(found, file_root, repeated), names), subset)
+    if subset is not None:
+        raise ValueError(f"`subset` must be left out for a {kind}: shards are read in order.")
+    found = _shards(found, path_text(index_dir, "index_dir"), fields, make_indexes, progress)
+    return _named(found, names)
 
 
 def unchecked_source(
@@ -258,18 +300,148 @@ def damaged(source: Source, limit: int = 5) -> list[str]:
 # --- each kind
 
 
-def _folder(found: Source) -> Source:
+def _checked_classes(classes: Any, *, natural: bool = False) -> tuple[str, ...] | str | None:
+    if classes is None or (natural and classes == "natural"):
+        return None if classes is None else "natural"
+    if not isinstance(classes, (list, tuple)) or not all(isinstance(c, str) for c in classes):
+        raise TypeError(f"`classes` must be a list of class names, got {classes!r}.")
+    twice = first_repeated(classes)
+    if not classes or twice is not None:
+        raise ValueError(f"`classes` must be different names, at least one, got {twice!r} again.")
+    return tuple(classes)
+
+
+def _folder(found: Source, classes: tuple[str, ...] | str | None) -> Source:
     if found.label_offset:
         raise ValueError(
             f"`label_offset` must be 0 for a folder of classes, got {found.label_offset}."
         )
     if found.remote:
         return found
-    names = tuple(class_names(found.paths[0]))
-    return dataclasses.replace(found, classes=names, num_classes=len(names))
+    root = found.paths[0]
+    if classes is None or classes == "natural":
+        names = tuple(class_names(root))
+        in_order = tuple(sorted(names, key=_natural))
+        if classes == "natural":
+            classes = in_order
+        elif in_order != names and all(name.isdecimal() for name in names):
+            warn(
+                f"the class folders of {root!r} are numbers, and sorted as text, as torchvision "
+                f"does: {names[1]!r} has label 1. For labels by number read with "
+                'find_source(…, classes="natural").'
+            )
+    else:
+        names = tuple(class_folders(root))
+        unknown = [name for name in names if name not in set(classes)]
+        if unknown:
+            listed = ", ".join(map(repr, unknown[:5])) + (", …" if len(unknown) > 5 else "")
+            raise ValueError(f"`classes` must name every class folder of {root!r}, lacks {listed}.")
+    used = names if classes is None else tuple(classes)
+    whole = used == names and all(next(folder_entries(os.path.join(root, n)), 0) for n in names)
+    if whole and not is_nested(root, names):
+        return dataclasses.replace(found, classes=names, num_classes=len(names))
+    # DALI numbers folders as they come, and does not enter those inside: a list does as well.
+    label = {name: k for k, name in enumerate(used)}
+    files, labels = [], []
+    for name in names:
+        for entry in folder_entries(os.path.join(root, name)):
+            if entry.is_image:
+                files.append(os.path.relpath(entry.path, root))
+                labels.append(label[name])
+    if not files:
+        raise FileNotFoundError(f"`source` must hold images in class folders, got {root!r}.")
+    return dataclasses.replace(
+        found,
+        kind="list",
+        file_root=os.path.abspath(root),
+        files=tuple(files),
+        labels=tuple(labels),
+        classes=used,
+        num_classes=len(used),
+        size=len(files),
+    )
 
 
-def _list(found: Source, file_root: Any) -> Source:
+def _natural(name: str) -> list[tuple[bool, int, str]]:
+    """Returns a key by which numbers in names come in their order."""
+    parts = re.split(r"(\d+)", name)
+    return [(part.isdecimal(), int(part) if part.isdecimal() else 0, part) for part in parts]
+
+
+def samples_of(source: Any) -> Sequence[Any] | None:
+    """Returns (path, label) pairs, where the source is a sequence of them or has one."""
+    source = getattr(getattr(source, "reader", source), "samples", source)  # timm's, torchvision's
+    if isinstance(source, (str, os.PathLike)) or not isinstance(source, Sequence) or not source:
+        return None
+    first = source[0]
+    return source if isinstance(first, (tuple, list)) and len(first) == 2 else None
+
+
+def _samples(samples: Sequence[Any], label_offset: int) -> Source:
+    paths, labels = [], []
+    for number, sample in enumerate(samples):
+        if not isinstance(sample, (tuple, list)) or len(sample) != 2:
+            raise TypeError(f"`source` must be (path, label) pairs, got {sample!r} as {number}.")
+        paths.append(os.path.abspath(path_text(sample[0])))
+        labels.append(checked_int("label", sample[1], -(2**31), 2**31 - 1) + label_offset)
+        if labels[-1] < 0:
+            raise ValueError(
+                f"the label with `label_offset` must be at least 0, got {labels[-1]} as {number}."
+            )
+    missing = next((path for path in paths if not os.path.isfile(path)), None)
+    if missing is not None:
+        raise FileNotFoundError(f"`source` must name files that exist, got {missing!r}.")
+    root = os.path.commonpath([os.path.dirname(path) for path in paths])
+    return Source(
+        kind="list",
+        paths=(root,),
+        file_root=root,
+        files=tuple(os.path.relpath(path, root) for path in paths),
+        labels=tuple(labels),
+        num_classes=max(labels) + 1,
+        size=len(labels),
+        label_offset=label_offset,
+    )
+
+
+def _named(found: Source, classes: tuple[str, ...] | str | None) -> Source:
+    """Returns a list or shards with the names of their labels."""
+    if classes is None:
+        return found
+    if found.num_classes is not None and found.num_classes > len(classes):
+        raise ValueError(
+            f"`classes` must name the {found.num_classes} classes of {found.paths[0]!r}, got "
+            f"{len(classes)} names."
+        )
+    return dataclasses.replace(found, classes=tuple(classes), num_classes=len(classes))
+
+
+def _subset(found: Source, subset: Any) -> Source:
+    """Returns the samples of these indices, as a list."""
+    if subset is None:
+        return found
+    files, labels = found.files, found.labels
+    if found.kind == "folder":
+        if found.remote:
+            raise ValueError("`subset` must be left out for a remote folder.")
+        root = found.paths[0]
+        number = {name: k for k, name in enumerate(found.classes or ())}
+        files = tuple(os.path.relpath(file, root) for file in image_files(root))
+        labels = tuple(number[file.split(os.sep)[0]] for file in files)
+    indices = [checked_int("subset", index, 0, len(files) - 1) for index in subset]
+    if not indices:
+        raise ValueError("`subset` must have an index at least, got none.")
+    return dataclasses.replace(
+        found,
+        kind="list",
+        file_root=found.file_root or os.path.abspath(found.paths[0]),
+        files=tuple(files[i] for i in indices),
+        labels=tuple(labels[i] for i in indices),
+        size=len(indices),
+    )
+
+
+def _list(found: Source, file_root: Any, repeated: bool) -> Source:
     path = found.paths[0]
     if found.remote:
         raise ValueError(
@@ -277,13 +449,19 @@ def _list(found: Source, file_root: Any) -> Source:
             "and read with find_source(…, file_root=…) for its remote images."
         )
     root = _root_of_list(path, file_root)
-    files, labels = read_list(path, root, found.label_offset)
+    files, labels, names = read_list(path, root, found.label_offset, repeated=repeated)
+    if min(labels) == 1:
+        warn(
+            f"the labels of {path!r} begin at 1, so that no image is of class 0. If they are to "
+            "begin at 0, read with find_source(…, label_offset=-1)."
+        )
     return dataclasses.replace(
         found,
         file_root=root,
         files=files,
         labels=labels,
-        num_classes=max(labels) + 1,
+        classes=names,
+        num_classes=max(labels) + 1 if names is None else len(names),
         size=len(labels),
     )
 

@@ -27,9 +27,9 @@ from dali_cutmix._validation import checked_int
 from dali_cutmix.data import damage
 from dali_cutmix.data.atomic import atomic_write
 from dali_cutmix.data.cache import Cache, cache_folder, open_cache
-from dali_cutmix.data.folders import class_entries, is_image_name
+from dali_cutmix.data.folders import class_folders, folder_entries
 from dali_cutmix.data.formats import indexes
-from dali_cutmix.data.formats.listed import read_lines
+from dali_cutmix.data.formats.listed import class_line, class_names_of, read_lines
 from dali_cutmix.data.formats.paths import INDEXED, is_remote
 from dali_cutmix.data.sources import Source
 
@@ -211,6 +211,8 @@ def write_report(found: Verification, path: str) -> None:
 def write_list(found: Verification, path: str) -> None:
     """Writes the good images as a list, see `formats.listed`; the file appears at once.
 
+    With the names of the classes, where there are any.
+
     Raises:
         ValueError: there are none, or a name cannot stand in a list.
     """
@@ -219,7 +221,16 @@ def write_list(found: Verification, path: str) -> None:
     for name, _ in found.good:
         if name != name.strip() or not name.isprintable():
             raise ValueError(f"a list cannot hold the name {name!r}: rename the file.")
-    atomic_write(path, "".join(f"{name}\t{label}\n" for name, label in found.good).encode())
+    lines = [f"{name}\t{label}" for name, label in found.good]
+    source = found.source
+    names = source.classes
+    if names is None and source.kind == "folder":
+        names = tuple(class_folders(source.paths[0]))
+    elif names is None and source.kind == "list" and os.path.isfile(source.paths[0]):
+        names = class_names_of(source.paths[0])
+    if names is not None:
+        lines.insert(0, class_line(names))
+    atomic_write(path, "".join(f"{line}\n" for line in lines).encode())
 
 
 # --- folders and lists
@@ -325,16 +336,16 @@ def _entries(source: Source) -> Iterator[tuple[str, int, Finding | None]]:
                 finding = Finding(f"{path}, line {line.number}", problem, line.fault)
             yield line.file, line.label, finding
     else:
-        for label, name, inside in class_entries(source.paths[0]):
-            if not any(is_image_name(file) for file, _ in inside):
+        root = source.paths[0]
+        for label, name in enumerate(class_folders(root)):
+            inside = list(folder_entries(os.path.join(root, name)))
+            if not any(entry.is_image for entry in inside):
                 yield name, label, Finding(name, "empty class", "")
-            for file, is_folder in inside:
-                path = os.path.join(name, file)
+            for entry in inside:
+                path = os.path.relpath(entry.path, root)
                 finding = None
-                if not is_image_name(file):
+                if not entry.is_image:
                     finding = Finding(path, "not read", "no image by its name")
-                elif is_folder:
-                    finding = Finding(path, "not read", "a folder in a class folder")
                 yield path, label, finding
 
 

@@ -16,7 +16,7 @@ from dali_cutmix import recipes
 from dali_cutmix._validation import checked_choice, checked_fraction, checked_int
 from dali_cutmix.augment.policies import Policy, RandomErasing
 from dali_cutmix.data.images import DTYPE, LAYOUT
-from dali_cutmix.data.sources import Source, find_source
+from dali_cutmix.data.sources import Samples, Source, find_source
 from dali_cutmix.loaders._torch_words import joined_a_group
 from dali_cutmix.loaders.loader import MAX_BATCH, Loader
 from dali_cutmix.mixing.config import MAX_CLASSES, MixConfig
@@ -34,7 +34,7 @@ FromRecipe = Literal["recipe"]
 
 
 def train_loader(
-    source: Paths | Sequence[Paths] | Source,
+    source: Paths | Sequence[Paths] | Samples | Source,
     *,
     batch_size: int,
     recipe: str | Recipe | None = None,
@@ -75,8 +75,9 @@ def train_loader(
     RecordIO within a window that moves over them, see `data.readers`.
 
     Args:
-        source: an ImageFolder, a list of images, or shards of WebDataset, TFRecord or RecordIO,
-            told apart by what is there; or what `find_source` returned, which has more options.
+        source: an ImageFolder, a list of images, (path, label) samples, or shards of WebDataset,
+            TFRecord or RecordIO, told apart by what is there; or what `find_source` returned, which
+            has more options.
         batch_size: samples per batch, of this shard.
         recipe: a published recipe, by name (``dali-cutmix recipes`` lists them), or one's own;
             None for the defaults of `Recipe`. Each of the next arguments that is given
@@ -196,7 +197,7 @@ def train_loader(
 
 
 def val_loader(
-    source: Paths | Sequence[Paths] | Source,
+    source: Paths | Sequence[Paths] | Samples | Source,
     *,
     like: Loader | None = None,
     batch_size: int | None = None,
@@ -236,8 +237,8 @@ def val_loader(
         resize: length of the shorter side before the crop, at least `size`; by default the
             recipe's `val_resize`, in proportion where `size` is given.
         interpolation, mean, std: by default the recipe's.
-        classes: the classes of training (``train.classes``). Labels number the folders, so a
-            folder with other classes has other labels; it is refused.
+        classes: the classes of training (``train.classes``), of which the source may have some:
+            folders are numbered by name, see `find_source`. One with another name is refused.
         even: of several shards, one may have an image less than another. Then its last one comes
             twice, once with label -100, which torch's cross_entropy ignores, so that every shard
             has the same batches, and a collective in each does not hang: ``(labels >= 0).sum()``
@@ -270,15 +271,15 @@ def val_loader(
             base = like.recipe
         if classes is None:
             classes = like.classes
-        if not isinstance(source, Source):
-            source = _found(source)
-        if num_classes is None and source.num_classes is None:
-            options["num_classes"] = like.num_classes
         if device is None and like._options["device_id"] is not None:
             options["device"] = f"cuda:{like._options['device_id']}"
         for name in options.keys() - {"num_classes"}:
             if options[name] is None:
                 options[name] = like._options.get(name)
+        if not isinstance(source, Source):
+            source = _found(source, classes)
+        if num_classes is None and source.num_classes is None:
+            options["num_classes"] = like.num_classes
     elif batch_size is None:
         raise TypeError("`batch_size` must be given without `like`, got None.")
     defaults = {
@@ -306,9 +307,11 @@ def val_loader(
             f"`resize` must be at least `size`, got resize={used.val_resize} "
             f"and size={used.val_size}."
         )
+    if not isinstance(source, Source):
+        source = _found(source, classes)
+    _check_classes(classes, source.classes)
     options = _checked(source=source, on_error=on_error, **options)
     about = _about(options, used)
-    _check_classes(classes, about["classes"])
     loader = Loader(
         imagenet.val,
         last_batch="partial",
@@ -390,8 +393,8 @@ def _check_classes(classes: Sequence[str] | None, found: tuple[str, ...] | None)
         return  # only a folder has names to compare
     other = sorted(set(classes) ^ set(found))
     raise ValueError(
-        f"`classes` must be the {len(found)} class folders of `source`, got {len(classes)} "
-        f"that differ in {', '.join(map(repr, other[:5])) or 'order'}."
+        f"`classes` must be the {len(found)} classes of `source`, got {len(classes)} that differ "
+        f"in {', '.join(map(repr, other[:5])) or 'order'}: find it with find_source(…, classes=…)."
     )
 
 
@@ -427,10 +430,10 @@ def _checked(**options: Any) -> dict[str, Any]:
     return options
 
 
-def _found(source: Any) -> Source:
+def _found(source: Any, classes: Sequence[str] | None = None) -> Source:
     """Returns the source, with its indexes, which are made where they are missing."""
     with _bar("making the index") as report:
-        return find_source(source, make_indexes=True, progress=report)
+        return find_source(source, classes=classes, make_indexes=True, progress=report)
 
 
 def _drop_damaged(source: Source, num_classes: int | None) -> tuple[Source, tuple[str, ...]]:

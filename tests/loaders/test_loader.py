@@ -781,10 +781,12 @@ def test_the_classes_of_validation_are_those_of_training(photos: str, tmp_path: 
     val(photos, classes=classes)
     shutil.copytree(photos, tmp_path / "val")
     shutil.rmtree(tmp_path / "val" / "cat")
+    found = {int(y) for _, labels in val(str(tmp_path / "val"), classes=classes) for y in labels}
+    assert found == {0, 2, 3, 4}  # those of training
     with pytest.raises(
-        ValueError, match=r"`classes` must be the 4 class folders .* differ in 'cat'"
+        ValueError, match=r"`classes` must be the 4 classes of .* differ in 'cat': find it with"
     ):
-        val(str(tmp_path / "val"), classes=classes)
+        val(dcm.find_source(tmp_path / "val"), classes=classes)
     for wrong in (5, range(5), "astronaut"):
         with pytest.raises(TypeError, match="`classes` must be a list of class names, got"):
             val(photos, classes=wrong)

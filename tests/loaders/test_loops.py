@@ -237,7 +237,7 @@ def test_validation_like_something_else_is_refused(photos: str, numbered: str) -
         dcm.val_loader(photos, like="x")  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="`batch_size` must be given without `like`, got None"):
         dcm.val_loader(photos)
-    with pytest.raises(ValueError, match="`classes` must be the 26 class folders of `source`"):
+    with pytest.raises(ValueError, match="`classes` must name every class folder of"):
         dcm.val_loader(numbered, like=dcm.train_loader(photos, batch_size=16, device="cpu"))
 
 

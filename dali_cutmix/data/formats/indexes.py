@@ -22,11 +22,11 @@ from dali_cutmix.data.formats.paths import (
     INDEXED,
     Kind,
     Paths,
+    first_repeated,
     is_remote,
     join,
     kind_by_name,
     path_text,
-    repeated,
 )
 
 Progress = Callable[[int, int], object]
@@ -76,7 +76,7 @@ def find_indexes(paths: Sequence[str], kind: str, folder: str | None) -> list[st
         candidates = [join(where, n) for n in names]
         there = (c for c in candidates if not is_remote(c) and os.path.isfile(c))
         found.append(next(there, candidates[0]))
-    twice = repeated(found)
+    twice = first_repeated(found)
     if twice is not None:
         shared = [p for p, of in zip(paths, found, strict=True) if of == twice]
         raise ValueError(

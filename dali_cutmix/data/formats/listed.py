@@ -1,19 +1,23 @@
 """Lists of images: a text file with one "path label" a line.
 
 UTF-8; empty lines are ignored. A tab, or else the last blank, separates the label, so paths may
-hold blanks, but not at their ends. Paths are relative to a root, which may be remote.
+hold blanks, but not at their ends. Paths are relative to a root, which may be remote. A first line
+``# classes: ["cat", "dog"]`` has the names of the labels, as JSON.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from dali_cutmix.data.formats.paths import is_remote
 
-__all__ = ["Line", "read_lines", "read_list"]
+__all__ = ["Line", "class_line", "class_names_of", "read_lines", "read_list"]
+
+_CLASSES = "# classes: "
 
 
 class Line(NamedTuple):
@@ -30,32 +34,67 @@ class Line(NamedTuple):
     missing: bool = False
 
 
-def read_list(path: str, root: str, label_offset: int) -> tuple[tuple[str, ...], tuple[int, ...]]:
-    """Returns the files, as paths within the root, and the labels with the offset added.
+def class_line(classes: Sequence[str]) -> str:
+    """Returns the first line of a list that names its classes."""
+    return f"{_CLASSES}{json.dumps(list(classes), ensure_ascii=False)}"
+
+
+def class_names_of(path: str) -> tuple[str, ...] | None:
+    """Returns the names in the first line of a list, or None where it has none."""
+    first = next((text for _, text in _texts(path)), "")
+    if not first.startswith(_CLASSES):
+        return None
+    try:
+        names = json.loads(first[len(_CLASSES) :])
+    except json.JSONDecodeError:
+        names = None
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise ValueError(f"{path!r}, line 1: must have names as JSON, got {first!r}.")
+    return tuple(names)
+
+
+def read_list(
+    path: str, root: str, label_offset: int, *, repeated: bool = False
+) -> tuple[tuple[str, ...], tuple[int, ...], tuple[str, ...] | None]:
+    """Returns the files, as paths within the root, the labels with the offset added, and the
+    names of the classes where the list has them.
 
     Raises:
         FileNotFoundError: a file is missing; remote ones are not looked for.
         ValueError: a line has no path or label, lies outside the root, names an image again, or
             its label is negative or above 2^31 - 1; or there are none.
     """
-    lines = list(read_lines(path, root, label_offset))
+    lines = list(read_lines(path, root, label_offset, repeated=repeated))
     for line in lines:
         if line.fault is not None:
             error = FileNotFoundError if line.missing else ValueError
             raise error(f"{path!r}, line {line.number}: {line.fault}.")
     if not lines:
         raise ValueError(f'{path!r} must hold at least one line "path label", got none.')
-    return tuple(line.file for line in lines), tuple(line.label for line in lines)
+    names, labels = class_names_of(path), tuple(line.label for line in lines)
+    if names is not None and len(names) <= max(labels):
+        raise ValueError(f"{path!r}, line 1: must name class {max(labels)}, has {len(names)}.")
+    return tuple(line.file for line in lines), labels, names
 
 
-def read_lines(path: str, root: str, label_offset: int) -> Iterator[Line]:
+def read_lines(
+    path: str, root: str, label_offset: int, *, repeated: bool = False
+) -> Iterator[Line]:
     """Yields each line that is not empty, also the faulty ones; ValueError if it is no text."""
     seen: dict[str, int] = {}
     there: dict[str, set[str]] = {}
     for number, text in _texts(path):
+        if number == 1 and text.startswith(_CLASSES):
+            continue
         line = _parsed(number, text, root, label_offset)
         if line.fault is None and line.file in seen:
-            fault = f"must name every image once, got {line.file!r} as in line {seen[line.file]}"
+            if repeated:
+                yield line
+                continue
+            fault = (
+                f"must name every image once, got {line.file!r} as in line {seen[line.file]}; "
+                "for a list that is to repeat images read with find_source(…, repeated=True)"
+            )
             line = line._replace(fault=fault)
         elif line.fault is None:
             seen[line.file] = number

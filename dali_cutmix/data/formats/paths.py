@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any, Literal
 
-from dali_cutmix.data.folders import IMAGE_PATTERNS
+from dali_cutmix.data.folders import class_folders, is_image_name
 
 Kind = Literal["folder", "list", "webdataset", "tfrecord", "recordio"]
 Paths = str | os.PathLike[str]
@@ -22,12 +22,12 @@ __all__ = [
     "INDEXED",
     "Kind",
     "Paths",
+    "first_repeated",
     "is_remote",
     "join",
     "kind_by_name",
     "named_files",
     "path_text",
-    "repeated",
 ]
 
 INDEXED: tuple[Kind, ...] = ("webdataset", "tfrecord", "recordio")
@@ -66,7 +66,7 @@ def named_files(source: Any, kind: Kind | None) -> tuple[tuple[str, ...], Kind]:
     if len(named) > 1 and one_kind not in ("webdataset", "tfrecord"):
         what = "RecordIO file" if one_kind == "recordio" else one_kind
         raise ValueError(f"`source` must be one {what}, got {len(named)}.")
-    twice = repeated(named)
+    twice = first_repeated(named)
     if twice is not None:
         raise ValueError(f"`source` must name every file once, got {twice!r} more than once.")
     return tuple(p if is_remote(p) else os.path.abspath(p) for p in named), one_kind
@@ -111,7 +111,7 @@ def path_text(path: Any, name: str = "source") -> Any:
     return text
 
 
-def repeated(names: Iterable[str]) -> str | None:
+def first_repeated(names: Iterable[str]) -> str | None:
     """Returns the first name that comes more than once."""
     return next((name for name, count in Counter(names).items() if count > 1), None)
 
@@ -135,9 +135,10 @@ def _of_folder(root: str, kind: Kind | None) -> tuple[tuple[str, ...], Kind]:
         of = None if is_folder else _match(path)
         if of in INDEXED:
             shards.setdefault(of, []).append(path)
-    classes = any(is_folder and _holds_images(path) for is_folder, path in known)
+    folders = class_folders(root)
+    classes = any(_holds_images(os.path.join(root, name)) for name in folders)
     if kind is None and not shards:
-        kind = "folder" if any(is_folder for is_folder, _ in known) else None
+        kind = "folder" if folders or _holds_images(root) else None
     elif kind is None and not classes and len(shards) == 1:
         (kind,) = shards
     if kind == "folder":
@@ -157,10 +158,9 @@ def _of_folder(root: str, kind: Kind | None) -> tuple[tuple[str, ...], Kind]:
 
 
 def _holds_images(folder: str) -> bool:
-    extensions = tuple(pattern[1:] for pattern in IMAGE_PATTERNS)
     try:
         with os.scandir(folder) as entries:
-            return any(entry.name.lower().endswith(extensions) for entry in entries)
+            return any(is_image_name(entry.name) for entry in entries)
     except PermissionError:  # lost+found, for one
         return False
 

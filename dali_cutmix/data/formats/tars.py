@@ -14,7 +14,7 @@ from typing import BinaryIO
 
 import numpy as np
 
-from dali_cutmix.data.folders import IMAGE_PATTERNS
+from dali_cutmix.data.folders import IMAGE_EXTENSIONS
 
 __all__ = ["USUAL_FIELDS", "begins", "check_components", "misfit", "read_index", "samples", "scan"]
 
@@ -22,7 +22,7 @@ __all__ = ["USUAL_FIELDS", "begins", "check_components", "misfit", "read_index",
 Part = tuple[str, int, int]
 Sample = list[Part]
 
-_IMAGE_EXTENSIONS = ";".join(pattern[2:] for pattern in IMAGE_PATTERNS)
+_IMAGE_EXTENSIONS = ";".join(IMAGE_EXTENSIONS)
 USUAL_FIELDS = (_IMAGE_EXTENSIONS, "cls")
 
 _BLOCK = 512
