@@ -22,6 +22,7 @@ __all__ = [
     "VERSION",
     "abandon",
     "checkpoint_at",
+    "draws",
     "graph_function",
     "is_pipeline_def",
     "merge",
@@ -32,6 +33,7 @@ __all__ = [
     "shut_down",
     "split",
     "uncycle",
+    "with_keys",
 ]
 
 Function = TypeVar("Function", bound=Callable[..., object])
@@ -232,6 +234,25 @@ def _moved_state(begin: bytes, after: bytes, runs: int, epoch: int, samples: int
     if (number, first, second, third) != (1, 1, 2, 3) or at_epoch != 0 or at_sample != 0:
         raise ValueError(f"a state that is not known: {begin!r}")
     return _field(1, _field(1, seed) + _field(2, epoch) + _field(3, samples))
+
+
+def draws(checkpoint: bytes) -> bool:
+    """Returns whether a pipeline has random operators."""
+    return _RANDOM.search(checkpoint) is not None
+
+
+def with_keys(checkpoint: bytes, other: bytes) -> bytes:
+    """Returns a checkpoint whose draws have the keys of another one of the same graph.
+
+    Without a seed a pipeline has other keys in every process.
+    """
+    keys = iter(_RANDOM.findall(other))
+
+    def exchanged(found: re.Match[bytes]) -> bytes:
+        key, *_ = next(keys, found.groups())
+        return b"Philox_%b_%b:%b_%b" % (key, *found.groups()[1:])
+
+    return _RANDOM.sub(exchanged, checkpoint)
 
 
 def _fields(message: bytes) -> list[tuple[int, Any]]:

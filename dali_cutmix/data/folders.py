@@ -28,7 +28,6 @@ __all__ = [
     "image_files",
     "is_image_name",
     "is_nested",
-    "unreadable_files",
 ]
 
 
@@ -136,25 +135,6 @@ def folder_entries(folder: str) -> Iterator[Entry]:
 def is_image_name(name: str) -> bool:
     """Returns whether a file of this name is read as an image."""
     return name.lower().endswith(_ENDINGS) and not name.startswith(".")
-
-
-def unreadable_files(paths: Iterable[str]) -> list[str]:
-    """Returns the files that are no image, of a format that DALI does not decode, or cut short.
-
-    Opens every file and reads its header; only some formats show damage behind it.
-    """
-    from PIL import Image  # a graph does without
-
-    bad = []
-    for path in paths:
-        try:
-            with Image.open(path) as image:
-                image.verify()
-                if image.format not in FORMATS:
-                    bad.append(path)
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
-            bad.append(path)
-    return bad
 
 
 def _ignored(name: str) -> bool:

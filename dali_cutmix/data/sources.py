@@ -29,7 +29,6 @@ from dali_cutmix.data.folders import (
     folder_entries,
     image_files,
     is_nested,
-    unreadable_files,
 )
 from dali_cutmix.data.formats import indexes, tars, tfrecords
 from dali_cutmix.data.formats.indexes import Progress, make_index
@@ -275,6 +274,8 @@ def damaged(source: Source, limit: int = 5) -> list[str]:
     Reads every sample until `limit` are found, but none that is remote. For saying which
     file it was after DALI failed.
     """
+    from dali_cutmix.data.damage import unreadable_files  # its decoders are not needed to read
+
     if source.kind in ("folder", "list"):
         if source.remote or is_remote(source.file_root or ""):
             return []

@@ -23,6 +23,7 @@ from typing import Any, NamedTuple
 import PIL
 import simplejpeg
 
+from dali_cutmix._dali import VERSION
 from dali_cutmix._validation import checked_int
 from dali_cutmix.data import damage
 from dali_cutmix.data.atomic import atomic_write
@@ -258,7 +259,7 @@ class _Checker(NamedTuple):
     def fingerprint(self, source: Source) -> str:
         """Returns what the findings depend on, but for the data."""
         decoders = f"pillow {PIL.__version__}, simplejpeg {simplejpeg.__version__}"
-        fingerprint = f"1; {decoders}; {self.max_pixels} pixels"
+        fingerprint = f"2; {decoders}, DALI {VERSION}; {self.max_pixels} pixels"
         if source.kind in INDEXED:
             fingerprint += f"; {self.num_classes} classes, {self.label_offset}, {source.fields}"
         return fingerprint

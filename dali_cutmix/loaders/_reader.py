@@ -20,6 +20,12 @@ def checked_reader(
     readers = pipeline.reader_meta()
     if reader_name is None and len(readers) == 1:
         (reader_name,) = readers
+    if not readers:
+        raise ValueError(
+            "`pipeline` must read by one of DALI's readers (fn.readers…), which tell how long an "
+            "epoch is and where it stands, got none. DALI's own iterator takes a pipeline that is "
+            "fed by fn.external_source alone."
+        )
     if reader_name not in readers:
         raise ValueError(
             f"`reader_name` must be one of the readers of `pipeline`, {sorted(readers)}, "
@@ -89,6 +95,14 @@ class Counts(NamedTuple):
         return cls(
             images, own, longest, batch_size, batches, runs, shard, shards, drop=drop, even=even
         )
+
+    def runs_before(self, epoch: int, position: int) -> int:
+        """Returns the runs of the pipeline before a batch; the padding after an epoch's last batch
+        is read with the first batch of the next.
+        """
+        if epoch and not position:
+            return (epoch - 1) * self.runs + self.batches
+        return epoch * self.runs + position
 
     def in_batch(self, position: int) -> tuple[int, int | None]:
         """Returns the samples that the loader yields in a batch, and which is there once more.

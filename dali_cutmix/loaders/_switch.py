@@ -25,9 +25,18 @@ class Switch:
         self._again = deque(given)  # answers that were under way when the state was saved
         self._under_way: deque[bool] = deque()
         self._last = on
+        self._skipped = 0
+
+    def skip(self, runs: int) -> None:
+        """The next runs are only read, to come to the place that the given answers belong to."""
+        self._skipped = runs
 
     def __call__(self) -> list[np.ndarray[Any, Any]]:
-        answer = self._again.popleft() if self._again else self.on
+        if self._skipped:
+            self._skipped -= 1
+            answer = self.on
+        else:
+            answer = self._again.popleft() if self._again else self.on
         self._under_way.append(answer)
         return [np.array(answer)] * self._batch_size
 

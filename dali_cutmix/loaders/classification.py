@@ -242,7 +242,8 @@ def val_loader(
         even: of several shards, one may have an image less than another. Then its last one comes
             twice, once with label -100, which torch's cross_entropy ignores, so that every shard
             has the same batches, and a collective in each does not hang: ``(labels >= 0).sum()``
-            counts each image once. With ``False`` none comes twice.
+            counts each image once. With ``False`` none comes twice. (In batches of one image it is
+            a batch by itself, of which cross_entropy's mean is nan.)
 
     The other arguments and the errors are those of `train_loader`.
 
@@ -264,6 +265,7 @@ def val_loader(
         "prefetch_queue_depth": prefetch_queue_depth,
         "hw_decoder_load": hw_decoder_load,
     }
+    alone = False
     if like is not None:
         if not isinstance(like, Loader) or like.recipe is None:
             raise TypeError(f"`like` must be what train_loader returned, got {like!r}.")
@@ -273,12 +275,12 @@ def val_loader(
             classes = like.classes
         if device is None and like._options["device_id"] is not None:
             options["device"] = f"cuda:{like._options['device_id']}"
+        own_part = shard_id is not None or num_shards is not None  # both, or neither is like's
         for name in options.keys() - {"num_classes"}:
-            if options[name] is None:
+            if options[name] is None and not (own_part and name in ("shard_id", "num_shards")):
                 options[name] = like._options.get(name)
-        if not isinstance(source, Source):
-            source = _found(source, classes)
-        if num_classes is None and source.num_classes is None:
+        alone = like._alone and not own_part
+        if num_classes is None:
             options["num_classes"] = like.num_classes
     elif batch_size is None:
         raise TypeError("`batch_size` must be given without `like`, got None.")
@@ -311,6 +313,7 @@ def val_loader(
         source = _found(source, classes)
     _check_classes(classes, source.classes)
     options = _checked(source=source, on_error=on_error, **options)
+    options["_alone"] |= alone
     about = _about(options, used)
     loader = Loader(
         imagenet.val,

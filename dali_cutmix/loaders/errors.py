@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from dali_cutmix._rules import dali_reason, explain
-from dali_cutmix.data.folders import unreadable_files
 from dali_cutmix.data.readers import LABEL
 from dali_cutmix.data.sources import Source, damaged, find_source
 
@@ -34,6 +33,8 @@ def in_own_words(error: BaseException, options: Mapping[str, Any]) -> str | None
         return rule
     if rule is None and not _READS.search(text):
         return None
+    if rule is None and "when building pipeline" in text and "fn.readers" not in text:
+        return None  # of the graph, not of the data
     files = _files(text, options)
     reason = f"DALI: {dali_reason(text)}"
     # A TFRecord without its label fails in the reader.
@@ -53,6 +54,8 @@ def _files(text: str, options: Mapping[str, Any]) -> list[str]:
         if named:
             return [named[1].strip()]
         if "files" in options:
+            from dali_cutmix.data.damage import unreadable_files  # its decoders come with it
+
             return unreadable_files(options["files"])
         source: Any = options.get("source", options.get("root"))
         return damaged(source if isinstance(source, Source) else find_source(source))

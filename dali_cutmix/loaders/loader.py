@@ -8,7 +8,8 @@ import re
 import threading
 import warnings
 import weakref
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
+from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
@@ -19,8 +20,8 @@ from nvidia.dali import Pipeline
 from dali_cutmix import _dali
 from dali_cutmix._validation import checked_choice, checked_int
 from dali_cutmix.data.sources import Source
-from dali_cutmix.loaders._iterator import Batches
 from dali_cutmix.loaders._reader import Counts, checked_reader
+from dali_cutmix.loaders._run import Run
 from dali_cutmix.loaders._switch import Switch
 from dali_cutmix.loaders._torch_words import Dataset, Sampler, joined_a_group
 from dali_cutmix.loaders.errors import in_own_words
@@ -28,9 +29,8 @@ from dali_cutmix.loaders.errors import in_own_words
 if TYPE_CHECKING:
     from dali_cutmix.recipes import Recipe
 
-__all__ = ["REPEATED", "Loader"]
+__all__ = ["Loader"]
 
-REPEATED = -100  # label of an image that comes again, which torch's cross_entropy ignores
 
 MAX_BATCH = 2**20
 _OPENING = threading.Lock()  # warnings.catch_warnings is for one thread at a time
@@ -96,14 +96,7 @@ class Loader:
     skipped: tuple[str, ...] = ()
     recipe: Recipe | None = None
     batch_sampler = None  # who asks for a sampler, asks for this one first
-    _epoch: int
-    _position: int
-    _checkpoint: bytes  # of the place where the pipeline was opened
     _read_on: str | None  # why a place cannot be computed
-    _padded: bool
-    _before: dict[str, Any] | None  # where it stood, while a batch is made
-    _goes_on: bool  # was placed here, in the middle of an epoch, and no batch was taken since
-    _ahead: list[list[torch.Tensor]]
     _forked: bool = False
     _alone: bool = False  # the only process, as far as was known when the loader was made
 
@@ -140,14 +133,13 @@ class Loader:
         self._even = even
         self._channels_last = channels_last
         self._options = options
-        self._switch = Switch(options["batch_size"]) if switchable else None
-        self._batches: Batches | None = None
+        self._switchable = switchable
         self._identity: str | None = None
         self._loops = 0  # that were begun, or could not go on
-        self._open(checkpoint=None, epoch=0, position=0)
+        self._run = self._opened(None, (0, 0), self._new_switch())
+        _LOADERS.add(self)
         # The first batch is made here, so that wrong data are an error at construction.
-        self._ahead = [self._pull()]
-        self._begin = self._checkpoint, self._running().checkpoints()[0]
+        self._begin = self._run.look()
         if start_epoch:
             self.set_epoch(start_epoch)
 
@@ -163,6 +155,8 @@ class Loader:
     def rest(self) -> Iterator[Batch]:
         """Returns an iterator over what is left of the epoch that a `break` has left.
 
+        At its end, where nothing is left, that is the next epoch, as after `load_state_dict`.
+
         >>> import dali_cutmix as dcm
         >>> with dcm.train_loader(photo_folder, batch_size=16, size=32, device="cpu") as loader:
         ...     for number, batch in enumerate(loader, 1):
@@ -175,27 +169,27 @@ class Loader:
 
     def _begin_loop(self, rest: bool) -> int:
         """Returns the number of a loop that begins here, or with the next epoch."""
-        self._running()
+        run = self._mended()
         if self._alone and (processes := joined_a_group()):
             raise RuntimeError(
                 "the loader was made before torch.distributed.init_process_group(), so that each "
                 f"of the {processes} processes would read all images: make it afterwards, or give "
                 "`shard_id` and `num_shards`."
             )
-        if self._position and not (rest or self._goes_on):
-            self._go_to(self.epoch + (self._last_batch == "drop"), 0)
+        if run.position and not (rest or run.placed):
+            self._go_to(run.epoch + (self._last_batch == "drop"), 0)
         self._loops += 1
         return self._loops
 
     def __len__(self) -> int:
-        return self._counts.batches
+        return self._run.counts.batches
 
     # Where it stands
 
     @property
     def epoch(self) -> int:
         """Number of the epoch that the next batch belongs to, from 0; `set_epoch` sets it."""
-        return self._epoch
+        return self._run.epoch
 
     @epoch.setter
     def epoch(self, epoch: int) -> None:
@@ -212,7 +206,7 @@ class Loader:
             TypeError, ValueError: `epoch` is no int of at least 0.
         """
         epoch = checked_int("epoch", epoch, 0)
-        if epoch != self.epoch or (self._position and not self._goes_on):
+        if epoch != self.epoch or (self._run.position and not self._run.placed):
             self.seek(epoch)
 
     def seek(self, epoch: int, batch: int = 0) -> None:
@@ -229,15 +223,14 @@ class Loader:
         epoch = checked_int("epoch", epoch, 0)
         batch = checked_int("batch", batch, 0, max(0, len(self) - 1))
         self._go_to(epoch, batch)
-        self._goes_on = batch > 0
 
     def state_dict(self) -> dict[str, Any]:
         """Returns where the run stands, as plain values, a few kB, for torch.save or JSON.
 
         It is that of all shards: each can be restored from the state of any other.
         """
-        self._running()
-        moment = self._moment() if self._before is None else self._before
+        run = self._running()
+        moment = run.moment() if run.interrupted is None else run.interrupted
         return {
             "version": _STATE_VERSION,
             "dali": _dali.VERSION,
@@ -246,7 +239,7 @@ class Loader:
             **moment,
             # One value, and all others are the same on every shard: torch.distributed.checkpoint
             # takes each value from another one.
-            "checkpoint": f"{self._counts.shard}:{moment['checkpoint'].hex()}",
+            "checkpoint": f"{run.counts.shard}:{moment['checkpoint'].hex()}",
         }
 
     def load_state_dict(self, state: dict[str, Any], *, allow: Collection[str] = ()) -> None:
@@ -279,26 +272,34 @@ class Loader:
                 "it was made by another release, whose batches are others."
             )
         changed = self._changed_options(state, self._checked_allow(allow, state["options"]))
-        before = dict(self.__dict__)
+        counts = self._run.counts
         try:
             epoch = checked_int("epoch", state["epoch"], 0)
-            if changed:
-                self._go_to(epoch, 0)
-                return
-            position = checked_int("position", state["position"], 0, max(0, len(self) - 1))
-            switch = self._switch
-            if switch is not None:
-                switch = Switch(self._options["batch_size"], **state["mixing"])
+            position = checked_int("position", state["position"], 0)
+            if position >= counts.batches:
+                # A shard may have less batches, where they are not to be even.
+                if self._last_batch == "drop" or self._even or position > counts.runs:
+                    raise ValueError(f"`position` must be below {counts.batches}, got {position}.")
+                epoch, position = epoch + 1, 0
+            answers = state["mixing"] or {}
+            if changed or not self._switchable:
+                answers = {"on": answers.get("on", True)}
+            switch = self._new_switch(**answers)
             shard, checkpoint = state["checkpoint"].split(":")
             bits = bytes.fromhex(checkpoint)
-            if checked_int("shard", int(shard), 0, self._counts.shards - 1) == self._counts.shard:
-                self._open(bits, epoch, position, switch)
-            else:
+            own = not changed
+            if own:
+                own = checked_int("shard", int(shard), 0, counts.shards - 1) == counts.shard
+            if not own and self.seed is None and _dali.draws(self._begin[0]):
+                raise ValueError("without a `seed` only a state of the same loader can be.")
+            if not own:
                 self._go_to(epoch, position, switch)
-            self._goes_on = position > 0
-            self._loops += 1
+            else:
+                run = self._opened(bits, (epoch, position), switch)
+                begin, after = (_dali.with_keys(x, bits) for x in self._begin)
+                self._begin = begin, after
+                self._move(run)
         except Exception as error:
-            self.__dict__.update(before)
             raise ValueError(f"`state` cannot be restored: {error}") from error
 
     def _checked_allow(self, allow: Collection[str], theirs: dict[str, str]) -> set[str]:
@@ -337,19 +338,16 @@ class Loader:
 
     def _go_to(self, epoch: int, position: int, switch: Switch | None = None) -> None:
         """Goes to a place, computed where that can be, else by reading on."""
-        self._loops += 1
-        if self._switch is not None and switch is None:
-            switch = Switch(self._options["batch_size"], self._switch.on)
-        if (epoch, position) == (0, 0):
-            self._open(None, 0, 0, switch)
-            return
-        counts, done = self._counts, epoch > 0 and not position
-        # At the end of an epoch its padding is not read yet.
-        if self._read_on is None:
+        if switch is None:
+            switch = self._new_switch(on=self.mixing)
+        counts, place = self._run.counts, (epoch, position)
+        if self._read_on is None and place != (0, 0):
+            # At the end of an epoch its padding is not read yet.
+            done = position == 0
             try:
                 checkpoint = _dali.checkpoint_at(
                     *self._begin,
-                    runs=(epoch - done) * counts.runs + (counts.batches if done else position),
+                    runs=counts.runs_before(epoch, position),
                     epoch=epoch - done,
                     samples=(counts.batches if done else position) * counts.batch_size,
                     batch_size=counts.batch_size,
@@ -357,28 +355,69 @@ class Loader:
                 )
             except ValueError as error:
                 self._read_on = f"DALI {_dali.VERSION} has other checkpoints: {error}"
-        if self._read_on is None:
-            self._open(checkpoint, epoch, position, switch)
-            return
-        if self._batches is None or switch is not None or (epoch, position) < self._place():
-            self._open(None, 0, 0, switch)
-        batches = (epoch - self.epoch) * len(self) + position - self._position
+        if place == (0, 0):
+            self._move(self._opened(self._begin[0], place, switch))
+        elif self._read_on is None:
+            self._move(self._opened(checkpoint, place, switch))
+        else:
+            self._move(self._read_until(epoch, position, switch))
+
+    def _read_until(self, epoch: int, position: int, switch: Switch | None) -> Run:
+        """Returns a run that has come to a place by reading what is before it.
+
+        Until it is there, the loader stays where it is.
+        """
+        start, checkpoint = (0, 0), self._begin[0]
+        if self._run.batches is not None and self._run.place <= (epoch, position):
+            moment = self._run.moment() if self._run.interrupted is None else self._run.interrupted
+            start, checkpoint = (moment["epoch"], moment["position"]), moment["checkpoint"]
+        counts = self._run.counts
+        if switch is not None:  # the answers are to those who come after the place
+            switch.skip(counts.runs_before(epoch, position) - counts.runs_before(*start))
+        batches = (epoch - start[0]) * counts.batches + position - start[1]
         if batches:
             warnings.warn(
                 f"{batches} batches are read to come to batch {position} of epoch {epoch}, which "
                 f"cannot be computed: {self._read_on}. (After a break, rest() goes on at once.)",
-                stacklevel=3,
+                stacklevel=4,
             )
-        while self._place() != (epoch, position):
-            self._next()
+        run = self._opened(checkpoint, start, switch)
+        try:
+            while run.place != (epoch, position):
+                run.next()
+        except BaseException:
+            run.close()
+            raise
+        run.placed = position > 0
+        return run
 
-    def _place(self) -> tuple[int, int]:
-        return self.epoch, self._position
+    def _move(self, run: Run) -> None:
+        """Replaces what runs, at once; no loop that is under way can go on."""
+        self._loops += 1
+        before, self._run = self._run, run
+        before.close()
+
+    def _mended(self) -> Run:
+        """Returns what runs, from where it stood before a batch was interrupted."""
+        run = self._running()
+        if run.interrupted is not None:
+            moment = run.interrupted
+            switch = self._new_switch(**moment["mixing"]) if self._switchable else None
+            mended = self._opened(
+                moment["checkpoint"], (moment["epoch"], moment["position"]), switch
+            )
+            mended.placed = run.placed
+            before, self._run = run, mended  # the loop goes on
+            before.close()
+        return self._run
+
+    def _new_switch(self, on: bool = True, given: Sequence[bool] = ()) -> Switch | None:
+        return Switch(self._options["batch_size"], on, given) if self._switchable else None
 
     # What it is
 
     def __repr__(self) -> str:
-        counts, options = self._counts, self._options
+        counts, options = self._run.counts, self._options
         parts = [f"{counts.images} images"]
         if self.num_classes is not None:
             parts.append(f"{self.num_classes} classes")
@@ -388,18 +427,18 @@ class Loader:
         for name in ("size", "device", "seed"):
             if options.get(name) is not None:
                 parts.append(f"{name} {options[name]}")
-        closed = ", closed" if self._batches is None else ""
+        closed = ", closed" if self._run.batches is None else ""
         return f"<Loader: {', '.join(parts)}, at epoch {self.epoch}{closed}>"
 
     @property
     def batch_size(self) -> int:
         """Samples per batch, of this shard."""
-        return self._counts.batch_size
+        return self._run.counts.batch_size
 
     @property
     def num_images(self) -> int:
         """Images of all shards."""
-        return self._counts.images
+        return self._run.counts.images
 
     @property
     def drop_last(self) -> bool:
@@ -427,12 +466,12 @@ class Loader:
     @property
     def dataset(self) -> Dataset:
         """What has the length of the data set, for trainers that ask; no single image."""
-        return Dataset(self._counts.images, self.classes, self.class_to_idx)
+        return Dataset(self._run.counts.images, self.classes, self.class_to_idx)
 
     @property
     def sampler(self) -> Sampler:
         """What has the `set_epoch` of a torch DistributedSampler, for trainers that call it."""
-        return Sampler(self, self._counts)
+        return Sampler(self, self._run.counts)
 
     @property
     def mixing(self) -> bool:
@@ -445,16 +484,16 @@ class Loader:
         Raises:
             ValueError: it is set, and the loader was not made with ``switchable=True``.
         """
-        if self._switch is not None:
-            return self._switch.on
+        if self._run.switch is not None:
+            return self._run.switch.on
         return self._options.get("mix") is not None
 
     @mixing.setter
     def mixing(self, on: bool) -> None:
-        self._running()
-        if self._switch is None:
+        switch = self._running().switch
+        if switch is None:
             raise ValueError("`switchable` must be True where mixing is to be switched, got False.")
-        self._switch.on = bool(on)
+        switch.on = bool(on)
 
     # Its end
 
@@ -471,9 +510,7 @@ class Loader:
 
     def close(self) -> None:
         """Stops the pipeline and frees its memory; `load_state_dict` and `seek` open it again."""
-        batches, self._batches, self._ahead = self._batches, None, []
-        if batches is not None:
-            batches.close()
+        self._run.close()
 
     def __reduce__(self) -> NoReturn:
         raise TypeError(
@@ -484,43 +521,15 @@ class Loader:
     # Details
 
     def _next(self) -> Batch:
-        if self._before is not None:
-            self._step_back(self._before)
-        # Where an exception of a signal, such as KeyboardInterrupt, leaves this method, DALI may
-        # have given a batch that no one got.
-        self._before = self._moment()
-        images, *targets = self._ahead.pop() if self._ahead else self._pull()
-        self._position, self._goes_on = self._position + 1, False
-        if self._position == len(self):
-            self._epoch, self._position, self._padded = self.epoch + 1, 0, True
+        images, *targets = self._run.next()
         if self._channels_last:
             images = images.permute(0, 3, 1, 2)
-        batch = images, targets[0] if len(targets) == 1 else tuple(targets)
-        self._before = None
-        return batch
+        return images, targets[0] if len(targets) == 1 else tuple(targets)
 
-    def _moment(self) -> dict[str, Any]:
-        """Returns where the loader stands between two batches."""
-        batches = self._running()
-        fresh = bool(self._ahead)  # the one batch that is there was made at construction
-        return {
-            "epoch": self.epoch,
-            "position": self._position,
-            "mixing": None if self._switch is None else self._switch.state(fresh),
-            "checkpoint": self._checkpoint if fresh else batches.checkpoints()[0],
-        }
-
-    def _step_back(self, moment: dict[str, Any]) -> None:
-        """Goes back to where the loader stood before a batch was interrupted."""
-        switch = self._switch
-        if switch is not None:
-            switch = Switch(self._options["batch_size"], **moment["mixing"])
-        self._open(moment["checkpoint"], moment["epoch"], moment["position"], switch)
-
-    def _open(
-        self, checkpoint: bytes | None, epoch: int, position: int, switch: Switch | None = None
-    ) -> None:
-        switch = self._switch if switch is None else switch
+    def _opened(
+        self, checkpoint: bytes | None, place: tuple[int, int], switch: Switch | None
+    ) -> Run:
+        """Returns a new pipeline at a place; nothing of the loader is changed."""
         fed = {} if switch is None else {"mixing": switch}
         try:
             with _OPENING, warnings.catch_warnings():  # the state of the switch is in ours
@@ -543,82 +552,38 @@ class Loader:
                 "policies in `augment`, or a higher sys.setrecursionlimit."
             ) from error
         except RuntimeError as error:
-            self._raise_explained(error)
+            _raise_explained(self._options, error)
         reader, meta = checked_reader(pipeline, self._reader_name, self._last_batch)
-        self._counts = Counts.of(meta, pipeline.max_batch_size, self._last_batch, self._even)
+        counts = Counts.of(meta, pipeline.max_batch_size, self._last_batch, self._even)
         self._read_on = _dali.not_computable(pipeline, reader, fed=switch is not None)
         _dali.uncycle(pipeline)
-        self._batches, self._switch = Batches(pipeline, reader, even=self._even), switch
-        self._epoch, self._position, self._goes_on = epoch, position, False
-        # Whether the pipeline stands at the end of an epoch whose padding was not read yet.
-        self._padded = checkpoint is not None and epoch > 0 and position == 0
-        self._checkpoint = self._batches.checkpoints()[0]
-        self._ahead = []
-        self._before = None
-        _LOADERS.add(self)
+        return Run(
+            pipeline,
+            reader,
+            counts,
+            switch,
+            place,
+            restored=checkpoint is not None,
+            explain=partial(_raise_explained, self._options),
+        )
 
-    def _pull(self) -> list[torch.Tensor]:
-        """Returns the next outputs of the pipeline."""
-        try:
-            if self._padded:
-                # The reader pads every shard to the same number of batches: what is left of the
-                # last epoch is padding, or the incomplete batch that is dropped. (DALI's own DROP
-                # policy leaves such a batch to the next epoch where a shard is a multiple of the
-                # batch size and another one is longer.)
-                while self._next_outputs() is not None:
-                    pass
-                self._padded = False
-            outputs = self._next_outputs()
-        except Exception as error:  # DALI raises many types
-            if self._batches is not None:
-                self.close()
-                self._raise_explained(error)
-            raise
-        assert outputs is not None  # an epoch has at least one batch
-        return self._without_padding(outputs)
-
-    def _without_padding(self, outputs: list[torch.Tensor]) -> list[torch.Tensor]:
-        """Returns outputs without what the reader has repeated, or with a marked image."""
-        kept, twice = self._counts.in_batch(self._position)
-        if kept < self._counts.batch_size:
-            outputs = [output[:kept] for output in outputs]
-        if twice is not None:
-            images, labels, *others = outputs
-            if labels.ndim != 1 or labels.is_floating_point():
-                raise ValueError(
-                    "`even` must be False where targets are no integers, (N,): a repeated sample "
-                    "cannot be marked."
-                )
-            labels = labels.clone()  # not in DALI's memory
-            labels[twice] = REPEATED
-            return [images, labels, *others]
-        return outputs
-
-    def _next_outputs(self) -> list[torch.Tensor] | None:
-        """Returns what DALI gives next: outputs, or None once at the end of an epoch."""
-        try:
-            outputs = self._running().outputs()
-        except StopIteration:
-            return None
-        if self._switch is not None:
-            self._switch.arrived()
-        return outputs
-
-    def _running(self) -> Batches:
-        if self._batches is None:
+    def _running(self) -> Run:
+        if self._run.batches is None:
             here = ", in a process that was forked: make one here" if self._forked else ""
             raise RuntimeError("the loader is closed" + here)
-        return self._batches
+        return self._run
 
     def _stream_options(self) -> dict[str, str]:
         options = {
-            "switchable": self._switch is not None,
+            "switchable": self._switchable,
             "reader_name": self._reader_name,
             "last_batch": self._last_batch,
             "even": self._even,
             "channels_last": self._channels_last,
             **self._options,
         }
+        if "layout" in self._options:
+            del options["channels_last"]  # follows from it
         return {k: _printed(v) for k, v in options.items() if k not in _NOT_IN_STATE}
 
     def _data(self) -> dict[str, str]:
@@ -626,17 +591,10 @@ class Loader:
             source = self._options.get("source")
             self._identity = source.identity if isinstance(source, Source) else ""
         return {
-            "images": str(self._counts.images),
+            "images": str(self._run.counts.images),
             "classes": _printed(self.classes),
             "source": self._identity,
         }
-
-    def _raise_explained(self, error: Exception) -> NoReturn:
-        """Raises what DALI raised in words of this package, naming the file where there is one."""
-        words = in_own_words(error, self._options)
-        if words is None:
-            raise error
-        raise ValueError(words) from error
 
 
 class Pass(Iterator[Batch]):
@@ -645,6 +603,7 @@ class Pass(Iterator[Batch]):
     def __init__(self, loader: Loader, *, rest: bool = False) -> None:
         self._loader, self._rest, self._ended = loader, rest, False
         self._number: int | None = None  # none yet
+        self._epoch = 0
 
     def __next__(self) -> Batch:
         loader = self._loader
@@ -652,15 +611,18 @@ class Pass(Iterator[Batch]):
             raise StopIteration
         if self._number is None:
             self._number = loader._begin_loop(self._rest)
+            self._epoch = loader.epoch
         elif loader._loops != self._number:
             loader._running()
             raise RuntimeError(
                 "this loop over the loader cannot go on: another one was begun, or the loader was "
                 "moved to another place. For two loops at once make two loaders."
             )
-        before = loader._place()
+        if loader._mended().epoch != self._epoch:  # its last batch was lost to an interrupt
+            self._ended = True
+            raise StopIteration
         batch = loader._next()
-        self._ended = loader.epoch > before[0]
+        self._ended = loader.epoch != self._epoch
         return batch
 
 
@@ -670,12 +632,20 @@ _LOADERS: weakref.WeakSet[Loader] = weakref.WeakSet()
 def _in_forked_child() -> None:
     """Lets go of the parent's pipelines: DALI would wait for their threads, which are not here."""
     for loader in list(_LOADERS):
-        if loader._batches is not None:
-            loader._batches.abandon()
-            loader._batches, loader._ahead, loader._forked = None, [], True
+        if loader._run.batches is not None:
+            loader._run.abandon()
+            loader._forked = True
 
 
 os.register_at_fork(after_in_child=_in_forked_child)
+
+
+def _raise_explained(options: dict[str, Any], error: Exception) -> NoReturn:
+    """Raises what DALI raised in words of this package, naming the file where there is one."""
+    words = in_own_words(error, options)
+    if words is None:
+        raise error
+    raise ValueError(words) from error
 
 
 def _printed(value: Any) -> str:

@@ -8,6 +8,7 @@ import itertools
 import multiprocessing
 import pickle
 import signal
+import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterator
@@ -19,6 +20,7 @@ import pytest
 import torch
 
 import dali_cutmix as dcm
+from dali_cutmix.loaders._run import Run
 from dali_cutmix.loaders.loader import Loader
 from tests.support import graphs
 
@@ -241,6 +243,87 @@ def test_validation_like_something_else_is_refused(photos: str, numbered: str) -
         dcm.val_loader(numbered, like=dcm.train_loader(photos, batch_size=16, device="cpu"))
 
 
+def test_validation_like_training_reads_its_part_and_knows_its_classes(
+    photos: str,
+) -> None:
+    options: dict[str, Any] = {"batch_size": 16, "size": 16, "device": "cpu", "num_threads": 1}
+    training = dcm.train_loader(photos, **options, shard_id=1, num_shards=2)
+    assert dcm.val_loader(photos, like=training).sampler.rank == 1
+    for half in ({"shard_id": 0}, {"num_shards": 4}):
+        with pytest.raises(ValueError, match="`shard_id` and `num_shards` must be given together"):
+            dcm.val_loader(photos, like=training, **half)
+    alone = dcm.train_loader(photos, **options)
+    assert dcm.val_loader(photos, like=alone)._alone
+    files = sorted(Path(photos).rglob("*.jpg"))[:4]
+    training = dcm.train_loader(photos, **options, num_classes=9, mix=None)
+    for labels in ((0, 1, 2, 3), (0, 1, 2, 30)):
+        source = dcm.find_source([(str(f), y) for f, y in zip(files, labels, strict=True)])
+        if max(labels) < 9:
+            assert dcm.val_loader(source, like=training, classes=None).num_classes == 9
+        else:
+            with pytest.raises(
+                ValueError, match="must be at least the 31 classes of `source`, got 9"
+            ):
+                dcm.val_loader(source, like=training)
+
+
+def test_an_interrupt_while_a_pipeline_is_replaced_is_not_lost(
+    numbered: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # What DALI's __del__ does is dropped by Python; so the old pipeline is stopped before.
+    loader = train(numbered)
+    state = loader.state_dict()
+
+    def stop(run: Run) -> None:
+        closed(run)
+        raise KeyboardInterrupt
+
+    closed = Run.close
+    moves: list[Callable[[], object]] = [
+        lambda: loader.seek(1, 1),
+        lambda: loader.load_state_dict(state),
+    ]
+    for move in moves:
+        loader.seek(0, 2)
+        with monkeypatch.context() as patch:
+            patch.setattr(Run, "close", stop)
+            with pytest.raises(KeyboardInterrupt):
+                move()
+        batches = [labels.tolist() for _, labels in loader]  # and it is where it was to go
+        assert len(batches) == len(loader) - (1 if move is moves[0] else 0)
+
+
+@pytest.mark.parametrize("stop", range(1, 9))
+def test_an_interrupt_in_the_last_batch_makes_no_loop_longer(numbered: str, stop: int) -> None:
+    # KeyboardInterrupt at the n-th line of the last next().
+    loader = train(numbered)
+    batches = iter(loader)
+    taken = [next(batches) for _ in range(len(loader) - 1)]
+    lines = 0
+
+    def trace(frame: Any, event: str, arg: Any) -> Any:  # noqa: ARG001
+        nonlocal lines
+        if frame.f_code.co_filename.endswith(("_run.py", "loader.py")) and event == "line":
+            lines += 1
+            if lines == 4 * stop:
+                raise KeyboardInterrupt
+        return trace
+
+    sys.settrace(trace)
+    try:
+        taken.append(next(batches))
+    except KeyboardInterrupt:
+        pass
+    finally:
+        sys.settrace(None)
+    with limit():
+        taken += list(batches)
+    assert len(taken) in (len(loader), len(loader) - 1)  # one at most is lost
+    assert loader.epoch == 1
+    assert len(list(loader)) == len(loader)
+    assert loader.epoch == 2
+
+
 # torch.distributed
 
 
@@ -298,7 +381,7 @@ def test_a_loader_is_not_copied(
 def test_interrupted_and_run_again_one_loader_is_alive(numbered: str) -> None:
     # As cells of a notebook: the traceback of the last one holds what was there.
     def alive() -> int:
-        return sum(type(x) is Loader and x._batches is not None for x in gc.get_objects())
+        return sum(type(x) is Loader and x._run.batches is not None for x in gc.get_objects())
 
     gc.collect()
     before = alive()

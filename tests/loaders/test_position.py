@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import warnings
@@ -16,6 +17,7 @@ from nvidia.dali import fn, pipeline_def
 import dali_cutmix as dcm
 from dali_cutmix import _dali
 from dali_cutmix.cli import demo
+from dali_cutmix.loaders._run import Run
 from dali_cutmix.loaders.loader import Loader
 from dali_cutmix.pipelines import imagenet
 from tests.data.test_sources import tar_samples, write_tar
@@ -186,8 +188,8 @@ def test_what_shuffles_within_a_window_is_read_on_with_a_word(tmp_path: Path, ph
     loader.load_state_dict({**train(paths, **options, shard_id=0).state_dict()})
     next(iter(loader))
     with pytest.warns(UserWarning, match="5 batches are read to come to batch 0 of epoch 1"):
-        batches = iter(loader)  # after a break the next epoch
-    assert [digest(batch) for batch in batches] == whole[0][1]
+        found = [digest(batch) for batch in loader]  # after a break the next epoch
+    assert found == whole[0][1]
     loader.load_state_dict(state := train(paths, **options, shard_id=0).state_dict())
     next(iter(loader))
     assert [digest(batch) for batch in loader.rest()] == whole[0][0][1:]
@@ -341,3 +343,130 @@ def test_the_state_of_another_dali_is_refused(photos: str) -> None:
         loader.load_state_dict(state, allow={"dali"})
     assert torch.utils.data.DataLoader  # the loader is as it was
     assert len(list(loader.rest())) == len(loader) - 1
+
+
+# What a review found
+
+
+def test_a_failure_on_the_way_leaves_the_loader_as_it_was(
+    tmp_path: Path, photos: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = [(file, i) for i, file in enumerate(sorted(Path(photos).rglob("*.jpg")))]
+    samples = tar_samples(files[:64])
+    write_tar(tmp_path / "0.tar", samples)
+    write_tar(tmp_path / "1.tar", tar_samples(files[64:128]))
+    paths = [str(tmp_path / f"{k}.tar") for k in range(2)]
+    options = {"num_classes": 128, "mix": None, "num_shards": 2, "prefetch_queue_depth": 1}
+    third = [labels.tolist() for _, labels in train(paths, **options, shard_id=0)][2]
+    victim = third[0] % 64
+    name, _ = samples[2 * victim]
+    broken = [(n, bytes(len(x)) if n == name else x) for n, x in samples]
+    write_tar(tmp_path / "0.tar", broken)
+    good, bad = (train(paths, **options, shard_id=k) for k in (1, 0))
+    good.seek(0)
+    list(itertools.islice(good, 3))
+    before = bad.state_dict()
+    with (
+        pytest.warns(UserWarning, match="3 batches are read"),
+        pytest.raises(ValueError, match="`state` cannot be restored: 1 image"),
+    ):
+        bad.load_state_dict(good.state_dict())
+    assert bad.state_dict() == before
+    assert len(list(itertools.islice(bad, 1))) == 1
+    # An interrupt on the way, and a warning that is an error.
+    (first, second, *_), _ = whole = stream(train(paths, **options, shard_id=1), 2)
+    loader = train(paths, **options, shard_id=1)
+    assert digest(next(iter(loader))) == first
+    done = Run.next
+
+    def interrupted(run: Run) -> Any:
+        if run.position == 2:
+            raise KeyboardInterrupt
+        return done(run)
+
+    for error, match in ((KeyboardInterrupt, ""), (UserWarning, "cannot be computed")):
+        with monkeypatch.context() as patch, warnings.catch_warnings():
+            if error is KeyboardInterrupt:
+                patch.setattr(Run, "next", interrupted)
+            warnings.simplefilter("ignore" if error is KeyboardInterrupt else "error")
+            with pytest.raises(error, match=match):
+                loader.seek(1, 1)
+        assert (loader.epoch, loader.state_dict()["position"]) == (0, 1)
+    assert digest(next(loader.rest())) == second
+    assert len(whole) == 2
+
+
+def test_what_is_under_way_is_switched_alike_on_other_shards(tmp_path: Path, photos: str) -> None:
+    files = [(file, i % 5) for i, file in enumerate(sorted(Path(photos).rglob("*.jpg")))]
+    write_tar(tmp_path / "0.tar", tar_samples(files))
+    shards = {"tar": str(tmp_path / "0.tar"), "folder": photos}
+    for kind, root in shards.items():
+        options: dict[str, Any] = {"num_classes": 5, "mix": dcm.MixConfig(), "num_shards": 2}
+        options |= {"switchable": True}
+        loaders = [train(root, **options, shard_id=k) for k in range(2)]
+        for loader in loaders:
+            list(itertools.islice(loader, 2))
+            loader.mixing = False
+        states = [loader.state_dict() for loader in loaders]
+        rest = [[digest(batch) for batch in loader.rest()] for loader in loaders]
+        for own in range(2):
+            other = train(root, **options, shard_id=own)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                other.load_state_dict(states[1 - own])
+            assert [digest(batch) for batch in other] == rest[own], (kind, own)
+
+
+def test_the_end_of_mixing_goes_with_other_options(photos: str) -> None:
+    loader = train(photos, mix=dcm.MixConfig(), switchable=True)
+    loader.mixing = False
+    list(loader)
+    larger = train(photos, mix=dcm.MixConfig(), switchable=True, size=32)
+    larger.load_state_dict(loader.state_dict(), allow={"size"})
+    assert not larger.mixing
+
+
+def test_a_pipeline_without_a_seed(photos: str) -> None:
+    @pipeline_def
+    def noisy(root: str, shard_id: int = 0, num_shards: int = 1) -> Any:
+        encoded, labels = fn.readers.file(
+            file_root=root, name="r", pad_last_batch=True, shuffle_after_epoch=True,
+            shard_id=shard_id, num_shards=num_shards,
+        )  # fmt: skip
+        images = fn.resize(imagenet.decode(encoded, "cpu"), size=(8, 8))
+        return fn.noise.gaussian(images, stddev=20.0), labels
+
+    options: dict[str, Any] = {"root": photos, "batch_size": 50, "num_threads": 2}
+    options |= {"device_id": None}
+    loader = Loader(noisy, **options)
+    whole = stream(loader, 3)
+    for epoch in (0, 2, 1):
+        loader.seek(epoch)
+        assert [digest(batch) for batch in loader] == whole[epoch]
+    loader.seek(1, 1)
+    other = Loader(noisy, **options)  # with other draws, until it is restored
+    other.load_state_dict(loader.state_dict())
+    assert digest(next(iter(other))) == whole[1][1]
+    other.set_epoch(0)
+    assert [digest(batch) for batch in other] == whole[0]
+    shards = [Loader(noisy, shard_id=k, num_shards=2, **options) for k in range(2)]
+    with pytest.raises(ValueError, match="without a `seed` only a state of the same loader can be"):
+        shards[0].load_state_dict(shards[1].state_dict())
+
+
+def test_states_of_shards_that_are_not_even(tmp_path: Path) -> None:
+    root = graphs.numbered_folder(tmp_path, 9)
+    options: dict[str, Any] = {**SMALL, "batch_size": 4, "resize": 24, "even": False}
+    short, long = (dcm.val_loader(root, **options, shard_id=k, num_shards=2) for k in range(2))
+    assert (len(short), len(long)) == (1, 2)
+    next(iter(long))
+    short.load_state_dict(long.state_dict())
+    assert short.epoch == 1
+
+
+def test_another_layout_is_allowed_by_its_name(photos: str) -> None:
+    loader = train(photos, mix=None)
+    list(loader)
+    other = train(photos, mix=None, layout="NHWC")
+    other.load_state_dict(loader.state_dict(), allow={"layout"})
+    assert other.epoch == 1
