@@ -25,9 +25,11 @@ __all__ = [
     "class_folders",
     "class_names",
     "folder_entries",
+    "holds_image",
     "image_files",
     "is_image_name",
     "is_nested",
+    "names_of_images",
 ]
 
 
@@ -56,9 +58,9 @@ def class_names(root: str | os.PathLike[str]) -> list[str]:
     if not os.path.isdir(root):
         raise NotADirectoryError(f"`source` must be a folder, got the file {root!r}.")
     names = class_folders(root)
-    direct = {name: _holds_image(os.path.join(root, name)) for name in names}
+    direct = {name: holds_image(os.path.join(root, name)) for name in names}
     if not names:
-        if _holds_image(root):
+        if holds_image(root):
             raise ValueError(
                 f"`source` must hold one folder of images a class, got {root!r}, which holds "
                 "images itself: give the folder it is in, or move the images into class folders."
@@ -113,6 +115,11 @@ def image_files(root: str | os.PathLike[str]) -> Iterator[str]:
                 yield entry.path
 
 
+def names_of_images(folder: str) -> list[str]:
+    """Returns the names of the images that lie in a folder itself, sorted."""
+    return sorted(name for name in os.listdir(folder) if is_image_name(name))
+
+
 class Entry(NamedTuple):
     """A file in a class folder, or in a folder inside it, that is not hidden."""
 
@@ -141,7 +148,8 @@ def _ignored(name: str) -> bool:
     return name.startswith(".") or name in _OF_SYSTEMS
 
 
-def _holds_image(folder: str) -> bool:
+def holds_image(folder: str) -> bool:
+    """Returns whether an image lies in a folder itself, by its name."""
     with os.scandir(folder) as entries:
         return any(is_image_name(entry.name) for entry in entries)
 
@@ -153,10 +161,10 @@ def _holds_nested(root: str, name: str) -> bool:
 
 def _has_folders(folder: str) -> bool:
     # Many file systems count a folder's folders among its links, beside itself and its name. Else
-    # what is named as an image is taken for a file: to ask costs, where files are links.
-    sure = os.stat(folder).st_nlink > 2
+    # what is named as an image is taken for a file: to ask costs, where a million files are links.
+    if os.stat(folder).st_nlink <= 2:
+        ends = {name[-5:].lower() for name in os.listdir(folder)}
+        if all(end.endswith(_ENDINGS) for end in ends):
+            return False
     with os.scandir(folder) as entries:
-        return any(
-            (sure or not is_image_name(entry.name)) and not _ignored(entry.name) and entry.is_dir()
-            for entry in entries
-        )
+        return any(not _ignored(entry.name) and entry.is_dir() for entry in entries)

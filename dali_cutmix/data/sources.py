@@ -27,8 +27,10 @@ from dali_cutmix.data.folders import (
     class_folders,
     class_names,
     folder_entries,
+    holds_image,
     image_files,
     is_nested,
+    names_of_images,
 )
 from dali_cutmix.data.formats import indexes, tars, tfrecords
 from dali_cutmix.data.formats.indexes import Progress, make_index
@@ -97,13 +99,17 @@ class Source:
         Of files it has the names, of shards the names and sizes, not the contents; of a remote
         folder nothing.
         """
-        names: list[Any] = []
+        names: Any = []
         if self.kind in INDEXED:
             names = [os.path.basename(path) for path in self.paths]
         if names and not self.remote:
             names += [os.path.getsize(path) for path in self.paths]
         if self.kind == "folder" and not self.remote:
-            names = [os.path.relpath(file, self.paths[0]) for file in image_files(self.paths[0])]
+            hashed = hashlib.sha256()  # class by class: a million names are 200 MB
+            for name in self.classes or ():
+                inside = names_of_images(os.path.join(self.paths[0], name))
+                hashed.update(repr((name, inside)).encode("utf-8", "surrogateescape"))
+            names = hashed.hexdigest()
         facts = (
             names,
             self.files,
@@ -338,8 +344,9 @@ def _folder(found: Source, classes: tuple[str, ...] | str | None) -> Source:
             listed = ", ".join(map(repr, unknown[:5])) + (", …" if len(unknown) > 5 else "")
             raise ValueError(f"`classes` must name every class folder of {root!r}, lacks {listed}.")
     used = names if classes is None else tuple(classes)
-    whole = used == names and all(next(folder_entries(os.path.join(root, n)), 0) for n in names)
-    if whole and not is_nested(root, names):
+    # Without names of one's own none is empty, see class_names.
+    whole = classes is None or all(holds_image(os.path.join(root, name)) for name in names)
+    if used == names and whole and not is_nested(root, names):
         return dataclasses.replace(found, classes=names, num_classes=len(names))
     # DALI numbers folders as they come, and does not enter those inside: a list does as well.
     label = {name: k for k, name in enumerate(used)}
