@@ -220,6 +220,8 @@ def _unidentified(data: bytes) -> tuple[str, str]:
     for start, name in ((b"\xff\xd8\xff", "JPEG"), (b"\x89PNG", "PNG")):
         if data.startswith(start):
             return "damaged", f"the header of a {name} that goes wrong or ends"
+    if data[:4] in (b"II*\0", b"MM\0*"):
+        return "wrong type", "a TIFF that Pillow does not know, so that it cannot be verified"
     return "no image", f"begins with {data[:8]!r}"
 
 

@@ -45,6 +45,8 @@ from dali_cutmix.data.formats.paths import (
     path_text,
 )
 
+_LOOKED_AT = 20  # classes
+
 Samples = Sequence[tuple[Paths, int]]
 
 __all__ = [
@@ -56,6 +58,7 @@ __all__ = [
     "make_index",
     "missing_indexes",
     "unchecked_source",
+    "unusual_files",
 ]
 
 
@@ -272,6 +275,29 @@ def index(
         if not (os.path.exists(old) and indexes.fits(kind, path, old)):
             wanted.append((path, indexes.new_index(path, folder)))
     return indexes.make_all(wanted, progress)
+
+
+def unusual_files(source: Source, each: int = 4) -> list[str]:
+    """Returns a few files of each ending that is no JPEG's, of a folder or a list on this machine.
+
+    Of a folder those of its first classes: to list a million names takes long.
+    """
+    if source.kind not in ("folder", "list") or source.remote or is_remote(source.file_root or ""):
+        return []
+    names: Iterable[str] = source.files
+    root = source.file_root or source.paths[0]
+    if source.kind == "folder":
+        names = (
+            os.path.join(name, file)
+            for name in (source.classes or ())[:_LOOKED_AT]
+            for file in names_of_images(os.path.join(root, name))
+        )
+    found: dict[str, list[str]] = {}
+    for name in names:
+        ending = os.path.splitext(name)[1].lower()
+        if ending not in (".jpg", ".jpeg") and len(found.setdefault(ending, [])) < each:
+            found[ending].append(os.path.join(root, name))
+    return [path for paths in found.values() for path in paths]
 
 
 def damaged(source: Source, limit: int = 5) -> list[str]:

@@ -16,7 +16,7 @@ from dali_cutmix import recipes
 from dali_cutmix._validation import checked_choice, checked_fraction, checked_int
 from dali_cutmix.augment.policies import Policy, RandomErasing
 from dali_cutmix.data.images import DTYPE, LAYOUT
-from dali_cutmix.data.sources import Samples, Source, find_source
+from dali_cutmix.data.sources import Samples, Source, find_source, unusual_files
 from dali_cutmix.loaders._torch_words import joined_a_group
 from dali_cutmix.loaders.loader import MAX_BATCH, Loader
 from dali_cutmix.mixing.config import MAX_CLASSES, MixConfig
@@ -430,6 +430,8 @@ def _checked(**options: Any) -> dict[str, Any]:
     options["skipped"] = ()
     if options.pop("on_error") == "skip":
         options["source"], options["skipped"] = _drop_damaged(source, options["num_classes"])
+    else:
+        _look_at_a_few(source)
     return options
 
 
@@ -437,6 +439,29 @@ def _found(source: Any, classes: Sequence[str] | None = None) -> Source:
     """Returns the source, with its indexes, which are made where they are missing."""
     with _bar("making the index") as report:
         return find_source(source, classes=classes, make_indexes=True, progress=report)
+
+
+def _look_at_a_few(source: Source) -> None:
+    """Refuses kinds of files that DALI would decode to other pixels, or not at all.
+
+    Of each ending, but for JPEGs, the first few files are looked at; `verify` looks at all.
+    """
+    files = unusual_files(source)
+    if not files:
+        return
+    from dali_cutmix.data.damage import KINDS, PROBLEMS, verify_image
+
+    for path in files:
+        try:
+            with open(path, "rb") as file:
+                verdict = verify_image(file.read())
+        except OSError:  # DALI says so
+            continue
+        if verdict.problem in KINDS:
+            raise ValueError(
+                f"{path!r} {PROBLEMS[verdict.problem]}: {verdict.detail}. Convert such files; "
+                '`dali-cutmix check` names them all, and `on_error="skip"` leaves them out.'
+            )
 
 
 def _drop_damaged(source: Source, num_classes: int | None) -> tuple[Source, tuple[str, ...]]:

@@ -33,8 +33,8 @@ def in_own_words(error: BaseException, options: Mapping[str, Any]) -> str | None
         return rule
     if rule is None and not _READS.search(text):
         return None
-    if rule is None and "when building pipeline" in text and "fn.readers" not in text:
-        return None  # of the graph, not of the data
+    if rule is None and "encountered:" not in text and "fn.readers" not in text:
+        return None  # of the graph, not of what a decoder met
     files = _files(text, options)
     reason = f"DALI: {dali_reason(text)}"
     # A TFRecord without its label fails in the reader.
