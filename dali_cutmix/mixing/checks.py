@@ -32,6 +32,7 @@ __all__ = [
 ]
 
 _MOST_CHANNELS = 16
+_DTYPES = {"uint8": types.UINT8, "float32": types.FLOAT}
 
 IMAGES = (
     "`images` must be uint8, HWC and of one size: resize before mixing, normalise (or say "
@@ -48,16 +49,14 @@ PARAMS = "`params` must hold a partner in the batch and a box inside the image."
 def images_of_one_size(images: DataNode, dtype: str) -> tuple[DataNode, DataNode]:
     """Returns `images` as they are, and their shapes, int32 (3,), on the CPU.
 
-    Fails unless they are (H, W, C) with C at most 16, and with ``dtype="uint8"`` of this type.
+    Fails unless they are (H, W, C) with C at most 16, in as many bytes as `dtype` takes.
     More channels are taken for CHW images whose layout was not said. That all have one size is
     seen when they are pasted.
     """
     shape = fn.reshape(images.shape(dtype=types.INT32), shape=[3])  # of three axes
     zeros = types.Constant(np.zeros(_MOST_CHANNELS + 1, np.int32))
     shape = shape + fn.slice(zeros, start=shape[2], shape=[1], axes=[0])
-    if dtype == "uint8":
-        return fn.reinterpret(images, dtype=types.UINT8, shape=shape), shape
-    return fn.reinterpret(images, shape=shape), shape
+    return fn.reinterpret(images, dtype=_DTYPES[dtype], shape=shape), shape
 
 
 @states(IMAGES_OF_SIZE)
@@ -70,12 +69,12 @@ def images_of_size(
     on the CPU costs.
     """
     # Of two or four axes the difference fails, and of one where it is no image at all.
-    start = images.shape(dtype=types.INT32) - types.Constant(np.array([*size, 0], np.int32))
+    shape = images.shape(dtype=types.INT32)
+    start = shape - types.Constant(np.array([*size, 0], np.int32))
     ones = types.Constant(np.full((1, 1, _MOST_CHANNELS + 1), -1, np.int32))
     ones = fn.slice(ones, start=start, shape=[1, 1, 1], axes=[0, 1, 2])
-    if dtype == "uint8":
-        images = fn.reinterpret(images, dtype=types.UINT8, shape=[*size, -1])
-    return images, ones
+    # Of another type the same numbers do not take as many bytes.
+    return fn.reinterpret(images, dtype=_DTYPES[dtype], shape=shape), ones
 
 
 @states('`labels` must be float32 rows of `num_classes` with `labels="float"`.')

@@ -468,3 +468,28 @@ def test_a_small_batch_is_warned_of_once() -> None:
 def test_mix_outside_a_pipeline_is_refused() -> None:
     with pytest.raises(RuntimeError, match="inside a @pipeline_def function"):
         dcm.mix(fn.zeros(shape=[8, 8, 3]), fn.zeros(shape=[1]), dcm.MixConfig(num_classes=2))
+
+
+@pytest.mark.parametrize("size", [None, (8, 9)])
+@pytest.mark.parametrize("mixup", [0.0, 0.4])
+@pytest.mark.parametrize(
+    ("wrong", "dtype"),
+    [
+        *((kind, "uint8") for kind in (np.float32, np.float16, np.int16, np.float64)),
+        *((kind, "float32") for kind in (np.uint8, np.float16, np.float64)),
+    ],
+)
+def test_images_of_another_type_are_refused(
+    wrong: Any, dtype: Any, size: tuple[int, int] | None, mixup: float
+) -> None:
+    @pipeline_def(batch_size=16, num_threads=1, device_id=None, seed=1)
+    def pipe() -> Any:
+        pixels = np.ones((8, 9, 3), wrong)
+        images = fn.external_source(source=lambda: [pixels] * 16, batch=True, layout="HWC")
+        labels = fn.external_source(source=lambda: [np.int32(1)] * 16, batch=True)
+        cfg = dcm.MixConfig(num_classes=5, mixup_alpha=mixup)
+        mixed = dcm.mix(images, labels, cfg, size=size, dtype=dtype)
+        return mixed.images, mixed.targets
+
+    with pytest.raises(RuntimeError, match="`images` must be uint8"):
+        pipe().run()
