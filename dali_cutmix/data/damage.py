@@ -44,7 +44,9 @@ KINDS = ("wrong type", "depth", "bands", "other pixels")
 
 _UNUSUAL_CHROMA = ("", "")
 _SOF = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}  # start of a frame; the others are tables
-_DECODED_SOF = {0xC0, 0xC1, 0xC2}  # baseline, extended, progressive; all Huffman coded
+# Baseline, extended, progressive; all Huffman coded, of 8 bits.
+_USUAL_FRAMES = ((0xC0, 8), (0xC1, 8), (0xC2, 8))
+_LOSSLESS = (0xC3, 8)
 
 
 class Verdict(NamedTuple):
@@ -79,7 +81,7 @@ def verify_image(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Verdict:
             usual = False
             if image.format in ("JPEG", "MPO"):
                 frame = _frame(data)
-                usual = frame is None or (frame[0] in _DECODED_SOF and frame[1] == 8)
+                usual = frame is None or frame in _USUAL_FRAMES
                 problem = _problem_of_jpeg(data) if usual else None
                 if problem == _UNUSUAL_CHROMA:
                     notes = (*notes, "unusual chroma, decoded by Pillow alone")
@@ -88,7 +90,9 @@ def verify_image(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Verdict:
                 usual = usual and image.mode != "CMYK"
                 if usual:
                     image.draft("L" if image.mode == "L" else None, (1, 1))  # all codes, few pixels
-                elif frame is not None and not _decoded_by_pillow(image):
+                elif frame is not None and not (
+                    frame in (*_USUAL_FRAMES, _LOSSLESS) and _decoded_by_pillow(image)
+                ):
                     return Verdict(
                         "wrong type", f"a JPEG with frame 0x{frame[0]:X} and {frame[1]} bits", notes
                     )

@@ -361,7 +361,8 @@ def test_a_state_resumes_bit_for_bit(
         for _ in range(position):
             next(batches)
         second.load_state_dict(first.state_dict())
-        for _ in range(3):
+        assert seen(second) == seen(batches)  # type: ignore[arg-type]
+        for _ in range(2):
             assert seen(second) == seen(first)
 
 

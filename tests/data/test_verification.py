@@ -18,6 +18,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from nvidia.dali import fn, pipeline_def
@@ -84,6 +85,13 @@ def as_bytes(form: str, mode: str = "RGB", **options: Any) -> bytes:
     return damaged.encoded(image, form, **options)
 
 
+def deep_png() -> bytes:
+    values = np.linspace(0, 65535, 30 * 40).reshape(30, 40).astype(np.uint16)
+    buffer = io.BytesIO()
+    Image.fromarray(values).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
 def exif(orientation: int) -> Any:
     tags = Image.Exif()
     tags[0x0112] = orientation
@@ -100,7 +108,7 @@ def exif(orientation: int) -> Any:
         (as_bytes("JPEG", exif=exif(1)), ()),
         (as_bytes("PNG", "RGBA"), ("transparent",)),
         (as_bytes("PNG", "P"), ("palette",)),
-        (as_bytes("PNG", "I;16"), ("grayscale", "more than 8 bits")),
+        (deep_png(), ("grayscale", "more than 8 bits")),
         (
             as_bytes("WEBP", save_all=True, append_images=[Image.new("RGB", (160, 120))]),
             ("transparent", "animated"),

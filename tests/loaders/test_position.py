@@ -69,6 +69,7 @@ def sources(photos: str, tmp_path: Path) -> dict[str, Any]:
 # Seek
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shard", [0, 1])
 @pytest.mark.parametrize("kind", ["folder", "list"])
 @pytest.mark.parametrize("name", RECIPES)
@@ -244,16 +245,17 @@ def test_a_checkpoint_of_another_form_is_read_on(photos: str) -> None:
 # States of other shards and other options
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", RECIPES)
 def test_the_state_of_one_shard_restores_every_other(photos: str, name: str) -> None:
     options = {**RECIPES[name], "num_shards": 3, "seed": 2}
     whole = [stream(train(photos, **options, shard_id=k), 2) for k in range(3)]
-    for taken in (0, 1, 2):
+    for taken in (0, 2):
         saver = train(photos, **options, shard_id=taken)
-        for epoch, batch in ((0, 0), (0, 1), (1, 0), (1, 3)):
+        for epoch, batch in ((0, 1), (1, 0), (1, 3))[taken // 2 :]:
             saver.seek(epoch, batch)
             state = json.loads(json.dumps(saver.state_dict()))
-            for k in range(3):
+            for k in (1, 2 - taken):
                 loader = train(photos, **options, shard_id=k)
                 loader.load_state_dict(state)
                 assert [digest(b) for b in loader] == whole[k][epoch][batch:], (taken, k)
