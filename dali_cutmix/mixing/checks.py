@@ -65,16 +65,14 @@ def images_of_size(
 ) -> tuple[DataNode, DataNode]:
     """Returns `images` as they are, and -1, int32 (1, 1, 1), for the check of the labels.
 
-    That fails unless they are (H, W, C) of `size`, C at most 16. Two checks in one: every operator
-    on the CPU costs.
+    That fails unless they are (H, W, C) of `size`, and of `dtype`, as far as bytes tell. Two checks
+    in one: every operator on the CPU costs.
     """
-    # Of two or four axes the difference fails, and of one where it is no image at all.
-    shape = images.shape(dtype=types.INT32)
-    start = shape - types.Constant(np.array([*size, 0], np.int32))
-    ones = types.Constant(np.full((1, 1, _MOST_CHANNELS + 1), -1, np.int32))
-    ones = fn.slice(ones, start=start, shape=[1, 1, 1], axes=[0, 1, 2])
-    # Of another type the same numbers do not take as many bytes.
-    return fn.reinterpret(images, dtype=_DTYPES[dtype], shape=shape), ones
+    # Of another size, type or number of axes they have another shape when they are seen so.
+    seen = fn.reinterpret(images, dtype=_DTYPES[dtype], shape=[*size, -1])
+    start = seen.shape(dtype=types.INT32) - images.shape(dtype=types.INT32)
+    ones = types.Constant(np.full((1, 1, 1), -1, np.int32))
+    return seen, fn.slice(ones, start=start, shape=[1, 1, 1], axes=[0, 1, 2])
 
 
 @states('`labels` must be float32 rows of `num_classes` with `labels="float"`.')

@@ -71,8 +71,7 @@ def sources(photos: str, tmp_path: Path) -> dict[str, Any]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("shard", [0, 1])
-@pytest.mark.parametrize("kind", ["folder", "list"])
-@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize(("name", "kind"), [*((n, "folder") for n in RECIPES), ("cutmix", "list")])
 def test_the_batches_after_seek_are_those_of_an_uninterrupted_run(
     sources: dict[str, Any], name: str, kind: str, shard: int
 ) -> None:

@@ -11,20 +11,29 @@ import torch.distributed as dist
 import dali_cutmix as dcm
 
 
-def main(root: str, batch_size: str) -> None:
-    dist.init_process_group("gloo", timeout=timedelta(seconds=30))
-    options = {"batch_size": int(batch_size), "size": 8, "resize": 8, "num_threads": 1}
-    loader = dcm.val_loader(root, device="cpu", **options)
-    count = torch.zeros((), dtype=torch.int64)
+def count(root: str, batch_size: int) -> int:
+    """Images of all ranks in the second epoch, each rank counting them all."""
+    options = {"size": 8, "resize": 8, "num_threads": 1}
+    loader = dcm.val_loader(root, batch_size=batch_size, device="cpu", **options)
+    counted = 0
     for _ in range(2):
-        count.zero_()
+        counted = 0
         for images, labels in loader:
             # Of the same sizes on every rank, or it fails.
             gathered = [torch.empty_like(labels) for _ in range(dist.get_world_size())]
             dist.all_gather(gathered, labels)
             assert len(images) == len(labels)
-            count += sum((part >= 0).sum() for part in gathered)
-    sys.stdout.write(f"{int(count)} images\n")
+            counted += int(sum((part >= 0).sum() for part in gathered))
+    return counted
+
+
+def main(*roots: str) -> None:
+    dist.init_process_group("gloo", timeout=timedelta(seconds=30))
+    for root in roots:
+        for batch_size in (4, 16):
+            found = count(root, batch_size)
+            sys.stdout.write(f"{found} images in batches of {batch_size}\n")
+            sys.stdout.flush()
     dist.destroy_process_group()
 
 
