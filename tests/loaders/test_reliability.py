@@ -76,6 +76,7 @@ def test_an_interrupted_batch_is_not_lost(root: str) -> None:
 
 def test_memory_files_threads_and_labels_stay_as_they_are(root: str) -> None:
     # 600 batches are too few for the limit of 20,000: 5 kB a batch is a tenth of its images.
+    gc.collect()  # loaders of other tests, whose threads would go meanwhile
     one, two = reliability.soak_one(root, 600), reliability.soak_two(root, 300)
     for row in (one, two):
         assert row["bytes a batch"] < 5000, row
@@ -88,6 +89,7 @@ def test_memory_files_threads_and_labels_stay_as_they_are(root: str) -> None:
 
 
 def test_loaders_made_and_closed_leave_nothing(root: str) -> None:
+    gc.collect()
     row = reliability.churn(root, 30)
     assert len(row["files"]) == len(row["threads"]) == 1, row
     assert row["Python objects more"] < 100, row
