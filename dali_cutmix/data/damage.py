@@ -36,7 +36,7 @@ PROBLEMS = {
     "truncated": "ends too early",
     "damaged": "has wrong bytes in it",
     "depth": "has values that 8 bits do not show",
-    "bands": "has more bands than red, green and blue",
+    "bands": "has bands beyond red, green and blue",
     "other pixels": "is decoded by DALI to other pixels than are in it",
 }
 # What is wrong with a kind of files, not with one.
@@ -135,28 +135,25 @@ def _problem_of_kind(data: bytes, image: Image.Image) -> tuple[str, str] | None:
     """Returns what DALI makes of a whole image that is not in it, or does not make of it."""
     if image.mode == "F":
         return "depth", "float values"
-    bands = _bands(image)
-    if bands > 3 or (bands == 3 and image.mode == "L"):
+    if (bands := _bands(image)) > 3:
         return "bands", f"{bands} bands"
     try:
         pixels = decoded(data)
     except ValueError as error:
         return "wrong type", str(error)
     values = np.asarray(image)
-    if values.dtype.itemsize > 1 and values.dtype != np.bool_:
+    if values.dtype.itemsize > 1:
         top = int(values.max())
         if top < 2**14:
             return "depth", f"values up to {top} of {2**16 - 1}"
-    shapes = []
-    for upright in (ImageOps.exif_transpose(image), image):
-        expected = _in_8_bits(upright)
-        shapes.append(expected.shape)
+    for turned in (ImageOps.exif_transpose(image), image):
+        expected = _in_8_bits(turned)
         if expected.shape == pixels.shape:
             apart = float(np.abs(pixels.astype(np.float32) - expected).mean())
             if apart > 1:
                 return "other pixels", f"{apart:.0f} of 255 apart in the mean"
             return None
-    return "other pixels", f"{pixels.shape} where {shapes[-1]} are in it"
+    return "other pixels", f"{pixels.shape[:2]} where {(image.height, image.width)} are in it"
 
 
 def _bands(image: Image.Image) -> int:
@@ -174,7 +171,7 @@ def _bands(image: Image.Image) -> int:
 def _in_8_bits(image: Image.Image) -> NDArray[np.float32]:
     """Returns the pixels as RGB in [0, 255], (H, W, 3), of 16 bits too."""
     values = np.asarray(image)
-    if values.ndim == 2 and values.dtype.itemsize > 1 and values.dtype != np.bool_:
+    if values.ndim == 2 and values.dtype.itemsize > 1:
         return np.repeat(values[..., None] * np.float32(255 / 65535), 3, axis=2)
     return np.asarray(image.convert("RGB"), np.float32)
 

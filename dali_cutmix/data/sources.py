@@ -19,6 +19,7 @@ import os
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any, Literal, get_args
 
 from dali_cutmix._rules import warn
@@ -39,13 +40,12 @@ from dali_cutmix.data.formats.paths import (
     INDEXED,
     Kind,
     Paths,
-    first_repeated,
     is_remote,
     named_files,
     path_text,
 )
 
-_LOOKED_AT = 20  # classes
+_LOOKED_AT = 20_000  # names
 
 Samples = Sequence[tuple[Paths, int]]
 
@@ -280,7 +280,7 @@ def index(
 def unusual_files(source: Source, each: int = 4) -> list[str]:
     """Returns a few files of each ending that is no JPEG's, of a folder or a list on this machine.
 
-    Of a folder those of its first classes: to list a million names takes long.
+    Among the first names alone: to go through a million takes long.
     """
     if source.kind not in ("folder", "list") or source.remote or is_remote(source.file_root or ""):
         return []
@@ -289,11 +289,11 @@ def unusual_files(source: Source, each: int = 4) -> list[str]:
     if source.kind == "folder":
         names = (
             os.path.join(name, file)
-            for name in (source.classes or ())[:_LOOKED_AT]
+            for name in source.classes or ()
             for file in names_of_images(os.path.join(root, name))
         )
     found: dict[str, list[str]] = {}
-    for name in names:
+    for name in islice(names, _LOOKED_AT):
         ending = os.path.splitext(name)[1].lower()
         if ending not in (".jpg", ".jpeg") and len(found.setdefault(ending, [])) < each:
             found[ending].append(os.path.join(root, name))
@@ -338,9 +338,8 @@ def _checked_classes(classes: Any, *, natural: bool = False) -> tuple[str, ...] 
         return None if classes is None else "natural"
     if not isinstance(classes, (list, tuple)) or not all(isinstance(c, str) for c in classes):
         raise TypeError(f"`classes` must be a list of class names, got {classes!r}.")
-    twice = first_repeated(classes)
-    if not classes or twice is not None:
-        raise ValueError(f"`classes` must be different names, at least one, got {twice!r} again.")
+    if not classes or len(set(classes)) < len(classes):
+        raise ValueError(f"`classes` must be different names, at least one, got {classes!r}.")
     return tuple(classes)
 
 
