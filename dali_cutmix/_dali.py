@@ -22,8 +22,8 @@ __all__ = [
     "VERSION",
     "abandon",
     "checkpoint_at",
-    "draws",
     "graph_function",
+    "has_draws",
     "is_pipeline_def",
     "merge",
     "not_computable",
@@ -236,7 +236,7 @@ def _moved_state(begin: bytes, after: bytes, runs: int, epoch: int, samples: int
     return _field(1, _field(1, seed) + _field(2, epoch) + _field(3, samples))
 
 
-def draws(checkpoint: bytes) -> bool:
+def has_draws(checkpoint: bytes) -> bool:
     """Returns whether a pipeline has random operators."""
     return _RANDOM.search(checkpoint) is not None
 

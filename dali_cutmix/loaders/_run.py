@@ -28,6 +28,7 @@ class Run:
         interrupted: where it stood while a batch was made, if that did not come to its end; the
             pipeline may then be one batch further.
         batches: None once it is closed.
+        not_computable: why places of the pipeline cannot be computed, or None where they can.
     """
 
     def __init__(
@@ -39,9 +40,10 @@ class Run:
         place: tuple[int, int],
         *,
         restored: bool,
+        not_computable: str | None,
         explain: Callable[[Exception], NoReturn],
     ) -> None:
-        self.counts, self.switch = counts, switch
+        self.counts, self.switch, self.not_computable = counts, switch, not_computable
         self.epoch, self.position = place
         self.placed = self.position > 0
         self.interrupted: dict[str, Any] | None = None

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 
 from dali_cutmix import recipes
+from dali_cutmix._rules import warn
 from dali_cutmix._validation import checked_choice, checked_fraction, checked_int
 from dali_cutmix.augment.policies import Policy, RandomErasing
 from dali_cutmix.data.images import DTYPE, LAYOUT
@@ -583,10 +584,9 @@ def _shard(shard_id: int | None, num_shards: int | None) -> tuple[int, int]:
             )
         shard_id, num_shards = (int(text or "") for text in ranks)
         if num_shards > 1 and "TORCHELASTIC_RUN_ID" not in os.environ:  # not from torchrun
-            warnings.warn(
+            warn(
                 f"only part {shard_id} of {num_shards} of the data is read, because RANK and "
-                "WORLD_SIZE are in the environment. Unset them where this process is alone.",
-                stacklevel=4,
+                "WORLD_SIZE are in the environment. Unset them where this process is alone."
             )
     num_shards = checked_int("num_shards", num_shards, 1)
     shard_id = checked_int("shard_id", shard_id, 0)

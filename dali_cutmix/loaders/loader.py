@@ -18,6 +18,7 @@ import torch
 from nvidia.dali import Pipeline
 
 from dali_cutmix import _dali
+from dali_cutmix._rules import warn
 from dali_cutmix._validation import checked_choice, checked_int
 from dali_cutmix.data.sources import Source
 from dali_cutmix.loaders._reader import Counts, checked_reader
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
     from dali_cutmix.recipes import Recipe
 
 __all__ = ["Loader"]
-
 
 MAX_BATCH = 2**20
 _OPENING = threading.Lock()  # warnings.catch_warnings is for one thread at a time
@@ -96,7 +96,6 @@ class Loader:
     skipped: tuple[str, ...] = ()
     recipe: Recipe | None = None
     batch_sampler = None  # who asks for a sampler, asks for this one first
-    _read_on: str | None  # why a place cannot be computed
     _forked: bool = False
     _alone: bool = False  # the only process, as far as was known when the loader was made
 
@@ -290,7 +289,7 @@ class Loader:
             own = not changed
             if own:
                 own = checked_int("shard", int(shard), 0, counts.shards - 1) == counts.shard
-            if not own and self.seed is None and _dali.draws(self._begin[0]):
+            if not own and self.seed is None and _dali.has_draws(self._begin[0]):
                 raise ValueError("without a `seed` only a state of the same loader can be.")
             if not own:
                 self._go_to(epoch, position, switch)
@@ -340,29 +339,33 @@ class Loader:
         """Goes to a place, computed where that can be, else by reading on."""
         if switch is None:
             switch = self._new_switch(on=self.mixing)
-        counts, place = self._run.counts, (epoch, position)
-        if self._read_on is None and place != (0, 0):
-            # At the end of an epoch its padding is not read yet.
-            done = position == 0
+        reason = self._run.not_computable
+        if (epoch, position) == (0, 0):
+            self._move(self._opened(self._begin[0], (0, 0), switch))
+            return
+        if reason is None:
             try:
-                checkpoint = _dali.checkpoint_at(
-                    *self._begin,
-                    runs=counts.runs_before(epoch, position),
-                    epoch=epoch - done,
-                    samples=(counts.batches if done else position) * counts.batch_size,
-                    batch_size=counts.batch_size,
-                    epoch_size=counts.runs * counts.batch_size,
-                )
+                checkpoint = self._checkpoint_at(epoch, position)
             except ValueError as error:
-                self._read_on = f"DALI {_dali.VERSION} has other checkpoints: {error}"
-        if place == (0, 0):
-            self._move(self._opened(self._begin[0], place, switch))
-        elif self._read_on is None:
-            self._move(self._opened(checkpoint, place, switch))
+                reason = f"DALI {_dali.VERSION} has other checkpoints: {error}"
+        if reason is None:
+            self._move(self._opened(checkpoint, (epoch, position), switch))
         else:
-            self._move(self._read_until(epoch, position, switch))
+            self._move(self._read_until(epoch, position, switch, reason))
 
-    def _read_until(self, epoch: int, position: int, switch: Switch | None) -> Run:
+    def _checkpoint_at(self, epoch: int, position: int) -> bytes:
+        counts = self._run.counts
+        done = position == 0  # at the end of an epoch its padding is not read yet
+        return _dali.checkpoint_at(
+            *self._begin,
+            runs=counts.runs_before(epoch, position),
+            epoch=epoch - done,
+            samples=(counts.batches if done else position) * counts.batch_size,
+            batch_size=counts.batch_size,
+            epoch_size=counts.runs * counts.batch_size,
+        )
+
+    def _read_until(self, epoch: int, position: int, switch: Switch | None, reason: str) -> Run:
         """Returns a run that has come to a place by reading what is before it.
 
         Until it is there, the loader stays where it is.
@@ -376,10 +379,9 @@ class Loader:
             switch.skip(counts.runs_before(epoch, position) - counts.runs_before(*start))
         batches = (epoch - start[0]) * counts.batches + position - start[1]
         if batches:
-            warnings.warn(
+            warn(
                 f"{batches} batches are read to come to batch {position} of epoch {epoch}, which "
-                f"cannot be computed: {self._read_on}. (After a break, rest() goes on at once.)",
-                stacklevel=4,
+                f"cannot be computed: {reason}. (After a break, rest() goes on at once.)"
             )
         run = self._opened(checkpoint, start, switch)
         try:
@@ -555,7 +557,7 @@ class Loader:
             _raise_explained(self._options, error)
         reader, meta = checked_reader(pipeline, self._reader_name, self._last_batch)
         counts = Counts.of(meta, pipeline.max_batch_size, self._last_batch, self._even)
-        self._read_on = _dali.not_computable(pipeline, reader, fed=switch is not None)
+        not_computable = _dali.not_computable(pipeline, reader, fed=switch is not None)
         _dali.uncycle(pipeline)
         return Run(
             pipeline,
@@ -564,6 +566,7 @@ class Loader:
             switch,
             place,
             restored=checkpoint is not None,
+            not_computable=not_computable,
             explain=partial(_raise_explained, self._options),
         )
 

@@ -46,6 +46,7 @@ def mix_images(images: Images, params: MixParams) -> DataNode:
         pair = fn.stack(params.original, params.partner)
         return _paste(params.regions, images.node, in_ids=pair)
     originals, partners = _originals_and_partners(images, params)
+    assert params.weights is not None
     if images.all_blended:
         return _blended(originals, partners, params.weights, images.shape, images.dtype)
     if params.blended is None:
@@ -55,7 +56,6 @@ def mix_images(images: Images, params: MixParams) -> DataNode:
     if params.regions is not None:
         regions = Regions(*(split(x, params.blended)[1] for x in params.regions))
         cut = _paste(regions, cut, patches)
-    assert params.weights is not None
     weights, shape = split(params.weights, params.blended)[0], images.shape
     if isinstance(shape, DataNode):
         shape = split(shape, params.blended)[0]
@@ -141,7 +141,7 @@ def _resized_into_box(
 def _blended(
     images: DataNode,
     partners: DataNode,
-    weights: DataNode | None,
+    weights: DataNode,
     shape: DataNode | list[int],
     dtype: str,
 ) -> DataNode:
@@ -163,7 +163,6 @@ def _blended(
         word = _WORDS[math.gcd(8, shape[0] * shape[1] * (1 if dtype == "uint8" else 4))]
     rows = (fn.reinterpret(x, dtype=word, shape=[1, -1], layout="") for x in (images, partners))
     both = fn.reinterpret(fn.cat(*rows, axis=0), dtype=kind, shape=[2, -1], layout="HW")
-    assert weights is not None
     column = fn.reshape(weights, shape=[2, 1])
     return fn.reshape(fn.filter(both, column, mode="valid"), shape=shape, layout="HWC")
 
@@ -204,6 +203,7 @@ def mix_labels(
         if targets == "pair":
             return pair_targets(*(to_device(x) for x in (own, partners, params.lam)))
         both = fn.cat(own, partners) if labels_are == "int" else fn.stack(own, partners, axis=1)
+    assert params.weights is not None
     return soft_targets(
         to_device(both),
         params.weights,
@@ -234,7 +234,7 @@ def gather_pair(labels: DataNode, original: DataNode, partner: DataNode) -> Data
 
 def soft_targets(
     labels: DataNode,
-    weights: DataNode | None,
+    weights: DataNode,
     *,
     num_classes: int,
     label_smoothing: float = 0.0,
