@@ -17,6 +17,8 @@ from nvidia.dali import Pipeline, fn
 from nvidia.dali.data_node import DataNode
 from nvidia.dali.pipeline import do_not_convert
 
+from dali_cutmix._protobuf import field, fields
+
 __all__ = [
     "CHECKPOINT_WARNING",
     "VERSION",
@@ -206,20 +208,20 @@ def _moved(
     # A reader that has given all its samples is in its next epoch, its iterator is not.
     reader = (epoch + 1, 0) if samples == epoch_size else (epoch, samples)
     moved = b""
-    for (number, part), (_, other) in zip(_fields(begin), _fields(after), strict=True):
+    for (number, part), (_, other) in zip(_parts(begin), _parts(after), strict=True):
         if number == 1:
-            (_, name), *state = _fields(part)
-            (_, other_name), *other_state = _fields(other)
+            (_, name), *state = _parts(part)
+            (_, other_name), *other_state = _parts(other)
             if name != other_name or len(state) > 1:
                 raise ValueError(f"the operators differ in {name!r}")
             if state != other_state:
                 state = [(2, _moved_state(state[0][1], other_state[0][1], runs, *reader))]
-            moved += _field(1, _field(1, name) + b"".join(_field(*s) for s in state))
+            moved += field(1, field(1, name) + b"".join(field(*s) for s in state))
         else:
-            pipeline, iterator = (json.loads(text) for _, text in _fields(part))
+            pipeline, iterator = (json.loads(text) for _, text in _parts(part))
             pipeline["iter"], iterator["_counter"] = runs, samples
             texts = (json.dumps(values).encode() for values in (pipeline, iterator))
-            moved += _field(2, b"".join(_field(i, text) for i, text in enumerate(texts, 1)))
+            moved += field(2, b"".join(field(i, text) for i, text in enumerate(texts, 1)))
     return moved
 
 
@@ -229,11 +231,15 @@ def _moved_state(begin: bytes, after: bytes, runs: int, epoch: int, samples: int
     if was and became and was[1] == became[1] and was[3] == became[3] and was[4] == became[4]:
         count = int(was[2], 16) + runs * (int(became[2], 16) - int(was[2], 16))
         return b"Philox_%b_%016X:%b_%b" % (was[1], count, was[3], was[4])
-    ((number, snapshot),) = _fields(begin)
-    (first, seed), (second, at_epoch), (third, at_sample) = _fields(snapshot)
+    ((number, snapshot),) = _parts(begin)
+    (first, seed), (second, at_epoch), (third, at_sample) = _parts(snapshot)
     if (number, first, second, third) != (1, 1, 2, 3) or at_epoch != 0 or at_sample != 0:
         raise ValueError(f"a state that is not known: {begin!r}")
-    return _field(1, _field(1, seed) + _field(2, epoch) + _field(3, samples))
+    return field(1, field(1, seed) + field(2, epoch) + field(3, samples))
+
+
+def _parts(message: bytes) -> list[tuple[int, Any]]:
+    return list(fields(message))
 
 
 def has_draws(checkpoint: bytes) -> bool:
@@ -253,41 +259,3 @@ def with_keys(checkpoint: bytes, other: bytes) -> bytes:
         return b"Philox_%b_%b:%b_%b" % (key, *found.groups()[1:])
 
     return _RANDOM.sub(exchanged, checkpoint)
-
-
-def _fields(message: bytes) -> list[tuple[int, Any]]:
-    """Returns the fields of a message: their numbers, and their bytes, or for a varint its int."""
-    fields: list[tuple[int, Any]] = []
-    at = 0
-
-    def varint() -> int:
-        nonlocal at
-        value = shift = 0
-        while True:
-            byte = message[at]
-            value, shift, at = value | (byte & 127) << shift, shift + 7, at + 1
-            if byte < 128:
-                return value
-
-    while at < len(message):
-        tag = varint()
-        value: Any = varint()
-        if tag & 7 == 2:
-            at, value = at + value, message[at : at + value]
-        elif tag & 7 != 0:
-            raise ValueError(f"a field of wire type {tag & 7}")
-        fields.append((tag >> 3, value))
-    return fields
-
-
-def _field(number: int, value: bytes | int) -> bytes:
-    if isinstance(value, int):
-        return _varint(number << 3) + _varint(value)
-    return _varint(number << 3 | 2) + _varint(len(value)) + value
-
-
-def _varint(value: int) -> bytes:
-    encoded = b""
-    while value >= 128:
-        encoded, value = encoded + bytes([value & 127 | 128]), value >> 7
-    return encoded + bytes([value])

@@ -35,7 +35,7 @@ from dali_cutmix.data.folders import (
 )
 from dali_cutmix.data.formats import indexes, tars, tfrecords
 from dali_cutmix.data.formats.indexes import Progress, make_index
-from dali_cutmix.data.formats.listed import read_list
+from dali_cutmix.data.formats.listed import is_there, read_list
 from dali_cutmix.data.formats.paths import (
     INDEXED,
     Kind,
@@ -421,15 +421,17 @@ def _samples(samples: Sequence[Any], label_offset: int) -> Source:
             raise ValueError(
                 f"the label with `label_offset` must be at least 0, got {labels[-1]} as {number}."
             )
-    missing = next((path for path in paths if not os.path.isfile(path)), None)
-    if missing is not None:
-        raise FileNotFoundError(f"`source` must name files that exist, got {missing!r}.")
     root = os.path.commonpath([os.path.dirname(path) for path in paths])
+    files = tuple(os.path.relpath(path, root) for path in paths)
+    there: dict[str, set[str]] = {}
+    for file, path in zip(files, paths, strict=True):
+        if not is_there(root, file, there):
+            raise FileNotFoundError(f"`source` must name files that exist, got {path!r}.")
     return Source(
         kind="list",
         paths=(root,),
         file_root=root,
-        files=tuple(os.path.relpath(path, root) for path in paths),
+        files=files,
         labels=tuple(labels),
         num_classes=max(labels) + 1,
         size=len(labels),

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from dali_cutmix.data.formats.paths import is_remote
 
-__all__ = ["Line", "class_line", "class_names_of", "read_lines", "read_list"]
+__all__ = ["Line", "class_line", "class_names_of", "is_there", "read_lines", "read_list"]
 
 _CLASSES = "# classes: "
 
@@ -98,7 +98,7 @@ def read_lines(
             line = line._replace(fault=fault)
         elif line.fault is None:
             seen[line.file] = number
-            if not is_remote(root) and not _is_there(root, line.file, there):
+            if not is_remote(root) and not is_there(root, line.file, there):
                 whole = os.path.join(root, line.file)
                 line = line._replace(fault=f"{whole!r} must be a file, is none", missing=True)
         yield line
@@ -139,8 +139,11 @@ def _parsed(number: int, text: str, root: str, label_offset: int) -> Line:
     return Line(number, name, label)
 
 
-def _is_there(root: str, file: str, there: dict[str, set[str]]) -> bool:
-    # Each folder is listed once: a million single look-ups take minutes on a network disk.
+def is_there(root: str, file: str, there: dict[str, set[str]]) -> bool:
+    """Returns whether a file is in a root; `there` has the folders that were listed before.
+
+    Each is listed once: a million single look-ups take minutes on a network disk.
+    """
     folder, name = os.path.split(file)
     if folder not in there:
         try:

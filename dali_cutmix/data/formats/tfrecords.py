@@ -13,6 +13,8 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
+from dali_cutmix import _protobuf
+
 __all__ = ["USUAL_FIELDS", "begins", "features", "misfit", "sample", "scan"]
 
 USUAL_FIELDS = (("image/encoded", "image/class/label"), ("image", "label"))  # tf-slim's, TFDS's
@@ -111,29 +113,11 @@ def _example(record: bytes) -> dict[str, tuple[int, bytes]]:
 
 def _messages(message: bytes, only: int | None = None) -> Iterator[tuple[int, bytes]]:
     """Yields (number, content) of the length-delimited fields of a protobuf message."""
-    at = 0
-
-    def varint() -> int:
-        nonlocal at
-        value = shift = 0
-        while True:
-            byte = message[at]
-            at += 1
-            value |= (byte & 0x7F) << shift
-            shift += 7
-            if byte < 0x80:
-                return value
-
-    while at < len(message):
-        number, wire = divmod(varint(), 8)
-        if wire != 2:
-            raise ValueError(f"wire type {wire}")
-        length = varint()
-        if at + length > len(message):
-            raise ValueError("cut short")
+    for number, content in _protobuf.fields(message):
+        if not isinstance(content, bytes):
+            raise ValueError(f"an integer in field {number}")
         if only in (None, number):
-            yield number, message[at : at + length]
-        at += length
+            yield number, content
 
 
 def _first_integer(values: bytes) -> int | None:
