@@ -153,12 +153,14 @@ def test_lightning_resumes_two_ranks_from_the_state_of_the_first(
         finished([python, *TORCHRUN, *rest])
 
     shared = ["--recipe", "rsb-a3", "--num-classes", "10", "--save-every", "5", "--devices", "2"]
-    whole, rest = tmp_path / "whole", tmp_path / "rest"
+    whole, one, middle, end = (tmp_path / name for name in ("whole", "one", "middle", "end"))
     run(whole)
-    run(rest, "--resume", str(whole / "step=5.ckpt"))
-    ends = [torch.load(out / "final.ckpt", weights_only=False) for out in (whole, rest)]
-    assert [end["global_step"] for end in ends] == [STEPS // 2, STEPS // 2]
-    assert equal(*(end["state_dict"] for end in ends))
+    run(one, "--stop-after", "1")
+    run(middle, "--resume", str(whole / "step=5.ckpt"))
+    run(end, "--resume", str(one / "final.ckpt"))
+    found = [torch.load(out / "final.ckpt", weights_only=False) for out in (whole, middle, end)]
+    assert [state["global_step"] for state in found] == 3 * [STEPS // 2]
+    assert all(equal(state["state_dict"], found[0]["state_dict"]) for state in found)
 
 
 def test_progressive_sizes_go_on_exactly(digits: Path, tmp_path: Path) -> None:

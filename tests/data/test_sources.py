@@ -12,6 +12,7 @@ import struct
 import subprocess
 import sys
 import tarfile
+import warnings
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -364,6 +365,23 @@ def test_a_state_resumes_bit_for_bit(
         assert seen(second) == seen(batches)  # type: ignore[arg-type]
         for _ in range(2):
             assert seen(second) == seen(first)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_place_without_shuffling_is_computed(data: dict[str, Any], kind: str) -> None:
+    options: dict[str, Any] = {"batch_size": 5, "size": 8, "resize": 8, "num_classes": 5}
+    options |= {"device": "cpu", "num_threads": 1, "shard_id": 1, "num_shards": 3}
+    source = found(data, kind)
+    with (
+        val_loader(source, **options) as whole,
+        val_loader(source, **options) as loader,
+        warnings.catch_warnings(),
+    ):
+        warnings.simplefilter("error")  # nothing is read on
+        expected = [seen([batch]) for batch in whole]
+        for position in (3, 1, 5):
+            loader.seek(0, position)
+            assert [seen([batch]) for batch in loader] == expected[position:]
 
 
 @pytest.mark.parametrize("kind", KINDS)

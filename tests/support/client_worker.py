@@ -13,6 +13,7 @@ import logging
 import os
 import sys
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,33 @@ def loss_of(model: torch.nn.Module, batch: Any) -> torch.Tensor:
     return functional.cross_entropy(model(images.flatten(1)), targets)
 
 
+def trained(
+    loader: Any,
+    model: torch.nn.Module,
+    optimiser: Any,
+    part: str,
+    save: Callable[[], object],
+    backward: Callable[[torch.Tensor], object] = torch.Tensor.backward,
+) -> None:
+    """Trains to the end, or with "first" until a checkpoint was saved."""
+    step = STOP if part == "rest" else 0
+    while loader.epoch < EPOCHS:
+        for batch in loader:
+            optimiser.zero_grad()
+            backward(loss_of(model, batch))
+            optimiser.step()
+            step += 1
+            if part == "first" and step == STOP:
+                save()
+                return
+
+
+def distributed(model: torch.nn.Module) -> torch.nn.Module:
+    if torch.distributed.get_world_size() == 1:
+        return model
+    return torch.nn.parallel.DistributedDataParallel(model)
+
+
 def fabric(root: str, out: Path, part: str) -> torch.nn.Module:
     import lightning_fabric
 
@@ -59,42 +87,27 @@ def fabric(root: str, out: Path, part: str) -> torch.nn.Module:
     model, optimiser = own.setup(plain, optimiser_of(plain))
     loader = loader_of(root)
     state = {"model": model, "optimiser": optimiser, "loader": loader}
-    step = 0
     if part == "rest":
         own.load(out / "fabric", state)
-        step = STOP
-    while loader.epoch < EPOCHS:
-        for batch in loader:
-            optimiser.zero_grad()
-            own.backward(loss_of(model, batch))
-            optimiser.step()
-            step += 1
-            if part == "first" and step == STOP:
-                own.save(out / "fabric", state)
-                return plain
+    trained(loader, model, optimiser, part, lambda: own.save(out / "fabric", state), own.backward)
     return plain
 
 
 def accelerate(root: str, out: Path, part: str) -> torch.nn.Module:
     import accelerate
 
-    accelerator = accelerate.Accelerator(cpu=True)
+    own, path = accelerate.Accelerator(cpu=True), str(out / "accelerate")
     plain = model_of()
-    model, optimiser, loader = accelerator.prepare(plain, optimiser_of(plain), loader_of(root))
-    accelerator.register_for_checkpointing(loader)
-    step = 0
+    model, optimiser, loader = own.prepare(plain, optimiser_of(plain), loader_of(root))
+    own.register_for_checkpointing(loader)
     if part == "rest":
-        accelerator.load_state(str(out / "accelerate"))
-        step = STOP
-    while loader.epoch < EPOCHS:
-        for batch in loader:
-            optimiser.zero_grad()
-            accelerator.backward(loss_of(model, batch))
-            optimiser.step()
-            step += 1
-            if part == "first" and step == STOP:
-                accelerator.save_state(str(out / "accelerate"))
-                return plain
+        own.load_state(path)
+    trained(loader, model, optimiser, part, lambda: own.save_state(path), own.backward)
+    if part == "whole":
+        # What an evaluation gathers in every batch: each image once.
+        val = dcm.val_loader(root, like=loader)
+        gathered = torch.cat([own.gather_for_metrics(labels) for _, labels in val])
+        assert sorted(gathered[gathered >= 0].tolist()) == list(range(CLASSES))
     return plain
 
 
@@ -103,9 +116,7 @@ def ignite(root: str, out: Path, part: str) -> torch.nn.Module:
     from ignite.handlers import Checkpoint, DiskSaver
 
     plain = model_of()
-    model: torch.nn.Module = plain
-    if torch.distributed.get_world_size() > 1:
-        model = torch.nn.parallel.DistributedDataParallel(plain)
+    model = distributed(plain)
     optimiser, loader = optimiser_of(plain), loader_of(root)
 
     def step(_: Engine, batch: Any) -> None:
@@ -132,28 +143,20 @@ def checkpoint(root: str, out: Path, part: str) -> torch.nn.Module:
     from torch.distributed import checkpoint as dcp
 
     plain = model_of()
-    model: torch.nn.Module = plain
-    if torch.distributed.get_world_size() > 1:
-        model = torch.nn.parallel.DistributedDataParallel(plain)
+    model = distributed(plain)
     optimiser, loader = optimiser_of(plain), loader_of(root)
-    step = 0
+
+    def save() -> None:
+        dcp.save({"loader": loader}, checkpoint_id=out / "dcp")
+        parts = {"model": plain.state_dict(), "optimiser": optimiser.state_dict()}
+        torch.save(parts, out / "model")
+
     if part == "rest":
         saved = torch.load(out / "model", weights_only=True)
         plain.load_state_dict(saved["model"])
         optimiser.load_state_dict(saved["optimiser"])
         dcp.load({"loader": loader}, checkpoint_id=out / "dcp")
-        step = STOP
-    while loader.epoch < EPOCHS:
-        for batch in loader:
-            optimiser.zero_grad()
-            loss_of(model, batch).backward()  # type: ignore[no-untyped-call]
-            optimiser.step()
-            step += 1
-            if part == "first" and step == STOP:
-                dcp.save({"loader": loader}, checkpoint_id=out / "dcp")
-                parts = {"model": plain.state_dict(), "optimiser": optimiser.state_dict()}
-                torch.save(parts, out / "model")
-                return plain
+    trained(loader, model, optimiser, part, save)
     return plain
 
 
