@@ -3,8 +3,8 @@
 The rules, for the loaders and for `check` alike:
 
 - classes are the folders in the root, by name, in the order of text, as torchvision has them;
-- hidden files and folders (``.ipynb_checkpoints``, ``._1.jpg``) and the folders that systems make
-  by themselves (``__MACOSX``, ``lost+found``) do not exist;
+- hidden files and folders (``.ipynb_checkpoints``, ``._1.jpg``) are ignored, and so are folders
+  that systems make (``__MACOSX``, ``lost+found``);
 - folders inside class folders belong to the class, in torchvision's order;
 - a class without images, the parent of train/ and val/, and a class folder itself are refused, with
   what was probably meant.

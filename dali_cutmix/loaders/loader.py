@@ -380,8 +380,8 @@ class Loader:
         batches = (epoch - start[0]) * counts.batches + position - start[1]
         if batches:
             warn(
-                f"{batches} batches are read to come to batch {position} of epoch {epoch}, which "
-                f"cannot be computed: {reason}. (After a break, rest() goes on at once.)"
+                f"{batches} batches are read to reach batch {position} of epoch {epoch}, whose "
+                f"place cannot be computed: {reason}. (To go on after a break use rest().)"
             )
         run = self._opened(checkpoint, start, switch)
         try:

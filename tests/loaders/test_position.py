@@ -181,13 +181,15 @@ def test_what_shuffles_within_a_window_is_read_on_with_a_word(tmp_path: Path, ph
     options = {"num_classes": 5, "mix": dcm.MixConfig(), "num_shards": 2}
     whole = [stream(train(paths, **options, shard_id=k), 3) for k in range(2)]
     loader = train(paths, **options, shard_id=0)
-    message = "14 batches are read to come to batch 2 of epoch 2, which cannot be computed: its "
+    message = (
+        "14 batches are read to reach batch 2 of epoch 2, whose place cannot be computed: its "
+    )
     with pytest.warns(UserWarning, match=message + "reader shuffles within a window"):
         loader.seek(2, 2)
     assert [digest(batch) for batch in loader] == whole[0][2][2:]
     loader.load_state_dict({**train(paths, **options, shard_id=0).state_dict()})
     next(iter(loader))
-    with pytest.warns(UserWarning, match="5 batches are read to come to batch 0 of epoch 1"):
+    with pytest.warns(UserWarning, match="5 batches are read to reach batch 0 of epoch 1"):
         found = [digest(batch) for batch in loader]  # after a break the next epoch
     assert found == whole[0][1]
     loader.load_state_dict(state := train(paths, **options, shard_id=0).state_dict())
