@@ -46,6 +46,7 @@ def train(
     erase: RandomErasing | None = None,
     erase_after_mix: bool = False,
     repeats: int = 1,
+    shuffle: bool = True,
     num_classes: int | None = None,
     device: str = "cpu",
     size: tuple[int, int] = (224, 224),
@@ -76,7 +77,7 @@ def train(
     own: dict[str, Any] = {"seed": seed, "shard_id": shard_id}
     encoded, labels = read(
         source,
-        shuffle=True,
+        shuffle=shuffle,
         num_shards=num_shards,
         num_classes=num_classes if mix is None else mix.num_classes,
         repeats=repeats,
@@ -98,6 +99,8 @@ def train(
     if until == "augment":
         return images, labels
 
+    if mix is None:
+        labels = _as_yielded(labels, source)
     mixed = partial(_mixed, labels, mix, size, mixing, op_seed(op_seed(seed, shard_id), "mix"))
     normalise = partial(pixels.normalise, mean=mean, std=std)
     if erase is None:
@@ -114,7 +117,7 @@ def train(
             images, *targets, params = mixed(erased(normalise(images)), dtype="float32")
         images = pixels.convert(images, dtype, layout)
     if params is not None and with_params:
-        targets += _what_was_mixed(params, labels)
+        targets += _what_was_mixed(params, labels, source)
     return images, *targets
 
 
@@ -152,7 +155,7 @@ def val(
     )
     images = cast("DataNode", resized)  # by its annotation it may be several, or None
     images = pixels.normalise(images, mean=mean, std=std, dtype=dtype, layout=layout)
-    return images, _to_device(class_indices(labels), device)
+    return images, _to_device(_as_yielded(labels, source), device)
 
 
 @graph_function
@@ -170,7 +173,7 @@ def _mixed(
     Images of this graph and labels of `read` need none of mix()'s checks.
     """
     if cfg is None:
-        return images, _to_device(class_indices(labels), images.device), None
+        return images, _to_device(labels, images.device), None
     enabled = None if mixing is None else fn.external_source(source=mixing, batch=True)
     batch = Batch(images, labels, [*size, -1], dtype)
     mixed = mix_batch(batch, cfg, enabled=enabled, seed=seed, keep_order=False)
@@ -183,7 +186,15 @@ def _to_device(x: DataNode, device: str) -> DataNode:
 
 
 @graph_function
-def _what_was_mixed(params: MixParams, labels: DataNode) -> list[DataNode]:
+def _as_yielded(labels: DataNode, source: Source | str) -> DataNode:
+    """Returns labels as int64 (), or the rows of a source with targets as they are."""
+    if isinstance(source, Source) and source.targets is not None:
+        return labels
+    return class_indices(labels)
+
+
+@graph_function
+def _what_was_mixed(params: MixParams, labels: DataNode, source: Source | str) -> list[DataNode]:
     """Returns lam, box, label and partner's label, on the CPU."""
     own = labels
     if params.original is not None:
@@ -191,4 +202,4 @@ def _what_was_mixed(params: MixParams, labels: DataNode) -> list[DataNode]:
     assert params.partner is not None
     assert params.box is not None
     other = fn.permute_batch(labels, indices=params.partner)
-    return [params.lam, params.box, class_indices(own), class_indices(other)]
+    return [params.lam, params.box, _as_yielded(own, source), _as_yielded(other, source)]

@@ -21,6 +21,7 @@ from dali_cutmix._rules import states
 from dali_cutmix._seeds import op_seed
 from dali_cutmix.data.folders import IMAGE_PATTERNS, class_filters, class_names
 from dali_cutmix.data.sources import Source, find_source, missing_indexes
+from dali_cutmix.data.targets import look_up
 
 __all__ = ["INITIAL_FILL", "LABEL", "read"]
 
@@ -52,6 +53,8 @@ def read(
 ) -> tuple[DataNode, DataNode]:
     """Returns (encoded image, uint8 (bytes,); label, integer (1,)), both on the CPU.
 
+    Of a source with targets the label is their row, float32 (K,).
+
     Args:
         source: what `find_source` found, with its indexes, or takes.
         shuffle: for training. Without, samples come in the order of the source, and each shard
@@ -76,7 +79,9 @@ def read(
         source = find_source(source)
     encoded, labels = _read(source, shuffle, seed, shard_id, num_shards, initial_fill, name)
     known = source.num_classes
-    if num_classes is not None and (known is None or known > num_classes):
+    if source.targets is not None:
+        labels = look_up(labels, source.targets)
+    elif num_classes is not None and (known is None or known > num_classes):
         labels = class_index(labels, num_classes)
     if repeats > 1:  # before decoding: what is read is reused, and decoded and cropped anew
         indices = [i // repeats for i in range(Pipeline.current().max_batch_size)]

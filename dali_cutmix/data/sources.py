@@ -22,8 +22,10 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any, Literal, get_args
 
+import numpy as np
+
 from dali_cutmix._rules import warn
-from dali_cutmix._validation import checked_choice, checked_int
+from dali_cutmix._validation import checked_choice, checked_int, checked_number
 from dali_cutmix.data.folders import (
     class_folders,
     class_names,
@@ -35,7 +37,7 @@ from dali_cutmix.data.folders import (
 )
 from dali_cutmix.data.formats import indexes, tars, tfrecords
 from dali_cutmix.data.formats.indexes import Progress, make_index
-from dali_cutmix.data.formats.listed import is_there, read_list
+from dali_cutmix.data.formats.listed import is_there, read_list, read_target_list
 from dali_cutmix.data.formats.paths import (
     INDEXED,
     Kind,
@@ -44,8 +46,10 @@ from dali_cutmix.data.formats.paths import (
     named_files,
     path_text,
 )
+from dali_cutmix.data.targets import IN_LIST, Targets, targets_of_files
 
 _LOOKED_AT = 20_000  # names
+_MOST_SAMPLES = 100_000_000
 
 Samples = Sequence[tuple[Paths, int]]
 
@@ -70,11 +74,14 @@ class Source:
         kind: ``"folder"``, ``"list"``, ``"webdataset"``, ``"tfrecord"`` or ``"recordio"``.
         paths: the folder, the list, or the shards.
         index_paths: the index of each shard; empty where none is needed.
-        file_root, files, labels: of a list: paths within the root, labels with the offset added.
+        file_root, files, labels: of a list: paths within the root, labels with the offset added,
+            or the numbers of rows of `targets`.
+        targets: the table of targets beyond one class, else None.
         fields: names of the image and the label in a sample: extensions (``"jpg;png"``) of
             WebDataset, features of TFRecord.
         classes: names of the classes, of a folder.
-        num_classes: of a folder, and of a list the highest label plus 1; else None.
+        num_classes: of a folder, of a list the highest label plus 1, of targets their columns; else
+            None.
         size: number of samples where it is known (not of a folder).
         label_offset: what is added to each label.
     """
@@ -90,6 +97,7 @@ class Source:
     num_classes: int | None = None
     size: int | None = None
     label_offset: int = 0
+    targets: Targets | None = None
 
     @property
     def remote(self) -> bool:
@@ -121,6 +129,7 @@ class Source:
             self.fields,
             self.size,
             self.label_offset,
+            *(() if self.targets is None else (self.targets.digest,)),
         )
         return f"{self.kind} {hashlib.sha256(repr(facts).encode()).hexdigest()[:16]}"
 
@@ -130,7 +139,9 @@ def find_source(
     *,
     kind: Kind | None = None,
     classes: Sequence[str] | Literal["natural"] | None = None,
+    targets: Any = None,
     subset: Sequence[int] | None = None,
+    weights: Sequence[float] | Literal["balanced"] | None = None,
     repeated: bool = False,
     file_root: Paths | None = None,
     index_dir: Paths | None = None,
@@ -145,15 +156,27 @@ def find_source(
         source: a folder of classes; a folder that holds shards; a list; a shard; a pattern of
             shards with ``*``, ``?``, ``[…]``, ``{0000..0127}`` or ``{a,b}``; or a sequence of
             shards and patterns. Shards and a folder of classes may be at s3:// or gs://. Or
-            samples: a sequence of (path, label), or a data set with such ``samples``, as those of
-            torchvision and timm.
+            samples: a sequence of (path, label), a pair of arrays, (paths, labels), or a data set
+            with such ``samples``, as those of torchvision and timm.
         kind: for a folder that holds both classes and shards.
         classes: the names of the classes, by label: ``train.classes`` for validation, of which a
             subset may be there. Folders are numbered by name, and one with another name is
             refused. Of lists and shards they are the names of the labels. ``"natural"`` for
             folders that are numbers: 2 before 10. By default folders are sorted as text.
+        targets: more than one class per image: several labels, a row of numbers (one-hot, soft or
+            other), or a number to be predicted. A CSV file (a header; a column of files; one of
+            names, or columns of numbers) or a JSON file (``{"file": value}``) with an entry for
+            every image of the folder, wherever in it, or of the list or the paths that are
+            `source`; the same as a mapping; or an array with a row for each of the paths. Of a list
+            whose lines have numbers behind the path, ``"labels"`` or ``"rows"``. The loaders then
+            yield float32 (N, K), mixed by lam; `classes` are the names of the columns.
         subset: indices of samples, of a folder, a list or samples, in the order to read them
             without shuffling; an index may come several times.
+        weights: how often samples come in an epoch, of a folder, a list or samples: a number above
+            0 for each, after `subset`, or ``"balanced"``, by which every class comes as often as
+            the largest one. The sample of the smallest weight comes once, others in proportion,
+            rounded so that the sum is right; `Source.size` is how many there are. (Each epoch has
+            the same; nothing is drawn.)
         repeated: a list may name an image several times, as lists do that balance classes.
         file_root: what the paths of a list are relative to, and what they must lie in; by default
             the folder of the list. May be s3:// or gs://.
@@ -190,10 +213,14 @@ def find_source(
         checked_choice("kind", kind, get_args(Kind))
     if not isinstance(repeated, bool):
         raise TypeError(f"`repeated` must be a bool, got {repeated!r}.")
+    if targets is not None:
+        if label_offset:
+            raise ValueError(f"`label_offset` must be 0 with `targets`, got {label_offset}.")
+        return _chosen(_with_targets(source, kind, targets, classes, file_root), subset, weights)
     samples = samples_of(source)
     if samples is not None:
         found = _samples(samples, label_offset)
-        return _subset(_named(found, _checked_classes(classes)), subset)
+        return _chosen(_named(found, _checked_classes(classes)), subset, weights)
     paths, kind = named_files(source, kind)
     found = Source(kind=kind, paths=paths, label_offset=label_offset)
     if kind not in INDEXED:
@@ -203,12 +230,13 @@ def find_source(
     if kind != "list" and file_root is not None:
         raise ValueError(f"`file_root` must be left out but for a list, got {file_root!r}.")
     if kind == "folder":
-        return _subset(_folder(found, _checked_classes(classes, natural=True)), subset)
+        return _chosen(_folder(found, _checked_classes(classes, natural=True)), subset, weights)
     names = _checked_classes(classes)
     if kind == "list":
-        return _subset(_named(_list(found, file_root, repeated), names), subset)
-    if subset is not None:
-        raise ValueError(f"`subset` must be left out for a {kind}: shards are read in order.")
+        return _chosen(_named(_list(found, file_root, repeated), names), subset, weights)
+    if subset is not None or weights is not None:
+        name = "weights" if subset is None else "subset"
+        raise ValueError(f"`{name}` must be left out for a {kind}: shards are read in order.")
     found = _shards(found, path_text(index_dir, "index_dir"), fields, make_indexes, progress)
     return _named(found, names)
 
@@ -404,6 +432,15 @@ def _natural(name: str) -> list[tuple[bool, int, str]]:
 def samples_of(source: Any) -> Sequence[Any] | None:
     """Returns (path, label) pairs, where the source is a sequence of them or has one."""
     source = getattr(getattr(source, "reader", source), "samples", source)  # timm's, torchvision's
+    if isinstance(source, tuple) and len(source) == 2 and isinstance(source[1], np.ndarray):
+        paths, labels = np.asarray(source[0]), source[1]
+        if paths.ndim != 1 or labels.dtype.kind not in "iu" or labels.shape != paths.shape:
+            raise ValueError(
+                "`source` of two arrays must be paths and as many integer labels, got shapes "
+                f"{paths.shape} and {labels.shape} of {labels.dtype}. (Other values than one class "
+                "are `targets` of find_source.)"
+            )
+        return list(zip(paths.tolist(), labels.tolist(), strict=True))
     if isinstance(source, (str, os.PathLike)) or not isinstance(source, Sequence) or not source:
         return None
     first = source[0]
@@ -415,27 +452,68 @@ def _samples(samples: Sequence[Any], label_offset: int) -> Source:
     for number, sample in enumerate(samples):
         if not isinstance(sample, (tuple, list)) or len(sample) != 2:
             raise TypeError(f"`source` must be (path, label) pairs, got {sample!r} as {number}.")
-        paths.append(os.path.abspath(path_text(sample[0])))
+        paths.append(path_text(sample[0]))
         labels.append(checked_int("label", sample[1], -(2**31), 2**31 - 1) + label_offset)
         if labels[-1] < 0:
             raise ValueError(
                 f"the label with `label_offset` must be at least 0, got {labels[-1]} as {number}."
             )
+    return dataclasses.replace(
+        _files(paths),
+        labels=tuple(labels),
+        num_classes=max(labels) + 1,
+        label_offset=label_offset,
+    )
+
+
+def _files(paths: Sequence[str]) -> Source:
+    """Returns files that were given one by one, all of which must be there."""
+    paths = [os.path.abspath(path) for path in paths]
     root = os.path.commonpath([os.path.dirname(path) for path in paths])
     files = tuple(os.path.relpath(path, root) for path in paths)
     there: dict[str, set[str]] = {}
     for file, path in zip(files, paths, strict=True):
         if not is_there(root, file, there):
             raise FileNotFoundError(f"`source` must name files that exist, got {path!r}.")
-    return Source(
-        kind="list",
-        paths=(root,),
-        file_root=root,
-        files=files,
-        labels=tuple(labels),
-        num_classes=max(labels) + 1,
-        size=len(labels),
-        label_offset=label_offset,
+    return Source(kind="list", paths=(root,), file_root=root, files=files, size=len(files))
+
+
+def _with_targets(source: Any, kind: Any, targets: Any, classes: Any, file_root: Any) -> Source:
+    """Returns the images of a folder, a list or paths, with targets beyond one class."""
+    names: Any = _checked_classes(classes)
+    table: Targets | None = None
+    in_list = isinstance(targets, str) and targets in IN_LIST
+    if isinstance(source, np.ndarray):
+        source = source.tolist()
+    if isinstance(source, (list, tuple)):
+        if not source or in_list:
+            raise ValueError("`source` must be paths with `targets`, or a list.")
+        found = _files([path_text(path) for path in source])
+    elif os.path.isdir(root := os.path.abspath(path_text(source))):
+        if kind not in (None, "folder") or in_list or file_root is not None:
+            raise ValueError("`targets` of a folder must be a file, or a mapping.")
+        entries = [entry.path for entry in folder_entries(root) if entry.is_image]
+        if not entries:
+            raise FileNotFoundError(f"`source` must hold images, got {root!r}.")
+        files = tuple(os.path.relpath(path, root) for path in entries)
+        found = Source(kind="list", paths=(root,), file_root=root, files=files, size=len(files))
+    else:
+        (path, *_), kind = named_files(source, kind)
+        if kind != "list":
+            raise ValueError(f"`targets` must be left out for a {kind}.")
+        found = Source(kind=kind, paths=(path,), file_root=_root_of_list(path, file_root))
+        files, table, numbers = read_target_list(
+            path, found.file_root or "", targets if in_list else None, names
+        )
+        found = dataclasses.replace(found, files=files, size=len(files))
+    if table is None:
+        table, numbers = targets_of_files(targets, found.files, found.file_root or "", names)
+    return dataclasses.replace(
+        found,
+        labels=numbers,
+        targets=table,
+        classes=table.names,
+        num_classes=table.rows.shape[1],
     )
 
 
@@ -451,29 +529,80 @@ def _named(found: Source, classes: tuple[str, ...] | str | None) -> Source:
     return dataclasses.replace(found, classes=tuple(classes), num_classes=len(classes))
 
 
-def _subset(found: Source, subset: Any) -> Source:
-    """Returns the samples of these indices, as a list."""
-    if subset is None:
+def _chosen(found: Source, subset: Any, weights: Any) -> Source:
+    """Returns samples by index, and as often as their weights say, as a list."""
+    if subset is None and weights is None:
         return found
-    files, labels = found.files, found.labels
-    if found.kind == "folder":
-        if found.remote:
-            raise ValueError("`subset` must be left out for a remote folder.")
-        root = found.paths[0]
-        number = {name: k for k, name in enumerate(found.classes or ())}
-        files = tuple(os.path.relpath(file, root) for file in image_files(root))
-        labels = tuple(number[file.split(os.sep)[0]] for file in files)
-    indices = [checked_int("subset", index, 0, len(files) - 1) for index in subset]
-    if not indices:
-        raise ValueError("`subset` must have an index at least, got none.")
+    found = _listed(found)
+    if subset is not None:
+        indices = [checked_int("subset", index, 0, len(found.files) - 1) for index in subset]
+        if not indices:
+            raise ValueError("`subset` must have an index at least, got none.")
+        found = _at(found, indices)
+    if weights is not None:
+        found = _at(found, _repeats(found, weights))
+    return found
+
+
+def _listed(found: Source) -> Source:
+    """Returns a folder as a list."""
+    if found.kind != "folder":
+        return found
+    root = found.paths[0]
+    if found.remote:
+        raise ValueError(f"`subset` and `weights` must be left out for the remote {root!r}.")
+    number = {name: k for k, name in enumerate(found.classes or ())}
+    files = tuple(os.path.relpath(file, root) for file in image_files(root))
     return dataclasses.replace(
         found,
         kind="list",
-        file_root=found.file_root or os.path.abspath(found.paths[0]),
-        files=tuple(files[i] for i in indices),
-        labels=tuple(labels[i] for i in indices),
+        file_root=os.path.abspath(root),
+        files=files,
+        labels=tuple(number[file.split(os.sep)[0]] for file in files),
+        size=len(files),
+    )
+
+
+def _at(found: Source, indices: Sequence[int]) -> Source:
+    return dataclasses.replace(
+        found,
+        files=tuple(found.files[i] for i in indices),
+        labels=tuple(found.labels[i] for i in indices),
         size=len(indices),
     )
+
+
+def _repeats(found: Source, weights: Any) -> list[int]:
+    """Returns the index of each sample, as often as it comes in an epoch."""
+    if isinstance(weights, str):
+        if weights != "balanced":
+            raise ValueError(f'`weights` must be "balanced" or numbers, got {weights!r}.')
+        if found.targets is not None:
+            raise ValueError('`weights` must be numbers with `targets`, got "balanced".')
+        groups = [np.flatnonzero(np.array(found.labels) == k) for k in sorted(set(found.labels))]
+        most = max(map(len, groups))
+        counts = np.zeros(len(found.files), np.int64)
+        for group in groups:
+            counts[group] = most // len(group)
+            counts[group[: most % len(group)]] += 1
+    else:
+        shares = np.array([checked_number("weights", weight) for weight in weights])
+        if len(shares) != len(found.files) or shares.min() <= 0:
+            raise ValueError(
+                f"`weights` must be {len(found.files)} numbers above 0, one for each sample, got "
+                f"{len(shares)}" + (f" from {shares.min():g} on." if len(shares) else ".")
+            )
+        shares = shares / shares.min()
+        counts = np.floor(shares).astype(np.int64)
+        # What is left of the sum goes to those whose shares were cut most.
+        rest = round(float(shares.sum())) - int(counts.sum())
+        counts[np.argsort(counts - shares, kind="stable")[:rest]] += 1
+    if counts.sum() > _MOST_SAMPLES:
+        raise ValueError(
+            f"`weights` must make an epoch of at most {_MOST_SAMPLES:,} samples, got "
+            f"{counts.sum():,}: raise the smallest ones."
+        )
+    return np.repeat(np.arange(len(counts)), counts).tolist()
 
 
 def _list(found: Source, file_root: Any, repeated: bool) -> Source:

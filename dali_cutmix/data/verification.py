@@ -131,6 +131,8 @@ def verify(
     checked_int("max_pixels", max_pixels, 1, 2**63 - 1)
     threads = checked_int("threads", threads or len(os.sched_getaffinity(0)), 1, 4096)
     start = time.monotonic()
+    if source.targets is not None:
+        num_classes = None  # labels are numbers of rows, which are right
     checker = _Checker(max_pixels, num_classes, source.label_offset)
     path = os.path.abspath(source.file_root or source.paths[0])
     caches = open_cache(f"{source.kind} {path}", checker.fingerprint(source), fresh=fresh)

@@ -14,7 +14,7 @@ import torch
 
 from dali_cutmix import recipes
 from dali_cutmix._rules import warn
-from dali_cutmix._validation import checked_choice, checked_fraction, checked_int
+from dali_cutmix._validation import checked_bool, checked_choice, checked_fraction, checked_int
 from dali_cutmix.augment.policies import Policy, RandomErasing
 from dali_cutmix.data.images import DTYPE, LAYOUT
 from dali_cutmix.data.sources import Samples, Source, find_source, unusual_files
@@ -52,6 +52,8 @@ def train_loader(
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
     num_classes: int | None = None,
+    targets: Any = None,
+    shuffle: bool = True,
     on_error: Literal["raise", "skip"] = "raise",
     device: Device = "gpu",
     seed: int = 0,
@@ -70,10 +72,10 @@ def train_loader(
     """Returns a loader of training batches: decode, crop, flip, augment, mix, normalise.
 
     Yields ``(images, targets)`` on the device: images float32 or float16, (N, 3, H, W); targets
-    float32 (N, K), or ``(label_a, label_b, lam)`` with ``targets="pair"``, or int64 (N,) without
-    `mix`. All batches are full; the last, incomplete one of an epoch is dropped. A folder or a
-    list is shuffled anew every epoch, as a whole and the same on every shard; tars, TFRecords and
-    RecordIO within a window that moves over them, see `data.readers`.
+    float32 (N, K), or ``(label_a, label_b, lam)`` where `mix` has ``targets="pair"``, or int64 (N,)
+    without `mix`. All batches are full; the last, incomplete one of an epoch is dropped. A folder
+    or a list is shuffled anew every epoch, as a whole and the same on every shard; tars, TFRecords
+    and RecordIO within a window that moves over them, see `data.readers`.
 
     Args:
         source: an ImageFolder, a list of images, (path, label) samples, or shards of WebDataset,
@@ -89,6 +91,10 @@ def train_loader(
         erase_after_mix, repeats, size, area, ratio, interpolation, hflip, mean, std: see `Recipe`.
         num_classes: number of classes. That of a folder or a list is known; of others it must be
             given to mix, here or in `mix`.
+        targets: more than one class per image (several labels, rows, regression), see
+            `find_source`; the targets are then float32 (N, K), with `mix` and without.
+        shuffle: whether every epoch has an order of its own; ``False`` reads in the order of the
+            source (`find_source` takes one as `subset`), and each shard always its own part.
         on_error: what to do about damaged samples. ``"raise"``: the first batch that DALI cannot
             decode is an error that names them. ``"skip"``: before the first batch all samples are
             decoded strictly, as `dali-cutmix check` does, and those with a problem are left out,
@@ -142,12 +148,13 @@ def train_loader(
     for name, value in or_none.items():
         if not (isinstance(value, str) and value == "recipe"):
             given[name] = value
-    for name, flag in (("with_params", with_params), ("switchable", switchable)):
-        if not isinstance(flag, bool):
-            raise TypeError(f"`{name}` must be a bool, got {flag!r}.")
+    flags = {"with_params": with_params, "switchable": switchable, "shuffle": shuffle}
+    for name, flag in flags.items():
+        checked_bool(name, flag)
     used = _recipe(recipe, given)
     options = _checked(
         source=source,
+        targets=targets,
         num_classes=num_classes,
         on_error=on_error,
         batch_size=batch_size,
@@ -170,13 +177,17 @@ def train_loader(
             "an image would be mixed with copies of itself alone."
         )
     if used.mix is not None:
-        options["mix"] = _with_classes(used.mix, num_classes, options["num_classes"], classes)
+        mix = used.mix
+        if options["source"].targets is not None and mix.labels == "int":
+            mix = dataclasses.replace(mix, labels="float")
+        options["mix"] = _with_classes(mix, num_classes, options, classes)
         options["num_classes"] = options["mix"].num_classes
     elif with_params or switchable:
         name = "with_params" if with_params else "switchable"
         raise ValueError(f"`{name}` must be False where `mix` is None: nothing is mixed.")
     loader = Loader(
         imagenet.train,
+        shuffle=shuffle,
         channels_last=layout == "NHWC",
         switchable=switchable,
         start_epoch=start_epoch,
@@ -210,6 +221,7 @@ def val_loader(
     std: Sequence[float] | None = None,
     classes: Sequence[str] | None = None,
     num_classes: int | None = None,
+    targets: Any = None,
     on_error: Literal["raise", "skip"] = "raise",
     even: bool = True,
     device: Device | None = None,
@@ -240,6 +252,8 @@ def val_loader(
         interpolation, mean, std: by default the recipe's.
         classes: the classes of training (``train.classes``), of which the source may have some:
             folders are numbered by name, see `find_source`. One with another name is refused.
+        targets: see `train_loader`; the labels are then float32 (N, K), the columns those of
+            `classes`. Of several shards ``even=False`` is needed: a row cannot be marked.
         even: of several shards, one may have an image less than another. Then its last one comes
             twice, once with label -100, which torch's cross_entropy ignores, so that every shard
             has the same batches, and a collective in each does not hang: ``(labels >= 0).sum()``
@@ -310,10 +324,14 @@ def val_loader(
             f"`resize` must be at least `size`, got resize={used.val_resize} "
             f"and size={used.val_size}."
         )
-    if not isinstance(source, Source):
-        source = _found(source, classes)
+    source = _found(source, classes, targets)
     _check_classes(classes, source.classes)
-    options = _checked(source=source, on_error=on_error, **options)
+    options = _checked(source=source, targets=None, on_error=on_error, **options)
+    if even and source.targets is not None and options["num_shards"] > 1:
+        raise ValueError(
+            "`even` must be False with targets beyond one class and several shards, got True: an "
+            "image that comes twice cannot be marked by its label."
+        )
     options["_alone"] |= alone
     about = _about(options, used)
     loader = Loader(
@@ -365,10 +383,16 @@ def _pair(size: int | tuple[int, int]) -> tuple[int, int]:
 
 
 def _with_classes(
-    mix: MixConfig, given: int | None, num_classes: int | None, classes: tuple[str, ...] | None
+    mix: MixConfig, given: int | None, options: dict[str, Any], classes: tuple[str, ...] | None
 ) -> MixConfig:
-    if mix.labels != "int":
-        raise ValueError('`labels` must be "int" for the loaders, got "float".')
+    num_classes, rows = options["num_classes"], options["source"].targets is not None
+    if mix.labels != ("float" if rows else "int"):
+        raise ValueError('`labels` must be "int" for a loader without `targets`, got "float".')
+    if rows and mix.num_classes not in (None, num_classes):
+        raise ValueError(
+            f"`num_classes` must be the {num_classes} columns of the targets, got "
+            f"{mix.num_classes} in `mix`."
+        )
     if num_classes is None and mix.num_classes is None:
         raise ValueError(
             "`num_classes` must be given to mix data that do not tell it (WebDataset, TFRecord, "
@@ -423,9 +447,8 @@ def _checked(**options: Any) -> dict[str, Any]:
     told = options["shard_id"] is not None or _environment() or joined_a_group()
     options["_alone"] = not told
     options["shard_id"], options["num_shards"] = _shard(options["shard_id"], options["num_shards"])
-    source = options["source"]
-    if not isinstance(source, Source):
-        source = options["source"] = _found(source)
+    targets = options.pop("targets")
+    source = options["source"] = _found(options["source"], targets=targets)
     options["classes"] = source.classes
     options["num_classes"] = _class_count(options["num_classes"], source)
     options["skipped"] = ()
@@ -436,10 +459,16 @@ def _checked(**options: Any) -> dict[str, Any]:
     return options
 
 
-def _found(source: Any, classes: Sequence[str] | None = None) -> Source:
+def _found(source: Any, classes: Sequence[str] | None = None, targets: Any = None) -> Source:
     """Returns the source, with its indexes, which are made where they are missing."""
+    if isinstance(source, Source):
+        if targets is not None:
+            raise ValueError("`targets` must be given to find_source, which made the source.")
+        return source
     with _bar("making the index") as report:
-        return find_source(source, classes=classes, make_indexes=True, progress=report)
+        return find_source(
+            source, classes=classes, targets=targets, make_indexes=True, progress=report
+        )
 
 
 def _look_at_a_few(source: Source) -> None:
@@ -519,6 +548,11 @@ def _class_count(num_classes: int | None, source: Source) -> int | None:
     if num_classes is None:
         return source.num_classes
     num_classes = checked_int("num_classes", num_classes, 1, MAX_CLASSES)
+    if source.targets is not None and num_classes != source.num_classes:
+        raise ValueError(
+            f"`num_classes` must be the {source.num_classes} columns of the targets, got "
+            f"{num_classes}."
+        )
     if source.num_classes is not None and num_classes < source.num_classes:
         raise ValueError(
             f"`num_classes` must be at least the {source.num_classes} classes of `source`, "

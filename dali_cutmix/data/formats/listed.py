@@ -14,8 +14,17 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from dali_cutmix.data.formats.paths import is_remote
+from dali_cutmix.data.targets import Targets, numbers_behind, targets_in_list
 
-__all__ = ["Line", "class_line", "class_names_of", "is_there", "read_lines", "read_list"]
+__all__ = [
+    "Line",
+    "class_line",
+    "class_names_of",
+    "is_there",
+    "read_lines",
+    "read_list",
+    "read_target_list",
+]
 
 _CLASSES = "# classes: "
 
@@ -75,6 +84,41 @@ def read_list(
     if names is not None and len(names) <= max(labels):
         raise ValueError(f"{path!r}, line 1: must name class {max(labels)}, has {len(names)}.")
     return tuple(line.file for line in lines), labels, names
+
+
+def read_target_list(
+    path: str, root: str, kind: str | None, classes: Sequence[str] | None
+) -> tuple[tuple[str, ...], Targets | None, tuple[int, ...]]:
+    """Returns the files of a list with numbers behind each path, and their `data.targets`.
+
+    Args:
+        kind: ``"labels"`` or ``"rows"``, see `targets.targets_in_list`; None: of no interest, and
+            need not be there.
+
+    Raises:
+        FileNotFoundError, ValueError: as for `read_list`, but an image may be named again.
+    """
+    files: list[str] = []
+    numbers: list[tuple[int, Sequence[str]]] = []
+    there: dict[str, set[str]] = {}
+    for number, text in _texts(path):
+        if number == 1 and text.startswith(_CLASSES):
+            continue
+        name, cells = numbers_behind(text)
+        line = _parsed(number, f"{name}\t0", root, 0)
+        if line.fault is not None:
+            raise ValueError(f"{path!r}, line {number}: {line.fault}.")
+        if not is_remote(root) and not is_there(root, line.file, there):
+            whole = os.path.join(root, line.file)
+            raise FileNotFoundError(f"{path!r}, line {number}: {whole!r} must be a file, is none.")
+        files.append(line.file)
+        numbers.append((number, cells))
+    if not files:
+        raise ValueError(f"{path!r} must hold at least one line, got none.")
+    if kind is None:
+        return tuple(files), None, ()
+    names = class_names_of(path) if classes is None else classes
+    return tuple(files), *targets_in_list(numbers, path, kind, names)
 
 
 def read_lines(

@@ -1,0 +1,379 @@
+"""Targets beyond one class per image: several labels, rows of numbers, regression.
+
+    several labels    names, "cat dog" or ["cat", "dog"]     a row of 0 and 1, a column per class
+    rows              numbers, one-hot, soft or any          the row as it is
+    regression        one number                             a row of one number
+
+They come beside a folder or files as a CSV or JSON file, a mapping or an array, or stand in a list
+behind the paths. Different rows are kept once, in a table that is part of the graph; the label that
+the reader gives is the number of its row.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+import os
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from nvidia.dali import fn, types
+from nvidia.dali.data_node import DataNode
+
+from dali_cutmix._dali import graph_function
+from dali_cutmix._rules import warn
+from dali_cutmix._validation import checked_number
+
+__all__ = [
+    "IN_LIST",
+    "Targets",
+    "look_up",
+    "numbers_behind",
+    "targets_in_list",
+    "targets_of_files",
+]
+
+IN_LIST = ("labels", "rows")
+_MOST_NUMBERS = 10_000_000  # DALI takes some 300 bytes for each while a graph is built
+_BITS = 31  # of an int32, that are not its sign
+_WHOLE = (
+    "`targets` of one number per image must be floats, got whole numbers: class labels are given "
+    "as a list or as (path, label) samples; for regression write 3.0."
+)
+_SEPARATORS = re.compile(r"\s*[|;,]\s*|\s+")
+
+
+class Targets:
+    """A table of different rows, and of which kind they are.
+
+    Attributes:
+        rows: float32 (M, K), no two alike.
+        names: of the columns, where they have names.
+        digest: short text that is equal for equal tables.
+    """
+
+    def __init__(self, rows: NDArray[np.float32], names: Sequence[str] | None) -> None:
+        self.rows = rows
+        self.names = None if names is None else tuple(names)
+        self.digest = hashlib.sha256(rows.tobytes() + repr(self.names).encode()).hexdigest()[:16]
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Targets) and other.digest == self.digest
+
+    def __hash__(self) -> int:
+        return hash(self.digest)
+
+    def __repr__(self) -> str:
+        return f"<Targets: {self.rows.shape[1]} columns, {len(self.rows)} different rows>"
+
+    @classmethod
+    def of(cls, rows: Any, names: Sequence[str] | None = None) -> tuple[Targets, tuple[int, ...]]:
+        """Returns the table, and for each of the rows, float (N, K), its number in it.
+
+        Raises:
+            ValueError: a number is not finite, or the table is too large for a graph.
+        """
+        every = np.ascontiguousarray(rows, np.float32)
+        if not np.isfinite(every).all():
+            raise ValueError("`targets` must be finite numbers, got nan or infinity.")
+        table, numbers = np.unique(every, axis=0, return_inverse=True)
+        targets = cls(table, names)
+        if targets._words().size > _MOST_NUMBERS:
+            raise ValueError(
+                f"`targets` must be at most {_MOST_NUMBERS:,} numbers in different rows, got "
+                f"{len(table):,} rows of {table.shape[1]:,}. (Rows of 0 and 1 count for less.)"
+            )
+        return targets, tuple(numbers.reshape(-1).tolist())
+
+    def _packed(self) -> bool:
+        return bool(((self.rows == 0) | (self.rows == 1)).all())
+
+    def _words(self) -> NDArray[Any]:
+        """Returns the table as it is in the graph: rows of 0 and 1 as bits, int32 (M, words)."""
+        if not self._packed():
+            return self.rows
+        bits = self.rows.astype(np.int32)
+        missing = -bits.shape[1] % _BITS
+        bits = np.pad(bits, ((0, 0), (0, missing))).reshape(len(bits), -1, _BITS)
+        words: NDArray[Any] = (bits << np.arange(_BITS, dtype=np.int32)).sum(2, dtype=np.int32)
+        return words
+
+
+@graph_function
+def look_up(number: DataNode, targets: Targets) -> DataNode:
+    """Returns a row of the table, float32 (K,), on the CPU.
+
+    Args:
+        number: int32 (1,), of the row.
+    """
+    columns = targets.rows.shape[1]
+    row = fn.slice(
+        types.Constant(targets._words()),
+        start=fn.reshape(number, shape=[1]),
+        shape=[1],
+        axes=[0],
+    )
+    if not targets._packed():
+        return fn.reshape(row, shape=[columns])
+    powers = types.Constant(1 << np.arange(_BITS, dtype=np.int32)[None])
+    bits = fn.reshape(fn.reshape(row, shape=[-1, 1]) & powers, shape=[-1])
+    if columns % _BITS:
+        bits = fn.slice(bits, start=[0], shape=[columns], axes=[0])
+    return fn.cast(bits != 0, dtype=types.FLOAT)
+
+
+# From files, mappings and arrays
+
+
+def targets_of_files(
+    given: Any, files: Sequence[str], root: str, classes: Sequence[str] | None
+) -> tuple[Targets, tuple[int, ...]]:
+    """Returns the table, and for each file the number of its row.
+
+    Args:
+        given: the path of a CSV or JSON file; a mapping from file to value; or an array of a row,
+            or a number, per file. A value is a number, a row of numbers, a name, names, or one text
+            of names that are separated by blanks, ``|``, ``;`` or ``,``.
+        files: paths within `root`.
+        classes: names of the labels, or of the columns; by default the names that come, sorted.
+
+    Raises:
+        TypeError: `given` is nothing of that.
+        ValueError: an image has no value, or values are not of one kind.
+    """
+    if isinstance(given, Mapping):
+        return _of_values(_matched(dict(given), files, root, "targets"), classes)
+    if isinstance(given, (str, os.PathLike)):
+        path = os.fspath(given)
+        if not os.path.isfile(path):
+            raise FileNotFoundError(
+                f"`targets` must be an existing file (or a mapping, or an array), got {path!r}."
+            )
+        read, names = _read_json(path) if path.lower().endswith(".json") else _read_csv(path)
+        return _of_values(_matched(read, files, root, path), classes or names)
+    rows = np.asarray(given)
+    if rows.dtype.kind not in "biuf" or rows.ndim not in (1, 2):
+        raise TypeError(
+            "`targets` must be a CSV or JSON file, a mapping from file to value, or an array of "
+            f"numbers, (N,) or (N, K), got {type(given).__name__}."
+        )
+    if rows.ndim == 1 and rows.dtype.kind != "f":
+        raise ValueError(_WHOLE)
+    if len(rows) != len(files):
+        raise ValueError(
+            f"`targets` must have a row for each of the {len(files)} images, got {len(rows)}."
+        )
+    rows = rows.reshape(len(rows), -1)
+    return Targets.of(rows, _checked_names(classes, rows.shape[1]))
+
+
+def _read_json(path: str) -> tuple[dict[str, Any], None]:
+    try:
+        with open(path, encoding="utf-8-sig") as file:
+            values = json.load(file)
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path!r} must be JSON: {error}.") from error
+    if not isinstance(values, dict):
+        raise ValueError(f'{path!r} must be an object {{"file": value, …}}, got another value.')
+    return values, None
+
+
+def _read_csv(path: str) -> tuple[dict[str, Any], list[str] | None]:
+    """Returns value by file, and the names of the columns where they are numbers.
+
+    The first column has the files. A header is needed where the others are numbers, for it names
+    them.
+    """
+    try:
+        with open(path, encoding="utf-8-sig", newline="") as file:
+            first = file.readline()
+            file.seek(0)
+            delimiter = max(",\t;", key=first.count)
+            lines = [line for line in csv.reader(file, delimiter=delimiter) if line]
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise ValueError(f"{path!r} must be CSV in UTF-8: {error}.") from error
+    if len(lines) < 2 or len(lines[0]) < 2:
+        raise ValueError(
+            f"{path!r} must have a header and lines: a column of files, and one or more of values."
+        )
+    header, *lines = lines
+    values: dict[str, Any] = {}
+    for number, line in enumerate(lines, 2):
+        if len(line) != len(header):
+            raise ValueError(f"{path!r}, line {number}: must have {len(header)} values: {line!r}.")
+        name, *cells = (cell.strip() for cell in line)
+        if name in values:
+            raise ValueError(f"{path!r}, line {number}: must name every file once, got {name!r}.")
+        values[name] = cells
+    if len(header) == 2 and all(cell.isdecimal() for (cell,) in values.values()):
+        raise ValueError(f"{path!r}: {_WHOLE}")
+    if all(is_number(cell) for cells in values.values() for cell in cells):
+        rows = {name: [float(cell) for cell in cells] for name, cells in values.items()}
+        return rows, [name.strip() for name in header[1:]]
+    if len(header) > 2:
+        wrong = next(
+            (name, cell) for name, cells in values.items() for cell in cells if not is_number(cell)
+        )
+        raise ValueError(
+            f"{path!r} must have numbers in its columns, or one column of names, got {wrong[1]!r} "
+            f"for {wrong[0]!r}."
+        )
+    return {name: cell for name, (cell,) in values.items()}, None
+
+
+def is_number(text: str) -> bool:
+    """Returns whether a text is a number."""
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _matched(values: dict[str, Any], files: Sequence[str], root: str, where: str) -> list[Any]:
+    """Returns the value of each file: by its path, or its name, or its name without extension."""
+    keys: list[Callable[[str], str]] = [
+        lambda file: file,
+        os.path.basename,
+        lambda file: os.path.splitext(os.path.basename(file))[0],
+    ]
+    given = {_within(str(name), root): value for name, value in values.items()}
+    if len(given) < len(values):
+        raise ValueError(f"{where!r} must name every file once.")
+    missing: list[str] = []
+    for key in keys:
+        named = [key(file) for file in files]
+        lacking = [file for file, name in zip(files, named, strict=True) if name not in given]
+        if not lacking and len(set(named)) == len(set(files)):
+            unused = len(given.keys() - set(named))
+            if unused:
+                warn(f"{unused} of {len(given)} entries of {where!r} name no image of the data.")
+            return [given[name] for name in named]
+        missing = missing or lacking
+    raise ValueError(
+        f"{where!r} must have a value for each of the {len(files)} images, lacks "
+        f"{len(missing)}: {', '.join(map(repr, missing[:3]))}{', …' if len(missing) > 3 else ''}."
+    )
+
+
+def _within(name: str, root: str) -> str:
+    """Returns the path of a file within the root, as far as its name tells."""
+    name = name.replace("\\", "/")
+    if os.path.isabs(name):
+        return os.path.relpath(os.path.normpath(name), root)
+    return os.path.normpath(name)
+
+
+def _of_values(
+    values: Sequence[Any], classes: Sequence[str] | None
+) -> tuple[Targets, tuple[int, ...]]:
+    names = [_names(value) for value in values]
+    if all(one is not None for one in names):
+        return _several_labels([one or [] for one in names], classes)
+    if all(isinstance(value, int) for value in values):
+        raise ValueError(_WHOLE)
+    rows = [value if _is_row(value) else [value] for value in values]
+    lengths = {len(row) for row in rows}
+    if len(lengths) > 1:
+        raise ValueError(
+            f"`targets` must be rows of one length, got {', '.join(map(str, sorted(lengths)))}. "
+            'Several labels are given by their names: ["cat", "dog"], or ["0", "7"].'
+        )
+    numbers = [[checked_number("targets", number) for number in row] for row in rows]
+    return Targets.of(numbers, _checked_names(classes, len(numbers[0])))
+
+
+def _is_row(value: Any) -> bool:
+    return isinstance(value, (Sequence, np.ndarray)) and not isinstance(value, str)
+
+
+def _names(value: Any) -> list[str] | None:
+    """Returns the names of labels, or None where the value is no such thing."""
+    if isinstance(value, str):
+        return [name for name in _SEPARATORS.split(value.strip()) if name]
+    if _is_row(value) and all(isinstance(name, str) for name in value):
+        return list(value)
+    return None
+
+
+def _several_labels(
+    names: Sequence[Sequence[str]], classes: Sequence[str] | None
+) -> tuple[Targets, tuple[int, ...]]:
+    known = sorted({name for one in names for name in one}) if classes is None else list(classes)
+    if not known:
+        raise ValueError("`targets` must have at least one label, got none for any image.")
+    column = {name: k for k, name in enumerate(known)}
+    rows = np.zeros((len(names), len(known)), np.float32)
+    for row, one in zip(rows, names, strict=True):
+        unknown = [name for name in one if name not in column]
+        if unknown:
+            raise ValueError(f"`classes` must name every label, lacks {unknown[0]!r}.")
+        row[[column[name] for name in one]] = 1
+    return Targets.of(rows, known)
+
+
+def _checked_names(classes: Sequence[str] | None, columns: int) -> Sequence[str] | None:
+    if classes is not None and len(classes) != columns:
+        raise ValueError(
+            f"`classes` must name the {columns} columns of the targets, got {len(classes)} names."
+        )
+    return classes
+
+
+# In a list
+
+
+def targets_in_list(
+    lines: Iterable[tuple[int, Sequence[str]]], path: str, kind: str, classes: Sequence[str] | None
+) -> tuple[Targets, tuple[int, ...]]:
+    """Returns the table, and for each line of a list the number of its row.
+
+    Args:
+        lines: number and `numbers_behind` of each line.
+        path: of the list.
+        kind: ``"labels"``: the numbers are those of labels, from 0; ``"rows"``: they are the row.
+
+    Raises:
+        ValueError: a line has no numbers, or rows are of several lengths.
+    """
+    rows: list[list[float]] = []
+    for number, cells in lines:
+        where = f"{path!r}, line {number}"
+        if kind == "labels" and not all(cell.isdecimal() for cell in cells):
+            raise ValueError(f"{where}: labels must be whole numbers from 0, got {cells!r}.")
+        if kind == "rows" and (not cells or (rows and len(cells) != len(rows[0]))):
+            expected = len(rows[0]) if rows else "at least one"
+            raise ValueError(
+                f"{where}: must have {expected} number(s) behind the path, got {len(cells)}. "
+                "(A tab separates a path that holds blanks.)"
+            )
+        rows.append([float(cell) for cell in cells])
+    if kind == "rows":
+        return Targets.of(rows, _checked_names(classes, len(rows[0])))
+    most = int(max((number for row in rows for number in row), default=-1)) + 1
+    count = most if classes is None else len(classes)
+    if most > count or count == 0:
+        raise ValueError(f"`classes` must name the {most} labels of {path!r}, got {count} names.")
+    k_hot = np.zeros((len(rows), count), np.float32)
+    for line, labels in zip(k_hot, rows, strict=True):
+        line[np.array(labels, np.int64)] = 1
+    return Targets.of(k_hot, classes)
+
+
+def numbers_behind(text: str) -> tuple[str, list[str]]:
+    """Returns the path of a line, and the texts of the numbers behind it.
+
+    A tab, or else the first of the last words that are numbers, ends the path.
+    """
+    if "\t" in text:
+        file, _, rest = text.partition("\t")
+        return file.strip(), [cell for cell in re.split(r"[\s,]+", rest.strip()) if cell]
+    words, cells = re.split(r"( +)", text.strip()), list[str]()
+    while len(words) > 1 and all(map(is_number, words[-1].split(","))):
+        cells = words[-1].split(",") + cells
+        del words[-2:]
+    return "".join(words), cells
