@@ -62,8 +62,14 @@ def readme_code() -> list[str]:
 
 
 @pytest.mark.parametrize("block", range(len(readme_code())))
-def test_readme_code_runs(block: int, photos: str) -> None:
+def test_readme_code_runs(block: int, photos: str, tmp_path: Path) -> None:
     code = readme_code()[block]
+    findings = tmp_path / "labels.csv"
+    lines = [
+        f"{path.relative_to(photos)},{path.parent.name}|image" for path in Path(photos).glob("*/*")
+    ]
+    findings.write_text("\n".join(["file,findings", *lines]))
+    code = code.replace("/data/labels.csv", str(findings))
     for name in ("/data/imagenet/train", "/data/imagenet/val"):
         code = code.replace(name, photos)
     code = code.replace("1000", "5").replace("256", "32")
@@ -84,8 +90,10 @@ def test_readme_code_runs(block: int, photos: str) -> None:
         assert next(iter(names["train"]))[1].shape == (32, 5)
         assert next(iter(names["smaller"]))[0].shape == (32, 3, 192, 192)
     elif block == 2:
-        assert names["targets"].as_cpu().as_array().shape == (32, 5)
+        assert names["rows"].shape == (32, 6)
     elif block == 3:
+        assert names["targets"].as_cpu().as_array().shape == (32, 5)
+    elif block == 4:
         assert names["cfg"] == names["same"]
     else:
         assert names["cfg"].weights == (0.4, 0.4, 0.2)

@@ -638,6 +638,7 @@ TRAIN |= {
     "mix": st.one_of(st.none(), st.just("recipe"), MIXES),
     "recipe": st.sampled_from([None, *dcm.recipes.RECIPES]),
     "num_classes": st.sampled_from([5, 6, 100]),
+    "shuffle": st.booleans(),
     "with_params": st.booleans(),
     "switchable": st.booleans(),
 }

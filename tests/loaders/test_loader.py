@@ -693,7 +693,7 @@ def test_pinned_outputs_are_copied(dtype: Any) -> None:
         (
             {"mix": dcm.MixConfig(labels="float")},
             ValueError,
-            '`labels` must be "int" for the loaders',
+            '`labels` must be "int" for a loader without',
         ),
     ],
 )
