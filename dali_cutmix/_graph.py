@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from nvidia.dali import fn, types
 from nvidia.dali.data_node import DataNode
 
 from dali_cutmix._rules import states
 
-__all__ = ["by_index", "class_index", "zero_unless"]
+__all__ = ["by_index", "class_index", "paste", "zero_unless"]
+
+_WARP, _BLOCK = 32, 512  # values of a row
+_MOST_CHANNELS = 16
 
 
 @states(
@@ -41,3 +46,31 @@ def zero_unless(wrong: DataNode) -> DataNode:
     """Returns 0, int32 (1,); fails where `wrong`, a scalar, is True or above 0."""
     start = fn.reshape(fn.cast(wrong, dtype=types.INT32), shape=[1])
     return fn.slice(types.Constant(np.zeros(1, np.int32)), start=start, shape=[1], axes=[0])
+
+
+def paste(
+    images: DataNode, *others: DataNode, size: DataNode | tuple[int, int], **where: Any
+) -> DataNode:
+    """Returns what fn.multi_paste does, for outputs as large as the images.
+
+    On a GPU its kernel (DALI 2.4.0) looks for what to paste behind the end of its list, until it
+    finds something or memory ends, where a row ends less than 32 values after a multiple of 512.
+    There the canvas is wider, and cut afterwards.
+
+    Args:
+        size: (H, W), or int32 (2,) on the CPU.
+        where: other arguments of fn.multi_paste.
+    """
+    canvas: Any
+    if isinstance(size, DataNode):
+        fits, canvas = images.device == "cpu", None
+        if not fits:
+            canvas = fn.cat(size[:1], (size[1:] + (_WARP - 1)) // _WARP * _WARP)
+    else:
+        rows = (size[1] * channels % _BLOCK for channels in range(1, _MOST_CHANNELS + 1))
+        fits = images.device == "cpu" or not any(0 < row < _WARP for row in rows)
+        canvas = list(size) if fits else [size[0], -(-size[1] // _WARP) * _WARP]
+    pasted: DataNode = fn.multi_paste(images, *others, output_size=canvas, **where)
+    if not fits:
+        pasted = fn.slice(pasted, start=[0, 0], shape=size, axes=[0, 1])
+    return pasted

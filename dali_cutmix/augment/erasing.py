@@ -15,6 +15,7 @@ from nvidia.dali import math as dmath
 from nvidia.dali.data_node import DataNode
 
 from dali_cutmix._dali import graph_function, merge, split
+from dali_cutmix._graph import paste
 from dali_cutmix._seeds import op_seed
 from dali_cutmix.augment.nodes import check_images, check_shape
 from dali_cutmix.augment.policies import RandomErasing
@@ -178,10 +179,10 @@ def apply_erase(images: DataNode, draw: EraseDraw, *, size: tuple[int, int]) -> 
         # As wide as the images: on a GPU fn.multi_paste (DALI 2.4.0) reads inputs of another width
         # with the row length of the first. To draw that much noise would take longer.
         noise = fn.pad(of(draw.noise), axes=[1], shape=[size[1]])
-        part = fn.multi_paste(
+        part = paste(
             part,
             noise,
-            output_size=list(size),
+            size=size,
             in_anchors=fn.stack(origin, origin),
             out_anchors=fn.stack(origin, box[:2]),
             shapes=fn.stack(of(types.Constant(np.array(size, np.int32))), box[2:]),

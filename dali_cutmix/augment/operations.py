@@ -37,6 +37,7 @@ from nvidia.dali import math as dmath
 from nvidia.dali.data_node import DataNode
 
 from dali_cutmix._dali import merge, split
+from dali_cutmix._graph import paste
 from dali_cutmix._validation import checked_numbers
 from dali_cutmix.augment.draws import Op, OpDraw, OpPolicy, ops_and_layers
 from dali_cutmix.augment.nodes import lookup, to_device_of
@@ -211,9 +212,10 @@ def _sharpen(part: Part) -> DataNode:
     smooth = fn.filter(part.images, kernel_node, mode="same")
     anchors = part.of(types.Constant(np.array([[0, 0], [1, 1]], np.int32)))
     shapes = np.array([[height, width], [height - 2, width - 2]], np.int32)
-    smooth = fn.multi_paste(
+    smooth = paste(
         part.images,
         smooth,
+        size=part.canvas.size,
         in_anchors=anchors,
         out_anchors=anchors,
         shapes=part.of(types.Constant(shapes)),
