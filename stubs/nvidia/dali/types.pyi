@@ -21,6 +21,7 @@ INTERP_TYPE: Final = DALIDataType.INTERP_TYPE
 
 RGB: Final = DALIImageType.RGB
 GRAY: Final = DALIImageType.GRAY
+ANY_DATA: Final = DALIImageType.ANY_DATA
 
 INTERP_NN: Final = DALIInterpType.INTERP_NN
 INTERP_LINEAR: Final = DALIInterpType.INTERP_LINEAR
