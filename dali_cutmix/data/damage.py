@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import simplejpeg
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, TiffImagePlugin, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from dali_cutmix.data.decoding import OtherBands, decoded
 from dali_cutmix.data.folders import FORMATS
@@ -47,12 +47,15 @@ KINDS = ("wrong type", "depth", "bands", "other pixels")
 
 _UNUSUAL_CHROMA = ("", "")
 _BY_DALI_ALONE = "decoded by DALI alone"
-# Tags of a TIFF
-_WIDTH, _HEIGHT, _BITS, _PHOTOMETRIC, _BANDS, _EXTRA, _TYPE = 256, 257, 258, 262, 277, 338, 339
-_FLOAT = 3  # of the type
-_PARTS = ((273, 279), (324, 325))  # starts and lengths, of strips or tiles
 _BIG = (b"+\0", b"\0+")  # of a BigTIFF
 _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+# Tags of a TIFF, and the types of their values
+_WIDTH, _HEIGHT, _BITS, _PHOTOMETRIC, _BANDS, _EXTRA, _TYPE = 256, 257, 258, 262, 277, 338, 339
+_PARTS = ((273, 279), (324, 325))  # starts and lengths, of strips or tiles
+_READ = {_WIDTH, _HEIGHT, _BITS, _PHOTOMETRIC, _BANDS, _EXTRA, _TYPE, *_PARTS[0], *_PARTS[1]}
+_CODES = {1: "B", 3: "H", 4: "I", 16: "Q"}
+_FLOAT = 3  # as _TYPE
+_Tags = dict[int, tuple[int, ...]]
 _ERRORS = (OSError, ValueError, SyntaxError, EOFError, struct.error, MemoryError)  # of Pillow
 _SOF = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}  # start of a frame; the others are tables
 # Baseline, extended, progressive; all Huffman coded, of 8 bits.
@@ -159,7 +162,7 @@ def _verdict_of_kind(
     """Returns what DALI makes of a whole image that is not in it, or does not make of it."""
     if image.mode == "F" and to.read_as == "uint8":
         return Verdict("depth", "float values", notes)
-    tags: Any = getattr(image, "tag_v2", {})
+    tags = _tags(data) if data[:4] in _TIFF else {}
     if problem := _other_bands(tags, len(image.getbands()), to):
         return Verdict(*problem, notes)
     try:
@@ -208,22 +211,20 @@ def _verdict_of_tiff(data: bytes, max_pixels: int, to: PixelFormat) -> Verdict:
     notes = (_BY_DALI_ALONE,)
     try:
         tags = _tags(data)
-        sides = int(tags[_HEIGHT]), int(tags[_WIDTH])
-        bits, kinds = tags.get(_BITS, (1,)), tags.get(_TYPE) or (1,)
-        ends = [
-            start + length
-            for starts, lengths in _PARTS
-            for start, length in zip(tags.get(starts) or (), tags.get(lengths) or (), strict=True)
-        ]
-    except (*_ERRORS, KeyError, TypeError) as error:
-        return Verdict("damaged", f"the tags of a TIFF: {error}")
+    except struct.error as error:
+        return Verdict("truncated", f"the tags of a TIFF: {error}")
+    if _WIDTH not in tags or _HEIGHT not in tags:
+        return Verdict("damaged", "a TIFF whose tags have no size")
+    sides = tags[_HEIGHT][0], tags[_WIDTH][0]
     if sides[0] * sides[1] > max_pixels:
         return Verdict("too large", f"{sides[1]} x {sides[0]} pixels")
-    if max(ends, default=0) > len(data):
-        return Verdict("truncated", f"{len(data)} bytes of {max(ends)}")
+    for starts, lengths in _PARTS:
+        parts = zip(tags.get(starts, ()), tags.get(lengths, ()), strict=False)
+        if (end := max(map(sum, parts), default=0)) > len(data):
+            return Verdict("truncated", f"{len(data)} bytes of {end}")
     if problem := _other_bands(tags, 0, to):
         return Verdict(*problem)
-    if _FLOAT in kinds and to.read_as == "uint8":
+    if _FLOAT in tags.get(_TYPE, ()) and to.read_as == "uint8":
         return Verdict("depth", "float values")
     try:
         pixels = decoded(data, to._replace(read_as="float32"))
@@ -233,7 +234,7 @@ def _verdict_of_tiff(data: bytes, max_pixels: int, to: PixelFormat) -> Verdict:
         return Verdict("wrong type", str(error))
     if not np.isfinite(pixels).all():
         return Verdict("not finite")
-    if max(bits) > 8 and to.read_as == "uint8":
+    if max(tags.get(_BITS, (1,))) > 8 and to.read_as == "uint8":
         top = round(float(pixels.max()) * (2**16 - 1))
         if top < 2**14:
             return Verdict("depth", f"values up to {top} of {2**16 - 1}")
@@ -242,40 +243,55 @@ def _verdict_of_tiff(data: bytes, max_pixels: int, to: PixelFormat) -> Verdict:
     return Verdict(None, "", notes)
 
 
-def _tags(data: bytes) -> Any:
-    """Returns the tags of the first image of a TIFF, by number."""
-    stream = io.BytesIO(data)
-    tags = TiffImagePlugin.ImageFileDirectory_v2(data[: 16 if data[2:4] in _BIG else 8])
-    stream.seek(tags.next)
-    tags.load(stream)
+def _tags(data: bytes) -> _Tags:
+    """Returns those tags of the first image of a TIFF that are asked for here.
+
+    Raises:
+        struct.error: they go beyond its end.
+    """
+    order = "<" if data.startswith(b"II") else ">"
+    big = data[2:4] in _BIG
+    offset, size = ("Q", 8) if big else ("I", 4)
+    (at,) = struct.unpack_from(order + offset, data, size)
+    (count,) = struct.unpack_from(order + ("Q" if big else "H"), data, at)
+    at += 8 if big else 2
+    tags = {}
+    for _ in range(count):
+        tag, kind, length = struct.unpack_from(f"{order}HH{offset}", data, at)
+        place, at = at + 4 + size, at + 4 + 2 * size
+        if tag in _READ and kind in _CODES:
+            form = f"{order}{length}{_CODES[kind]}"
+            if struct.calcsize(form) > size:  # elsewhere, and here where
+                (place,) = struct.unpack_from(order + offset, data, place)
+            tags[tag] = struct.unpack_from(form, data, place)
+    struct.unpack_from(order + offset, data, at)  # of the next image
     return tags
 
 
-def _other_bands(tags: Any, bands: int, to: PixelFormat) -> tuple[str, str] | None:
+def _other_bands(tags: _Tags, bands: int, to: PixelFormat) -> tuple[str, str] | None:
     """Returns in how far an image has other bands than are read.
 
     Args:
         tags: of a TIFF, else empty.
         bands: as Pillow has them; of a TIFF its tags count.
     """
-    bands = int(tags.get(_BANDS, bands))
+    (bands, *_) = tags.get(_BANDS, (bands,))
     if to.as_in_file:
         return ("bands", f"{bands}, not {to.channels}") if bands != to.channels else None
     shown = _bands(tags)
     return ("bands", f"{shown} bands") if shown > to.channels else None
 
 
-def _bands(tags: Any) -> int:
+def _bands(tags: _Tags) -> int:
     """Returns the bands of a TIFF beside those that say how transparent it is.
 
     Or 0 where there are none beyond gray or colours, or it is no TIFF.
     """
-    samples = int(tags.get(_BANDS, 0))
-    colors = {0: 1, 1: 1, 2: 3}.get(tags.get(_PHOTOMETRIC))
-    extra = tags.get(_EXTRA) or ()  # 1 and 2 are alpha, 0 is not said
-    extra = extra if isinstance(extra, tuple) else (extra,)
+    samples, photometric = (tags.get(tag, (-1,))[0] for tag in (_BANDS, _PHOTOMETRIC))
+    colors = {0: 1, 1: 1, 2: 3}.get(photometric)
     if colors is None or samples <= colors:
         return 0
+    extra = tags.get(_EXTRA, ())  # 1 and 2 are alpha, 0 is not said
     transparent = any(kind in (1, 2) for kind in extra) or (colors == 3 and samples == 4)
     return samples - transparent if samples - transparent > colors else 0
 

@@ -51,23 +51,27 @@ def decode(
     They are RGB, uint8, or what `to` says. The header is read first, and a file that has none is an
     error: fn.decoders.image can crash the process where one is no image at all (DALI 2.4.0, on a
     GPU in large batches).
+
+    For ``"gpu"`` bands as they are and floats are decoded on the CPU and copied: of the files that
+    have them DALI decodes few kinds on a GPU, if any.
     """
     shape = _shape(encoded)
-    if device == "gpu":
+    if device == "gpu" and not _needs_cpu(to):
         # The decoder runs after what reads the header only where its input depends on it: -1, which
         # this always is, leaves the bytes as they are.
         length = dmath.min(shape[:1], -1)
-        if to.as_in_file:
-            length = length + _zero_unless_jpeg(encoded)
-        images = fn.decoders.image(
+        return fn.decoders.image(
             fn.reshape(encoded, shape=length),
             device="mixed",
             hw_decoder_load=hw_decoder_load,
             jpeg_fancy_upsampling=True,  # chroma is interpolated, as libjpeg-turbo does
             **_output_of(to),
         )
-        return _of_bands(images, to)
-    return _decode_part(encoded, shape[:2] * 0, shape[:2], to)
+    return _decode_part(encoded, shape[:2] * 0, shape[:2], to, device)
+
+
+def _needs_cpu(to: PixelFormat) -> bool:
+    return to.as_in_file or to.read_as == "float32"
 
 
 def _shape(encoded: DataNode) -> DataNode:
@@ -78,12 +82,18 @@ def _shape(encoded: DataNode) -> DataNode:
     return fn.peek_image_shape(encoded, dtype=types.INT32)
 
 
-def _decode_part(encoded: DataNode, start: DataNode, shape: DataNode, to: PixelFormat) -> DataNode:
-    """Returns a part of each image, on the CPU."""
+def _decode_part(
+    encoded: DataNode, start: DataNode, shape: DataNode, to: PixelFormat, device: str
+) -> DataNode:
+    """Returns a part of each image on the device, decoded on the CPU."""
     if to.as_in_file:
         start = start + _zero_unless_jpeg(encoded)
-    images = fn.decoders.image_slice(encoded, start, shape, axes=[0, 1], **_output_of(to))
-    return _of_bands(images, to)
+    images: DataNode = fn.decoders.image_slice(
+        encoded, start, shape, axes=[0, 1], **_output_of(to)
+    )
+    if to.as_in_file:
+        images = _of_bands(images, to.channels)
+    return images.gpu() if device == "gpu" else images
 
 
 def _output_of(to: PixelFormat) -> dict[str, Any]:
@@ -104,15 +114,10 @@ def _zero_unless_jpeg(encoded: DataNode) -> DataNode:
 
 
 @states(BANDS)
-def _of_bands(images: DataNode, to: PixelFormat) -> DataNode:
-    """Returns decoded images as they are; fails where one has other bands than `to` has channels.
-
-    Those that were converted have the channels, and are not asked.
-    """
-    if not to.as_in_file:
-        return images
+def _of_bands(images: DataNode, channels: int) -> DataNode:
+    """Returns decoded images as they are; fails where one has another number of channels."""
     shape = images.shape(dtype=types.INT32)
-    return fn.reinterpret(images, shape=shape + zero_unless(shape[2] != to.channels))
+    return fn.reinterpret(images, shape=shape + zero_unless(shape[2] != channels))
 
 
 @graph_function
@@ -139,10 +144,10 @@ def decode_random_crop(
         num_attempts=10,
         seed=op_seed(seed, "crop", shard_id),
     )
-    if device == "gpu":
+    if device == "gpu" and not _needs_cpu(to):
         images = decode(encoded, device, hw_decoder_load, to)
         return fn.slice(images, start=start, shape=shape, axes=[0, 1])
-    return _decode_part(encoded, start, shape, to)
+    return _decode_part(encoded, start, shape, to, device)
 
 
 @graph_function
