@@ -88,9 +88,7 @@ def _decode_part(
     """Returns a part of each image on the device, decoded on the CPU."""
     if to.as_in_file:
         start = start + _zero_unless_jpeg(encoded)
-    images: DataNode = fn.decoders.image_slice(
-        encoded, start, shape, axes=[0, 1], **_output_of(to)
-    )
+    images: DataNode = fn.decoders.image_slice(encoded, start, shape, axes=[0, 1], **_output_of(to))
     if to.as_in_file:
         images = _of_bands(images, to.channels)
     return images.gpu() if device == "gpu" else images

@@ -184,7 +184,7 @@ MIXES = {
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("mix", MIXES)
 @pytest.mark.parametrize("kind", TYPES)
-@pytest.mark.parametrize("channels", [1, 2, 4, 13])
+@pytest.mark.parametrize("channels", [1, 2, 4, 13, 32])
 def test_training_mixes_the_pixels_of_two_files_by_their_shares(
     channels: int, kind: str, mix: str, device: str, tmp_path: Path
 ) -> None:
@@ -198,7 +198,7 @@ def test_training_mixes_the_pixels_of_two_files_by_their_shares(
         root,
         batch_size=16,
         mix=MIXES[mix],
-        size=(20, 31),
+        size=(20, 36),
         read_as=read_as,
         with_params=True,
         device=device,
@@ -215,7 +215,7 @@ def test_training_mixes_the_pixels_of_two_files_by_their_shares(
                 expected = np.broadcast_to(colors[a], pixels.shape).copy()
                 if h * w:
                     expected[y : y + h, x : x + w] = colors[b]
-                    assert share == pytest.approx(1 - h * w / (20 * 31), abs=1e-6)
+                    assert share == pytest.approx(1 - h * w / (20 * 36), abs=1e-6)
                 else:
                     expected[:] = share * colors[a] + (1 - share) * colors[b]
                 bound = 0.51 / 255 if kind == "uint8" else 1e-6 * top
