@@ -49,7 +49,11 @@ def zero_unless(wrong: DataNode) -> DataNode:
 
 
 def paste(
-    images: DataNode, *others: DataNode, size: DataNode | tuple[int, int], **where: Any
+    images: DataNode,
+    *others: DataNode,
+    size: DataNode | tuple[int, int],
+    channels: int | None = None,
+    **where: Any,
 ) -> DataNode:
     """Returns what fn.multi_paste does, for outputs as large as the images.
 
@@ -59,6 +63,7 @@ def paste(
 
     Args:
         size: (H, W), or int32 (2,) on the CPU.
+        channels: of the images; by default any number up to 16.
         where: other arguments of fn.multi_paste.
     """
     canvas: Any
@@ -67,7 +72,8 @@ def paste(
         if not fits:
             canvas = fn.cat(size[:1], (size[1:] + (_WARP - 1)) // _WARP * _WARP)
     else:
-        rows = (size[1] * channels % _BLOCK for channels in range(1, _MOST_CHANNELS + 1))
+        possible = range(1, _MOST_CHANNELS + 1) if channels is None else [channels]
+        rows = (size[1] * count % _BLOCK for count in possible)
         fits = images.device == "cpu" or not any(0 < row < _WARP for row in rows)
         canvas = list(size) if fits else [size[0], -(-size[1] // _WARP) * _WARP]
     pasted: DataNode = fn.multi_paste(images, *others, output_size=canvas, **where)

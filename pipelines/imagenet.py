@@ -24,6 +24,7 @@ from dali_cutmix.augment.graph import augment as apply_policies
 from dali_cutmix.augment.policies import Policy, RandomErasing
 from dali_cutmix.data import images as pixels
 from dali_cutmix.data.images import decode
+from dali_cutmix.data.pixel_format import PixelFormat, ReadAs
 from dali_cutmix.data.readers import read
 from dali_cutmix.data.sources import Source
 from dali_cutmix.mixing.api import Batch, mix_batch
@@ -48,6 +49,8 @@ def train(
     repeats: int = 1,
     shuffle: bool = True,
     num_classes: int | None = None,
+    channels: int = 3,
+    read_as: ReadAs = "uint8",
     device: str = "cpu",
     size: tuple[int, int] = (224, 224),
     area: Sequence[float] = (0.08, 1.0),
@@ -73,6 +76,7 @@ def train(
     is asked for every batch whether it is to be mixed, see `Loader`; without it nothing is fed.
     `until` ends the graph after a stage, for profiles: images, or their files, and labels.
     """
+    to = PixelFormat(channels, read_as)
     seed = Pipeline.current().seed or 0
     own: dict[str, Any] = {"seed": seed, "shard_id": shard_id}
     encoded, labels = read(
@@ -86,7 +90,7 @@ def train(
     if until == "read":
         return encoded, labels
     images = pixels.decode_random_crop(
-        encoded, device, hw_decoder_load, area=area, ratio=ratio, **own
+        encoded, device, hw_decoder_load, area=area, ratio=ratio, to=to, **own
     )
     if until == "decode":
         return images, labels
@@ -102,16 +106,21 @@ def train(
     if mix is None:
         labels = _as_yielded(labels, source)
     mixed = partial(_mixed, labels, mix, size, mixing, op_seed(op_seed(seed, shard_id), "mix"))
-    normalise = partial(pixels.normalise, mean=mean, std=std)
+    normalise = partial(pixels.normalise, mean=mean, std=std, white=to.white)
     if erase is None:
-        images, *targets, params = mixed(images)
+        images, *targets, params = mixed(images, dtype=read_as)
         images = normalise(images, dtype=dtype, layout=layout)
     else:
         erased = partial(
-            erase_boxes, erasing=erase, size=size, seed=op_seed(seed, "erase"), shard_id=shard_id
+            erase_boxes,
+            erasing=erase,
+            size=size,
+            channels=channels,
+            seed=op_seed(seed, "erase"),
+            shard_id=shard_id,
         )
         if erase_after_mix:
-            images, *targets, params = mixed(images)
+            images, *targets, params = mixed(images, dtype=read_as)
             images = erased(normalise(images))
         else:
             images, *targets, params = mixed(erased(normalise(images)), dtype="float32")
@@ -126,6 +135,8 @@ def val(
     source: Source | str,
     *,
     num_classes: int | None = None,
+    channels: int = 3,
+    read_as: ReadAs = "uint8",
     device: str = "cpu",
     size: tuple[int, int] = (224, 224),
     resize: int = 256,
@@ -143,7 +154,8 @@ def val(
     encoded, labels = read(
         source, shuffle=False, shard_id=shard_id, num_shards=num_shards, num_classes=num_classes
     )
-    images = decode(encoded, device, hw_decoder_load)
+    to = PixelFormat(channels, read_as)
+    images = decode(encoded, device, hw_decoder_load, to)
     start, end = pixels.centre_crop(encoded, size, resize)
     resized = fn.resize(
         images,
@@ -154,7 +166,9 @@ def val(
         antialias=antialias,
     )
     images = cast("DataNode", resized)  # by its annotation it may be several, or None
-    images = pixels.normalise(images, mean=mean, std=std, dtype=dtype, layout=layout)
+    images = pixels.normalise(
+        images, mean=mean, std=std, dtype=dtype, layout=layout, white=to.white
+    )
     return images, _to_device(_as_yielded(labels, source), device)
 
 

@@ -624,6 +624,8 @@ def test_find_source(data: dict[str, Any], drawn: st.DataObject) -> None:
 
 LOADED = {
     "seed": st.integers(0, 2**63 - 1),
+    "channels": st.sampled_from([3, 3, 1, 4]),
+    "read_as": st.sampled_from(["uint8", "uint8", "float32"]),
     "num_threads": st.integers(1, 3),
     "dtype": st.sampled_from(["float32", "float16"]),
     "layout": st.sampled_from(["NCHW", "NHWC"]),
@@ -644,11 +646,12 @@ TRAIN |= {
 }
 OWN = ("source", "size")
 SHARDS = "`shard_id` and `num_shards` must be given together"
+PIXELS = "must be given with `channels=|must be [14] numbers|must be None with `|number of bands"
 
 
 def checked_images(images: torch.Tensor, count: int, given_: Options, size: Any) -> None:
     size = (size, size) if isinstance(size, int) else tuple(size)
-    assert images.shape == (count, 3, *size)
+    assert images.shape == (count, given_.get("channels") or 3, *size)
     assert images.dtype == getattr(torch, given_.get("dtype", "float32"))
     assert images.isfinite().all()
     nhwc = given_.get("layout") == "NHWC"
@@ -674,7 +677,7 @@ def test_train_loader(data: dict[str, Any], drawn: st.DataObject) -> None:
     given_ = drawn.draw(options(required, TRAIN, but=OWN))
     if data["webdataset"] == given_["source"]:
         given_.setdefault("num_classes", 5)
-    clash = f"{SHARDS}|nothing is mixed|at least twice|"
+    clash = f"{SHARDS}|{PIXELS}|nothing is mixed|at least twice|"
     clash += "`num_classes` must be (at least the|that of `mix`)|must be given to mix"
     loader = attempt(dcm.train_loader, given_, clash, also="mix num_classes size")
     if loader is None:
@@ -707,7 +710,8 @@ def test_val_loader(data: dict[str, Any], drawn: st.DataObject) -> None:
     optional |= {"resize": st.integers(1, 60), "num_classes": st.sampled_from([5, 6])}
     optional |= {"recipe": TRAIN["recipe"], "classes": st.just(sorted(os.listdir(data["folder"])))}
     given_ = drawn.draw(options(required, optional, but=("source", "size")))
-    loader = attempt(dcm.val_loader, given_, f"{SHARDS}|`resize` must be at least `size`")
+    clash = f"{SHARDS}|{PIXELS}|`resize` must be at least `size`"
+    loader = attempt(dcm.val_loader, given_, clash)
     if loader is None:
         return
     with loader:

@@ -32,8 +32,8 @@ class EraseDraw(NamedTuple):
         erased: bool (), CPU, whether anything is.
         box: int32 (4,), CPU, ``(y, x, h, w)`` in pixels, inside the image; of no meaning where
             `erased` is False.
-        color: float32 (3,), CPU, what it is filled with for ``mode="color"``, else None.
-        noise: float32 (h, w, 3) on the device of the images, for ``mode="pixel"``, else None; one
+        color: float32 (C,), CPU, what it is filled with for ``mode="color"``, else None.
+        noise: float32 (h, w, C) on the device of the images, for ``mode="pixel"``, else None; one
             pixel where nothing is erased.
 
     Without color and noise it is filled with 0.
@@ -51,15 +51,16 @@ def erase(
     erasing: RandomErasing,
     *,
     size: tuple[int, int],
+    channels: int = 3,
     seed: int,
     shard_id: int = 0,
 ) -> DataNode:
     """Returns normalised images with a box of some of them erased.
 
     Args:
-        images: float32 HWC, 3 channels, all of `size`, CPU or GPU.
+        images: float32 HWC, all of `size` and `channels`, CPU or GPU.
         erasing: what to erase.
-        size: (H, W) of the images.
+        size, channels: (H, W) and C of the images.
         seed, shard_id: as for `augment`.
 
     Returns:
@@ -86,8 +87,10 @@ def erase(
         raise TypeError(f"`erasing` must be a RandomErasing, got {erasing!r}.")
     if erasing.prob == 0:
         return images
-    images = check_shape(images, size, types.FLOAT)
-    draw = draw_erase(erasing, size=size, seed=seed, shard_id=shard_id, device=images.device)
+    images = check_shape(images, size, types.FLOAT, channels)
+    draw = draw_erase(
+        erasing, size=size, channels=channels, seed=seed, shard_id=shard_id, device=images.device
+    )
     return apply_erase(images, draw, size=size)
 
 
@@ -95,6 +98,7 @@ def draw_erase(
     erasing: RandomErasing,
     *,
     size: tuple[int, int],
+    channels: int = 3,
     seed: int,
     shard_id: int = 0,
     device: str = "cpu",
@@ -119,10 +123,10 @@ def draw_erase(
     erased = erased & fits
     color = noise = None
     if erasing.mode == "color":
-        color = fn.random.normal(shape=[3], seed=own("values"))
+        color = fn.random.normal(shape=[channels], seed=own("values"))
     elif erasing.mode == "pixel":
         sides = dmath.max(box[2:] * fn.cast(erased, dtype=types.INT32), 1)
-        shape = fn.cat(sides, types.Constant(np.array([3], np.int32)))
+        shape = fn.cat(sides, types.Constant(np.array([channels], np.int32)))
         noise = fn.random.normal(device=device, shape=shape, seed=own("values"))
     return EraseDraw(erased, box, color, noise)
 
@@ -163,7 +167,7 @@ def apply_erase(images: DataNode, draw: EraseDraw, *, size: tuple[int, int]) -> 
     """Returns normalised images with the drawn boxes erased. Nothing is random.
 
     Args:
-        images: float32 HWC, 3 channels, all of `size`, CPU or GPU.
+        images: float32 HWC, all of `size`, CPU or GPU.
         draw: what to erase; where `erased` is set, the box must not be empty.
         size: (H, W).
     """
@@ -188,7 +192,7 @@ def apply_erase(images: DataNode, draw: EraseDraw, *, size: tuple[int, int]) -> 
             shapes=fn.stack(of(types.Constant(np.array(size, np.int32))), box[2:]),
         )
     else:
-        color = [0.0, 0.0, 0.0] if draw.color is None else of(draw.color)
+        color = 0.0 if draw.color is None else of(draw.color)
         ends = fn.cast(box, dtype=types.FLOAT)
         part = fn.erase(part, anchor=ends[:2], shape=ends[2:], axes=[0, 1], fill_value=color)
     return merge(part, rest, draw.erased)

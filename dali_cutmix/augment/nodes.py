@@ -27,12 +27,14 @@ def check_images(images: DataNode, size: tuple[int, int]) -> None:
 
 
 @states(
-    "`images` must be HWC RGB of the size given: uint8 for augment(), float32, normalised, for "
-    "erase()."
+    "`images` must be HWC of the size given: uint8 RGB for augment(), float32, normalised and of "
+    "`channels`, for erase()."
 )
-def check_shape(images: DataNode, size: tuple[int, int], dtype: types.DALIDataType) -> DataNode:
+def check_shape(
+    images: DataNode, size: tuple[int, int], dtype: types.DALIDataType, channels: int = 3
+) -> DataNode:
     """Returns the images as they are; fails at run time unless they are of this size and type."""
-    expected = types.Constant(np.array([*size, 3], np.int32))
+    expected = types.Constant(np.array([*size, channels], np.int32))
     # fn.reinterpret by itself would take other images of as many bytes, such as CHW.
     wrong = fn.reductions.sum(dmath.abs(images.shape(dtype=types.INT32) - expected))
     start = fn.reshape(fn.cast(wrong, dtype=types.INT32), shape=[1])

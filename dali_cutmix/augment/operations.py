@@ -216,6 +216,7 @@ def _sharpen(part: Part) -> DataNode:
         part.images,
         smooth,
         size=part.canvas.size,
+        channels=3,
         in_anchors=anchors,
         out_anchors=anchors,
         shapes=part.of(types.Constant(shapes)),

@@ -12,7 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from PIL import Image
@@ -38,6 +38,7 @@ from dali_cutmix.cli.bench import command as bench
 from dali_cutmix.data import folders, sources, verification
 from dali_cutmix.data.atomic import atomic_write, check_writable
 from dali_cutmix.data.damage import MAX_PIXELS
+from dali_cutmix.data.pixel_format import ReadAs
 from dali_cutmix.loaders.classification import device_id
 
 __all__ = ["main"]
@@ -188,6 +189,8 @@ def run_check(args: argparse.Namespace) -> int:
             found = verification.verify(
                 source,
                 num_classes=args.num_classes,
+                channels=args.channels,
+                read_as=args.read_as,
                 max_pixels=args.max_pixels,
                 threads=args.threads,
                 fresh=args.fresh,
@@ -350,6 +353,10 @@ def _parser() -> argparse.ArgumentParser:
     add("--index-dir", metavar="DIR", help="of shards (default: beside them)")
     add("--label-offset", metavar="N", type=int, default=0, help="added to each label")
     add("--num-classes", metavar="N", type=int, help="labels from N on are a problem")
+    help_text = "that the loaders read (default: %(default)s)"
+    add("--channels", metavar="N", type=int, default=3, help=help_text)
+    help_text = "what the loaders read them as (default: %(default)s)"
+    add("--read-as", choices=get_args(ReadAs), default="uint8", help=help_text)
     add("--max-pixels", metavar="N", type=int, default=MAX_PIXELS, help="default: %(default)s")
     add("--threads", metavar="N", type=int, help="default: the cores")
     add("--report", metavar="FILE", help="write all findings as JSON")

@@ -3,43 +3,54 @@
 from __future__ import annotations
 
 import threading
+from collections import defaultdict
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from nvidia.dali import Pipeline, fn, types
 
-from dali_cutmix._rules import dali_reason
-from dali_cutmix.data.images import decode
+from dali_cutmix._rules import dali_reason, explain
+from dali_cutmix.data.images import BANDS, decode
+from dali_cutmix.data.pixel_format import RGB8, PixelFormat
 
-__all__ = ["decoded"]
+__all__ = ["OtherBands", "decoded"]
 
 _LOCK = threading.Lock()
-_PIPELINES: list[Pipeline] = []  # one, or none yet
+_PIPELINES: defaultdict[PixelFormat, list[Pipeline]] = defaultdict(list)  # one, or none yet
 
 
-def decoded(data: bytes) -> NDArray[np.uint8]:
-    """Returns the pixels of an encoded image, uint8 (H, W, 3), as `images.decode` gives them.
+class OtherBands(ValueError):
+    """The image does not have as many bands as it is to have channels."""
+
+
+def decoded(data: bytes, to: PixelFormat = RGB8) -> NDArray[Any]:
+    """Returns the pixels of an encoded image, (H, W, C), as `images.decode` gives them.
 
     Raises:
+        OtherBands: it has other bands than `to` has channels.
         ValueError: DALI does not decode it; with its words.
     """
     with _LOCK:
-        pipeline = _PIPELINES.pop() if _PIPELINES else _pipeline()
+        idle = _PIPELINES[to]
+        pipeline = idle.pop() if idle else _pipeline(to)
         try:
             pipeline.feed_input("encoded", [np.frombuffer(data, np.uint8)])
             (output,) = pipeline.run()
             pixels = np.array(output.as_cpu().as_array()[0])
         except RuntimeError as error:  # after which a pipeline cannot be used
+            words = explain(error)
+            if words is not None and words.startswith(BANDS):
+                raise OtherBands(words) from None
             raise ValueError(dali_reason(str(error))) from None
-        _PIPELINES.append(pipeline)
+        idle.append(pipeline)
         return pixels
 
 
-def _pipeline() -> Pipeline:
+def _pipeline(to: PixelFormat) -> Pipeline:
     pipeline = Pipeline(batch_size=1, num_threads=1, device_id=None, prefetch_queue_depth=1)
     with pipeline:
         encoded: Any = fn.external_source(name="encoded", dtype=types.UINT8, ndim=1)
-        pipeline.set_outputs(decode(encoded, "cpu"))
+        pipeline.set_outputs(decode(encoded, "cpu", to=to))
     pipeline.build()
     return pipeline

@@ -13,9 +13,13 @@ from nvidia.dali import math as dmath
 from nvidia.dali.data_node import DataNode
 
 from dali_cutmix._dali import graph_function
+from dali_cutmix._graph import zero_unless
+from dali_cutmix._rules import states
 from dali_cutmix._seeds import op_seed
+from dali_cutmix.data.pixel_format import RGB8, PixelFormat
 
 __all__ = [
+    "BANDS",
     "DTYPE",
     "INTERPOLATION",
     "LAYOUT",
@@ -30,17 +34,29 @@ __all__ = [
 INTERPOLATION = {"bilinear": types.INTERP_LINEAR, "bicubic": types.INTERP_CUBIC}
 DTYPE = {"float32": types.FLOAT, "float16": types.FLOAT16}
 LAYOUT = {"NCHW": "CHW", "NHWC": "HWC"}
+BANDS = (
+    "`channels` must be the number of bands of every image, unless it is 1 or 3, to which gray and "
+    "colours are converted; JPEGs are read by no other."
+)
+_READ_AS = {"uint8": types.UINT8, "float32": types.FLOAT}
+_COLORS = {1: types.GRAY, 3: types.RGB}
 
 
 @graph_function
-def decode(encoded: DataNode, device: str, hw_decoder_load: float = 0.65) -> DataNode:
-    """Returns whole RGB images, uint8 HWC: by nvJPEG for ``"gpu"``, by libjpeg-turbo for ``"cpu"``.
+def decode(
+    encoded: DataNode, device: str, hw_decoder_load: float = 0.65, to: PixelFormat = RGB8
+) -> DataNode:
+    """Returns whole images, HWC: by nvJPEG for ``"gpu"``, by libjpeg-turbo for ``"cpu"``.
 
-    The header is read first, and a file that has none is an error: fn.decoders.image can crash the
-    process where one is no image at all (DALI 2.4.0, on a GPU in large batches).
+    They are RGB, uint8, or what `to` says. The header is read first, and a file that has none is an
+    error: fn.decoders.image can crash the process where one is no image at all (DALI 2.4.0, on a
+    GPU in large batches).
+
+    For ``"gpu"`` bands as they are and floats are decoded on the CPU and copied: of the files that
+    have them DALI decodes few kinds on a GPU, if any.
     """
     shape = _shape(encoded)
-    if device == "gpu":
+    if device == "gpu" and not _needs_cpu(to):
         # The decoder runs after what reads the header only where its input depends on it: -1, which
         # this always is, leaves the bytes as they are.
         length = dmath.min(shape[:1], -1)
@@ -49,13 +65,57 @@ def decode(encoded: DataNode, device: str, hw_decoder_load: float = 0.65) -> Dat
             device="mixed",
             hw_decoder_load=hw_decoder_load,
             jpeg_fancy_upsampling=True,  # chroma is interpolated, as libjpeg-turbo does
+            **_output_of(to),
         )
-    return fn.decoders.image_slice(encoded, shape[:2] * 0, shape[:2], axes=[0, 1])
+    return _decode_part(encoded, shape[:2] * 0, shape[:2], to, device)
+
+
+def _needs_cpu(to: PixelFormat) -> bool:
+    return to.as_in_file or to.read_as == "float32"
 
 
 def _shape(encoded: DataNode) -> DataNode:
-    """Returns (H, W, C) of each file's header, int32; DALI merges equal operators of a graph."""
+    """Returns (H, W, C) of each file's header, int32; DALI merges equal operators of a graph.
+
+    C is of no use: it is 3 for all but JPEGs.
+    """
     return fn.peek_image_shape(encoded, dtype=types.INT32)
+
+
+def _decode_part(
+    encoded: DataNode, start: DataNode, shape: DataNode, to: PixelFormat, device: str
+) -> DataNode:
+    """Returns a part of each image on the device, decoded on the CPU."""
+    if to.as_in_file:
+        start = start + _zero_unless_jpeg(encoded)
+    images: DataNode = fn.decoders.image_slice(encoded, start, shape, axes=[0, 1], **_output_of(to))
+    if to.as_in_file:
+        images = _of_bands(images, to.channels)
+    return images.gpu() if device == "gpu" else images
+
+
+def _output_of(to: PixelFormat) -> dict[str, Any]:
+    """Returns the arguments by which a decoder gives such images."""
+    output_type = _COLORS.get(to.channels, types.ANY_DATA)
+    return {"output_type": output_type, "dtype": _READ_AS[to.read_as]}
+
+
+@states(BANDS)
+def _zero_unless_jpeg(encoded: DataNode) -> DataNode:
+    """Returns 0, int32 (1,); fails where a file is a JPEG.
+
+    Of a gray JPEG ANY_DATA ends the process (DALI 2.4.0), so that the decoder's input must depend
+    on this.
+    """
+    head = fn.slice(encoded, start=[0], shape=[2], axes=[0], out_of_bounds_policy="pad")
+    return zero_unless((head[0] == 0xFF) & (head[1] == 0xD8))
+
+
+@states(BANDS)
+def _of_bands(images: DataNode, channels: int) -> DataNode:
+    """Returns decoded images as they are; fails where one has another number of channels."""
+    shape = images.shape(dtype=types.INT32)
+    return fn.reinterpret(images, shape=shape + zero_unless(shape[2] != channels))
 
 
 @graph_function
@@ -68,8 +128,9 @@ def decode_random_crop(
     ratio: Sequence[float],
     seed: int,
     shard_id: int,
+    to: PixelFormat = RGB8,
 ) -> DataNode:
-    """Returns a random part of each image: uint8 HWC.
+    """Returns a random part of each image: HWC, uint8 RGB or what `to` says.
 
     To be resized afterwards, as torchvision does it. fn.random_resized_crop lets the filter see
     pixels outside the crop.
@@ -81,10 +142,10 @@ def decode_random_crop(
         num_attempts=10,
         seed=op_seed(seed, "crop", shard_id),
     )
-    if device == "gpu":
-        images = decode(encoded, device, hw_decoder_load)
+    if device == "gpu" and not _needs_cpu(to):
+        images = decode(encoded, device, hw_decoder_load, to)
         return fn.slice(images, start=start, shape=shape, axes=[0, 1])
-    return fn.decoders.image_slice(encoded, start, shape, axes=[0, 1])
+    return _decode_part(encoded, start, shape, to, device)
 
 
 @graph_function
@@ -157,14 +218,15 @@ def normalise(
     std: Sequence[float],
     dtype: str = "float32",
     layout: str = "NHWC",
+    white: int = 255,
 ) -> DataNode:
-    """Returns (images / 255 - mean) / std."""
+    """Returns (images / white - mean) / std, of any number of channels."""
     return fn.crop_mirror_normalize(
         images,
         dtype=DTYPE[dtype],
         output_layout=LAYOUT[layout],
-        mean=[255 * m for m in mean],
-        std=[255 * s for s in std],
+        mean=[white * m for m in mean],
+        std=[white * s for s in std],
     )
 
 

@@ -46,6 +46,7 @@ from dali_cutmix.data.formats.paths import (
     named_files,
     path_text,
 )
+from dali_cutmix.data.pixel_format import RGB8, PixelFormat
 from dali_cutmix.data.targets import IN_LIST, Targets, targets_of_files
 
 _LOOKED_AT = 20_000  # names
@@ -328,11 +329,11 @@ def unusual_files(source: Source, each: int = 4) -> list[str]:
     return [path for paths in found.values() for path in paths]
 
 
-def damaged(source: Source, limit: int = 5) -> list[str]:
+def damaged(source: Source, limit: int = 5, to: PixelFormat = RGB8) -> list[str]:
     """Returns the first samples whose image or label cannot be read, as file and position in it.
 
     Reads every sample until `limit` are found, but none that is remote. For saying which
-    file it was after DALI failed.
+    file it was after DALI failed to decode it to a format.
     """
     from dali_cutmix.data.damage import unreadable_files  # its decoders are not needed to read
 
@@ -342,7 +343,7 @@ def damaged(source: Source, limit: int = 5) -> list[str]:
         files: Iterable[str] = image_files(source.paths[0])
         if source.kind == "list":
             files = [os.path.join(source.file_root or "", name) for name in source.files]
-        return unreadable_files(files)[:limit]
+        return unreadable_files(files, to=to, limit=limit)
     found: list[str] = []
     if source.remote or missing_indexes(source):
         return found
@@ -351,7 +352,7 @@ def damaged(source: Source, limit: int = 5) -> list[str]:
             stream: Any = io.BytesIO(image)
             if label is None or label + source.label_offset < 0:
                 found.append(f"{path} ({where}: label)")
-            elif unreadable_files([stream]):
+            elif unreadable_files([stream], to=to):
                 found.append(f"{path} ({where}: image)")
             if len(found) == limit:
                 return found

@@ -32,6 +32,7 @@ from dali_cutmix.data.folders import class_folders, folder_entries
 from dali_cutmix.data.formats import indexes
 from dali_cutmix.data.formats.listed import class_line, class_names_of, read_lines
 from dali_cutmix.data.formats.paths import INDEXED, is_remote
+from dali_cutmix.data.pixel_format import PixelFormat, ReadAs, checked_format
 from dali_cutmix.data.sources import Source
 
 __all__ = [
@@ -107,6 +108,8 @@ def verify(
     source: Source,
     *,
     num_classes: int | None = None,
+    channels: int = 3,
+    read_as: ReadAs = "uint8",
     max_pixels: int = damage.MAX_PIXELS,
     threads: int | None = None,
     fresh: bool = False,
@@ -118,13 +121,15 @@ def verify(
         source: what `find_source` found, on this machine; or, to hear of all faults of a list or a
             folder rather than of the first one, `unchecked_source`.
         num_classes: labels from this on are a problem; by default no label is too large.
+        channels, read_as: what the loaders decode to, see `train_loader`: what of a file does not
+            fit into that is a problem.
         max_pixels: images with more pixels are a problem.
         threads: by default the cores this process may use.
         fresh: ignore what is cached.
         progress: called with (done, in all), files or, of shards, bytes.
 
     Raises:
-        ValueError: the source is remote.
+        TypeError, ValueError: an argument is wrong, or the source is remote.
     """
     if source.remote or is_remote(source.file_root or ""):
         raise ValueError(f"`source` must be on this machine, got {source.paths[0]!r}.")
@@ -133,7 +138,9 @@ def verify(
     start = time.monotonic()
     if source.targets is not None:
         num_classes = None  # labels are numbers of rows, which are right
-    checker = _Checker(max_pixels, num_classes, source.label_offset)
+    checker = _Checker(
+        max_pixels, num_classes, source.label_offset, checked_format(channels, read_as)
+    )
     path = os.path.abspath(source.file_root or source.paths[0])
     caches = open_cache(f"{source.kind} {path}", checker.fingerprint(source), fresh=fresh)
     with caches as cache, ThreadPoolExecutor(threads) as pool:
@@ -245,9 +252,10 @@ class _Checker(NamedTuple):
     max_pixels: int
     num_classes: int | None
     label_offset: int
+    to: PixelFormat
 
     def check(self, data: bytes) -> damage.Verdict:
-        return damage.verify_image(data, max_pixels=self.max_pixels)
+        return damage.verify_image(data, max_pixels=self.max_pixels, to=self.to)
 
     def check_file(self, path: str) -> damage.Verdict:
         try:
@@ -261,7 +269,7 @@ class _Checker(NamedTuple):
     def fingerprint(self, source: Source) -> str:
         """Returns what the findings depend on, but for the data."""
         decoders = f"pillow {PIL.__version__}, simplejpeg {simplejpeg.__version__}"
-        fingerprint = f"2; {decoders}, DALI {VERSION}; {self.max_pixels} pixels"
+        fingerprint = f"3; {decoders}, DALI {VERSION}; {self.max_pixels} pixels; {self.to}"
         if source.kind in INDEXED:
             fingerprint += f"; {self.num_classes} classes, {self.label_offset}, {source.fields}"
         return fingerprint

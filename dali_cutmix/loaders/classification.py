@@ -17,6 +17,7 @@ from dali_cutmix._rules import warn
 from dali_cutmix._validation import checked_bool, checked_choice, checked_fraction, checked_int
 from dali_cutmix.augment.policies import Policy, RandomErasing
 from dali_cutmix.data.images import DTYPE, LAYOUT
+from dali_cutmix.data.pixel_format import RGB8, PixelFormat, ReadAs, checked_format
 from dali_cutmix.data.sources import Samples, Source, find_source, unusual_files
 from dali_cutmix.loaders._torch_words import joined_a_group
 from dali_cutmix.loaders.loader import MAX_BATCH, Loader
@@ -51,6 +52,8 @@ def train_loader(
     hflip: float | None = None,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
+    channels: int = 3,
+    read_as: ReadAs = "uint8",
     num_classes: int | None = None,
     targets: Any = None,
     shuffle: bool = True,
@@ -71,11 +74,12 @@ def train_loader(
 ) -> Loader:
     """Returns a loader of training batches: decode, crop, flip, augment, mix, normalise.
 
-    Yields ``(images, targets)`` on the device: images float32 or float16, (N, 3, H, W); targets
-    float32 (N, K), or ``(label_a, label_b, lam)`` where `mix` has ``targets="pair"``, or int64 (N,)
-    without `mix`. All batches are full; the last, incomplete one of an epoch is dropped. A folder
-    or a list is shuffled anew every epoch, as a whole and the same on every shard; tars, TFRecords
-    and RecordIO within a window that moves over them, see `data.readers`.
+    Yields ``(images, targets)`` on the device: images float32 or float16, (N, 3, H, W), or with
+    `channels` in place of 3; targets float32 (N, K), or ``(label_a, label_b, lam)`` where `mix` has
+    ``targets="pair"``, or int64 (N,) without `mix`. All batches are full; the last, incomplete one
+    of an epoch is dropped. A folder or a list is shuffled anew every epoch, as a whole and the same
+    on every shard; tars, TFRecords and RecordIO within a window that moves over them, see
+    `data.readers`.
 
     Args:
         source: an ImageFolder, a list of images, (path, label) samples, or shards of WebDataset,
@@ -89,6 +93,14 @@ def train_loader(
         augment: policies applied after the flip; None for none.
         erase: random erasing; None for none.
         erase_after_mix, repeats, size, area, ratio, interpolation, hflip, mean, std: see `Recipe`.
+        channels: of the images. 3: RGB, to which gray is converted; 1: gray, to which colours are
+            converted; any other number up to 32: the bands of every file as they are, of TIFF, PNG,
+            WebP … Then `mean` and `std` must be given, and an image of other bands is an error (a
+            JPEG too: it is read by 1 or 3). Other than 3, they cannot be augmented by policies.
+        read_as: ``"uint8"``: 8 bits a value; files of 16 bits lose the lower 8. ``"float32"``, for
+            files of 16 bits and floats: nothing is lost. The range of an integer type becomes
+            [0, 1], floats arrive as they are; `mean` and `std` are then in their units. It takes
+            four times the memory, and policies cannot augment it.
         num_classes: number of classes. That of a folder or a list is known; of others it must be
             given to mix, here or in `mix`.
         targets: more than one class per image (several labels, rows, regression), see
@@ -140,8 +152,6 @@ def train_loader(
         ratio=ratio,
         interpolation=interpolation,
         hflip=hflip,
-        mean=mean,
-        std=std,
     )
     # None means none of it here.
     or_none = {"mix": mix, "erase": erase, "augment": () if augment is None else augment}
@@ -151,10 +161,17 @@ def train_loader(
     flags = {"with_params": with_params, "switchable": switchable, "shuffle": shuffle}
     for name, flag in flags.items():
         checked_bool(name, flag)
-    used = _recipe(recipe, given)
+    to = checked_format(channels, read_as)
+    used, statistics = _with_statistics(_recipe(recipe, given), mean, std, to)
+    if used.augment and to != RGB8:
+        raise ValueError(
+            f"`augment` must be None with `{to.words}`, got {used.augment!r}: the policies are "
+            "made for 8-bit RGB."
+        )
     options = _checked(
         source=source,
         targets=targets,
+        to=to,
         num_classes=num_classes,
         on_error=on_error,
         batch_size=batch_size,
@@ -200,8 +217,7 @@ def train_loader(
         ratio=used.ratio,
         interpolation=used.interpolation,
         hflip=used.hflip,
-        mean=used.mean,
-        std=used.std,
+        **statistics,
         with_params=with_params,
         **options,
     )
@@ -219,6 +235,8 @@ def val_loader(
     interpolation: Literal["bilinear", "bicubic"] | None = None,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
+    channels: int | None = None,
+    read_as: ReadAs | None = None,
     classes: Sequence[str] | None = None,
     num_classes: int | None = None,
     targets: Any = None,
@@ -241,7 +259,8 @@ def val_loader(
 
     Args:
         like: the training loader that this one validates: where nothing else is given, the recipe,
-            size, mean, std, batch size, classes, device, shards, threads, dtype and layout are its.
+            size, mean, std, channels, batch size, classes, device, shards, threads, dtype and
+            layout are its.
             The crop is as large as the training images, unless the recipe, at its own size,
             validates at another.
         batch_size: samples per batch, of this shard; must be given without `like`.
@@ -250,6 +269,7 @@ def val_loader(
         resize: length of the shorter side before the crop, at least `size`; by default the
             recipe's `val_resize`, in proportion where `size` is given.
         interpolation, mean, std: by default the recipe's.
+        channels, read_as: see `train_loader`; by default 3 and ``"uint8"``.
         classes: the classes of training (``train.classes``), of which the source may have some:
             folders are numbered by name, see `find_source`. One with another name is refused.
         targets: see `train_loader`; the labels are then float32 (N, K), the columns those of
@@ -270,6 +290,8 @@ def val_loader(
     options: dict[str, Any] = {
         "batch_size": batch_size,
         "num_classes": num_classes,
+        "channels": channels,
+        "read_as": read_as,
         "device": device,
         "shard_id": shard_id,
         "num_shards": num_shards,
@@ -300,6 +322,8 @@ def val_loader(
     elif batch_size is None:
         raise TypeError("`batch_size` must be given without `like`, got None.")
     defaults = {
+        "channels": 3,
+        "read_as": "uint8",
         "device": "gpu",
         "dtype": "float32",
         "layout": "NCHW",
@@ -314,7 +338,8 @@ def val_loader(
         checked_int("resize", resize, 1)
     if interpolation is not None:
         checked_choice("interpolation", interpolation, ("bilinear", "bicubic"))
-    base = _recipe(base, _given(mean=mean, std=std))
+    to = checked_format(options.pop("channels"), options.pop("read_as"))
+    base, statistics = _with_statistics(base, mean, std, to, like)
     if size is not None and resize is None:
         resize = round(base.val_resize / max(_pair(base.val_size)) * max(_pair(size)))
     given = _given(val_size=size, val_resize=resize, val_interpolation=interpolation)
@@ -326,7 +351,7 @@ def val_loader(
         )
     source = _found(source, classes, targets)
     _check_classes(classes, source.classes)
-    options = _checked(source=source, targets=None, on_error=on_error, **options)
+    options = _checked(source=source, targets=None, to=to, on_error=on_error, **options)
     if even and source.targets is not None and options["num_shards"] > 1:
         raise ValueError(
             "`even` must be False with targets beyond one class and several shards, got True: an "
@@ -342,8 +367,7 @@ def val_loader(
         size=_pair(used.val_size),
         resize=used.val_resize,
         interpolation=used.val_interpolation,
-        mean=used.mean,
-        std=used.std,
+        **statistics,
         **options,
     )
     return _told(loader, about, options)
@@ -372,6 +396,40 @@ def _recipe(recipe: str | Recipe | None, given: dict[str, Any]) -> Recipe:
     if given.get("interpolation") in ("bilinear", "bicubic"):
         used = dataclasses.replace(used, val_interpolation=used.interpolation)
     return used
+
+
+def _with_statistics(
+    recipe: Recipe,
+    mean: Sequence[float] | None,
+    std: Sequence[float] | None,
+    to: PixelFormat,
+    like: Loader | None = None,
+) -> tuple[Recipe, dict[str, Any]]:
+    """Returns the recipe with what was given in its place, and mean and std of the channels.
+
+    Recipes are of 8-bit RGB: of other images a recipe keeps its own.
+
+    Args:
+        like: whose statistics are taken where they are of such images, and nothing is given.
+    """
+    if to == RGB8:
+        recipe = dataclasses.replace(recipe, **_given(mean=mean, std=std))
+        return recipe, {"mean": recipe.mean, "std": recipe.std}
+    defaults: dict[str, Any] = {}
+    if like is not None and to == PixelFormat(
+        like._options.get("channels", 3), like._options.get("read_as", "uint8")
+    ):
+        defaults = like._options
+    elif to.channels == 3:
+        defaults = {"mean": recipe.mean, "std": recipe.std}
+    mean = defaults.get("mean") if mean is None else mean
+    std = defaults.get("std") if std is None else std
+    if mean is None or std is None:
+        raise ValueError(
+            f"`mean` and `std` must be given with `{to.words}`, got mean={mean} and std={std}."
+        )
+    mean, std = to.checked_mean_and_std(mean, std)
+    return recipe, {"mean": mean, "std": std}
 
 
 def _given(**values: Any) -> dict[str, Any]:
@@ -452,10 +510,13 @@ def _checked(**options: Any) -> dict[str, Any]:
     options["classes"] = source.classes
     options["num_classes"] = _class_count(options["num_classes"], source)
     options["skipped"] = ()
+    to = options.pop("to")
     if options.pop("on_error") == "skip":
-        options["source"], options["skipped"] = _drop_damaged(source, options["num_classes"])
+        options["source"], options["skipped"] = _drop_damaged(source, options["num_classes"], to)
     else:
-        _look_at_a_few(source)
+        _look_at_a_few(source, to)
+    if to != RGB8:  # the default has no place in the state
+        options |= to._asdict()
     return options
 
 
@@ -471,7 +532,7 @@ def _found(source: Any, classes: Sequence[str] | None = None, targets: Any = Non
         )
 
 
-def _look_at_a_few(source: Source) -> None:
+def _look_at_a_few(source: Source, to: PixelFormat) -> None:
     """Refuses kinds of files that DALI would decode to other pixels, or not at all.
 
     Of each ending, but for JPEGs, the first few files are looked at; `verify` looks at all.
@@ -484,22 +545,27 @@ def _look_at_a_few(source: Source) -> None:
     for path in files:
         try:
             with open(path, "rb") as file:
-                verdict = verify_image(file.read())
+                verdict = verify_image(file.read(), to=to)
         except OSError:  # DALI says so
             continue
         if verdict.problem in KINDS:
+            other = ", or read them by other `channels` or `read_as`"
             raise ValueError(
-                f"{path!r} {PROBLEMS[verdict.problem]}: {verdict.detail}. Convert such files; "
-                '`dali-cutmix check` names them all, and `on_error="skip"` leaves them out.'
+                f"{path!r} {PROBLEMS[verdict.problem]}: {verdict.detail}. Convert such files"
+                f"{other if verdict.problem in ('bands', 'depth') else ''}; "
+                f'`dali-cutmix check{to.flags}` names them all, and `on_error="skip"` leaves them '
+                "out."
             )
 
 
-def _drop_damaged(source: Source, num_classes: int | None) -> tuple[Source, tuple[str, ...]]:
+def _drop_damaged(
+    source: Source, num_classes: int | None, to: PixelFormat
+) -> tuple[Source, tuple[str, ...]]:
     """Returns the source without the samples that have a problem, and their names."""
     from dali_cutmix.data.verification import drop_damaged, verify
 
     with _bar("looking for damage") as report:
-        found = verify(source, num_classes=num_classes, progress=report)
+        found = verify(source, num_classes=num_classes, progress=report, **to._asdict())
     names = tuple(f"{problem.name} ({problem.problem})" for problem in found.problems)
     if names:
         listed = ", ".join(names[:5]) + (", …" if len(names) > 5 else "")

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from dali_cutmix._rules import dali_reason, explain
+from dali_cutmix.data.images import BANDS
+from dali_cutmix.data.pixel_format import RGB8, PixelFormat
 from dali_cutmix.data.readers import LABEL
 from dali_cutmix.data.sources import Source, damaged, find_source
 
@@ -21,15 +23,16 @@ def in_own_words(error: BaseException, options: Mapping[str, Any]) -> str | None
     """Returns words for an error of a pipeline, None where it is no failure of its data.
 
     Args:
-        options: the arguments of the pipeline: ``num_shards``, and where its images are, as
-            ``source``, ``root`` or ``files``.
+        options: the arguments of the pipeline: ``num_shards``, where its images are, as
+            ``source``, ``root`` or ``files``, and of ``source`` what they are decoded to, as
+            ``channels`` and ``read_as``.
     """
     text = str(error)
     if _TOO_MANY_SHARDS in text:
         shards = options.get("num_shards")
         return f"`num_shards` must be at most the number of images, got {shards}."
     rule = explain(error)
-    if rule is not None and not rule.startswith(LABEL):
+    if rule is not None and not rule.startswith((LABEL, BANDS)):
         return rule
     if rule is None and not _READS.search(text):
         return None
@@ -37,6 +40,8 @@ def in_own_words(error: BaseException, options: Mapping[str, Any]) -> str | None
         return None  # of the graph, not of what a decoder met
     files = _files(text, options)
     reason = f"DALI: {dali_reason(text)}"
+    if rule is not None and rule.startswith(BANDS):
+        return f"{BANDS[:-1]}{_listed(files)}. Convert or remove, then start again. {reason}"
     # A TFRecord without its label fails in the reader.
     if rule is not None or (files and all(file.endswith(": label)") for file in files)):
         return f"{LABEL[:-1]}{_listed(files)}. Mend it, then start again. {reason}"
@@ -58,7 +63,10 @@ def _files(text: str, options: Mapping[str, Any]) -> list[str]:
 
             return unreadable_files(options["files"])
         source: Any = options.get("source", options.get("root"))
-        return damaged(source if isinstance(source, Source) else find_source(source))
+        to = RGB8
+        if "source" in options:
+            to = PixelFormat(options.get("channels", 3), options.get("read_as", "uint8"))
+        return damaged(source if isinstance(source, Source) else find_source(source), to=to)
     except (OSError, TypeError, ValueError):
         return []
 

@@ -56,7 +56,8 @@ class Recipe:
         val_size, val_resize: validation resizes the shorter side to `val_resize` and crops the
             centre of `val_size`.
         val_interpolation: ``"bilinear"`` or ``"bicubic"``.
-        mean, std: of the channels, for images in [0, 1].
+        mean, std: of red, green and blue, for images in [0, 1]. For other images the loaders are
+            given those of their channels.
         loss: ``"ce"``, cross entropy, or ``"bce"``, binary cross entropy, on the mixed targets.
         target_threshold: of the binary cross entropy, see `losses.binary_cross_entropy`.
         loss_smoothing: label smoothing in the loss (``mix.label_smoothing`` is that of targets).

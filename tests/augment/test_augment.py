@@ -810,7 +810,7 @@ def test_images_of_another_size_or_type_are_refused(wrong: str) -> None:
     ):
         kind = dtype if wrong == "size" else np.float16
         images = np.zeros((4, *size, 4 if wrong == "size" else 3), kind)
-        with pytest.raises(RuntimeError, match="`images` must be HWC RGB of the size given"):
+        with pytest.raises(RuntimeError, match="`images` must be HWC of the size given"):
             run(lambda function=function, images=images: function(graphs.feed(images, "HWC")), 4)
 
 
@@ -1174,7 +1174,7 @@ def test_wrong_images_are_named() -> None:
             pipe().run()
         words = explain(caught.value)
         assert words is not None
-        assert words.startswith("`images` must be HWC RGB of the size given")
+        assert words.startswith("`images` must be HWC of the size given")
 
 
 @pytest.mark.slow

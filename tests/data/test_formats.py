@@ -22,6 +22,7 @@ from PIL import Image, ImageOps
 import dali_cutmix as dcm
 from dali_cutmix.data import damage
 from dali_cutmix.data.decoding import decoded
+from tests.support.deep import tiff
 
 Array = np.ndarray[Any, Any]
 
@@ -129,28 +130,9 @@ def cmyk_without_adobe() -> bytes:
 
 
 def tiff_of_bands(bands: int, photometric: int = 1) -> bytes:
-    """A TIFF of uint8 bands that are no colours, uncompressed, in one strip."""
-    pixels = np.dstack([np.full((8, 8), 10 * k + 10, np.uint8) for k in range(bands)]).tobytes()
-    depths = struct.pack(f"<{bands}H", *[8] * bands)
-    more = bands - (1 if photometric == 1 else 3)
-    extra = struct.pack(f"<{more}H", *[0] * more)
-    at = 8 + len(pixels)
-    tags = [(256, 3, 1, 8), (257, 3, 1, 8), (258, 3, bands, at), (259, 3, 1, 1)]
-    tags += [
-        (262, 3, 1, photometric),
-        (273, 4, 1, 8),
-        (277, 3, 1, bands),
-        (278, 3, 1, 8),
-        (279, 4, 1, len(pixels)),
-    ]
-    tags += [(284, 3, 1, 1), (338, 3, more, at + len(depths))]
-    if more <= 2:  # so few stand in the entry itself
-        tags[-1] = (338, 3, more, 0)
-    if bands == 2:
-        tags[2] = (258, 3, 2, 8 | 8 << 16)
-    entries = b"".join(struct.pack("<HHII", *tag) for tag in tags)
-    start = struct.pack("<2sHI", b"II", 42, at + len(depths) + len(extra))
-    return start + pixels + depths + extra + struct.pack("<H", len(tags)) + entries + bytes(4)
+    """A TIFF of uint8 bands that are no colours."""
+    pixels = np.dstack([np.full((8, 8), 10 * k + 10, np.uint8) for k in range(bands)])
+    return tiff(pixels, photometric=photometric)
 
 
 def files() -> Iterator[tuple[str, bytes]]:

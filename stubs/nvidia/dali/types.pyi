@@ -12,6 +12,7 @@ from nvidia.dali.data_node import DataNode
 BOOL: Final = DALIDataType.BOOL
 UINT8: Final = DALIDataType.UINT8
 INT16: Final = DALIDataType.INT16
+UINT16: Final = DALIDataType.UINT16
 INT32: Final = DALIDataType.INT32
 INT64: Final = DALIDataType.INT64
 FLOAT16: Final = DALIDataType.FLOAT16
@@ -21,6 +22,7 @@ INTERP_TYPE: Final = DALIDataType.INTERP_TYPE
 
 RGB: Final = DALIImageType.RGB
 GRAY: Final = DALIImageType.GRAY
+ANY_DATA: Final = DALIImageType.ANY_DATA
 
 INTERP_NN: Final = DALIInterpType.INTERP_NN
 INTERP_LINEAR: Final = DALIInterpType.INTERP_LINEAR
