@@ -26,11 +26,11 @@ from dali_cutmix._rules import warn
 from dali_cutmix._validation import checked_choice, checked_int
 from dali_cutmix.data.folders import (
     class_folders,
-    class_names,
     folder_entries,
     holds_image,
     image_files,
     is_nested,
+    names_and_nesting,
     names_of_images,
 )
 from dali_cutmix.data.formats import indexes, tars, tfrecords
@@ -352,7 +352,8 @@ def _folder(found: Source, classes: tuple[str, ...] | str | None) -> Source:
         return found
     root = found.paths[0]
     if classes is None or classes == "natural":
-        names = tuple(class_names(root))
+        found_names, nested = names_and_nesting(root)
+        names = tuple(found_names)
         in_order = tuple(sorted(names, key=_natural))
         if classes == "natural":
             classes = in_order
@@ -368,10 +369,11 @@ def _folder(found: Source, classes: tuple[str, ...] | str | None) -> Source:
         if unknown:
             listed = ", ".join(map(repr, unknown[:5])) + (", …" if len(unknown) > 5 else "")
             raise ValueError(f"`classes` must name every class folder of {root!r}, lacks {listed}.")
+        nested = is_nested(root, names)
     used = names if classes is None else tuple(classes)
     # Without names of one's own none is empty, see class_names.
     whole = classes is None or all(holds_image(os.path.join(root, name)) for name in names)
-    if used == names and whole and not is_nested(root, names):
+    if used == names and whole and not nested:
         return dataclasses.replace(found, classes=names, num_classes=len(names))
     # DALI numbers folders as they come, and does not enter those inside: a list does as well.
     label = {name: k for k, name in enumerate(used)}
