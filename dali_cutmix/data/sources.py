@@ -147,7 +147,7 @@ def find_source(
             shards and patterns. Shards and a folder of classes may be at s3:// or gs://. Or
             samples: a sequence of (path, label), or a data set with such ``samples``, as those of
             torchvision and timm.
-        kind: for a folder that holds both classes and shards.
+        kind: for a folder that holds both classes and shards, or a file with another ending.
         classes: the names of the classes, by label: ``train.classes`` for validation, of which a
             subset may be there. Folders are numbered by name, and one with another name is
             refused. Of lists and shards they are the names of the labels. ``"natural"`` for
@@ -165,10 +165,13 @@ def find_source(
         make_indexes: make the indexes that are missing; several processes may do so at once.
         progress: called with (bytes done, bytes in all) while indexes are made.
 
-    A list has one "path label" a line, UTF-8; empty lines are ignored. Paths may hold blanks, but
-    not at their ends. The usual fields are the image extensions and ``cls``, decimal text, of
-    WebDataset, and ``image/encoded`` and ``image/class/label``, or ``image`` and ``label``, of
-    TFRecord. One RecordIO file is read, not several: DALI takes a single index.
+    A list has one "path label" a line, separated by a tab or else the last blank; a CSV has two
+    columns, or names in its first line of which one is such as ``path`` and one such as ``label``;
+    a ``.lst`` may be MXNet's, of index, label and path. Labels are whole numbers, or else names of
+    classes, which are numbered by `classes` or as text is sorted. The usual fields are the image
+    extensions and ``cls``, decimal text, of WebDataset, and ``image/encoded`` and
+    ``image/class/label``, or ``image`` and ``label``, of TFRecord. One RecordIO file is read, not
+    several: DALI takes a single index.
 
     What is checked: that all files exist; that TFRecords listed without a gap end where the file
     ends; that the last record of RecordIO, or of a tar and the zero block after it, ends there;
@@ -206,7 +209,7 @@ def find_source(
         return _subset(_folder(found, _checked_classes(classes, natural=True)), subset)
     names = _checked_classes(classes)
     if kind == "list":
-        return _subset(_named(_list(found, file_root, repeated), names), subset)
+        return _subset(_named(_list(found, file_root, repeated, names), names), subset)
     if subset is not None:
         raise ValueError(f"`subset` must be left out for a {kind}: shards are read in order.")
     found = _shards(found, path_text(index_dir, "index_dir"), fields, make_indexes, progress)
@@ -478,7 +481,7 @@ def _subset(found: Source, subset: Any) -> Source:
     )
 
 
-def _list(found: Source, file_root: Any, repeated: bool) -> Source:
+def _list(found: Source, file_root: Any, repeated: bool, classes: Any) -> Source:
     path = found.paths[0]
     if found.remote:
         raise ValueError(
@@ -486,8 +489,10 @@ def _list(found: Source, file_root: Any, repeated: bool) -> Source:
             "and read with find_source(…, file_root=…) for its remote images."
         )
     root = _root_of_list(path, file_root)
-    files, labels, names = read_list(path, root, found.label_offset, repeated=repeated)
-    if min(labels) == 1:
+    files, labels, names = read_list(
+        path, root, found.label_offset, repeated=repeated, classes=classes
+    )
+    if min(labels) == 1 and names is None:
         warn(
             f"the labels of {path!r} begin at 1, so that no image is of class 0. If they are to "
             "begin at 0, read with find_source(…, label_offset=-1)."

@@ -35,12 +35,12 @@ INDEXED: tuple[Kind, ...] = ("webdataset", "tfrecord", "recordio")
 _NAMES: dict[Kind, re.Pattern[str]] = {
     "webdataset": re.compile(r"\.tar$", re.I),
     "recordio": re.compile(r"\.rec$", re.I),
-    "list": re.compile(r"\.(txt|lst|list)$", re.I),
+    "list": re.compile(r"\.(txt|lst|list|csv)$", re.I),
     "tfrecord": re.compile(r"(\.(tfrecords?|tfrec)|-\d+-of-\d+)$", re.I),
 }
 _EXPECTED = (
-    "an ImageFolder, a list of images (*.txt, *.lst, *.list), WebDataset shards (*.tar), TFRecords "
-    "(*.tfrecord, *.tfrecords, *.tfrec, *-00000-of-00010) or RecordIO (*.rec)"
+    "an ImageFolder, a list of images (*.txt, *.lst, *.list, *.csv), WebDataset shards (*.tar), "
+    "TFRecords (*.tfrecord, *.tfrecords, *.tfrec, *-00000-of-00010) or RecordIO (*.rec)"
 )
 _REMOTE = re.compile(r"([a-z][a-z0-9+.-]*)://", re.I)
 _MOST_SHARDS = 1_000_000
@@ -83,7 +83,10 @@ def kind_by_name(path: str) -> Kind:
         return "folder"
     if not is_remote(path) and not os.path.exists(path):
         raise FileNotFoundError(f"`source` must exist, got {path!r}.")
-    raise ValueError(f"`source` must be {_EXPECTED}, got {path!r}.")
+    raise ValueError(
+        f"`source` must be {_EXPECTED}, got {path!r}. A list with another ending is read with "
+        'find_source(…, kind="list").'
+    )
 
 
 def is_remote(path: str) -> bool:
