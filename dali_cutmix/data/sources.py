@@ -238,6 +238,8 @@ def unchecked_source(
         return dataclasses.replace(found, file_root=_root_of_list(paths[0], file_root))
     if found.remote:
         return found
+    if kind == "tfrecord":  # its fields are read
+        indexes.check_start(kind, paths[0])
     index_paths = indexes.find_indexes(paths, kind, path_text(index_dir, "index_dir"))
     return dataclasses.replace(found, index_paths=tuple(index_paths), fields=_fields(found, None))
 

@@ -167,7 +167,9 @@ REFUSED: dict[str, Refused] = {
     "twice": Refused("a/1.jpg 0\na/1.jpg 0\n", "line 2: .*as in line 1; .*repeated=True"),
     "twice in quotes": Refused('a/1.jpg 0\n"a/1.jpg" 0\n', "line 2: .*as in line 1"),
     "negative": Refused("a/1.jpg -1\n", "line 1: .*at least 0, got -1"),
-    "another header": Refused("id y\na/1.jpg 0\n", "line 1: 'D/id' must be a file", error=MISSING),
+    "another header": Refused(
+        "id y\na/1.jpg 0\n", "line 1: 'D/id' must be a file.*names of the columns", error=MISSING
+    ),
     "floats": Refused("a/1.jpg 0.37\nb/1.jpg 2.5\n", "line 1: .*integer label"),
     "whole floats": Refused("a/1.jpg 0.0\n", "line 1: .*integer label"),
     "several labels": Refused("a/1.jpg 0 1\n", "line 1: .*a line has one label", error=MISSING),

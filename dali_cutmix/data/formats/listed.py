@@ -230,6 +230,8 @@ def _hint_for_file(root: str, name: str) -> str:
         return "; a line has one label"
     if is_image_name(first):
         return "; names with blanks are separated from the path by a tab"
+    if "." not in name and "/" not in name:
+        return '; a line is "path label", and names of the columns are to be removed'
     return ""
 
 

@@ -78,7 +78,9 @@ def kind_by_name(path: str) -> Kind:
     if kind is not None:
         return kind
     if re.search(r"\.(tgz|tar\.\w+|tfrecords?\.gz)$", path, re.I):
-        raise ValueError(f"`source` must be uncompressed, got {path!r}: DALI seeks in its shards.")
+        raise ValueError(
+            f"`source` must be uncompressed, got {path!r}: unpack it. DALI seeks in its shards."
+        )
     if is_remote(path) and not os.path.splitext(path.rstrip("/"))[1]:
         return "folder"
     if not is_remote(path) and not os.path.exists(path):
