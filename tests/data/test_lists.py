@@ -138,6 +138,9 @@ REFUSED: dict[str, Refused] = {
     "Latin 1": Refused(
         "é/1.jpg 0\n", "must be UTF-8 text: .* Save it as UTF-8", encoding="latin-1"
     ),
+    "UTF-16 without a mark": Refused(
+        "a/1.jpg 0\n", "line 1: .*save it as UTF-8", encoding="utf-16-le", error=MISSING
+    ),
     "no label": Refused("a/1.jpg\nb/1.jpg\n", "line 1: .*, which has no label"),
     "no label and blanks": Refused("b/my img 3.jpg\n", "line 1: .*, which has no label"),
     "no label later": Refused("a/1.jpg 0\nb/1.jpg\n", "line 2: .*, which has no label"),

@@ -216,6 +216,8 @@ def _hint_for_file(root: str, name: str) -> str:
     """Returns what may be meant by the name of a file that is not there."""
     if "\\" in name:
         return "; folders are separated by /, not by a backslash"
+    if "\0" in name:
+        return "; the list is no UTF-8, nor UTF-16 with its mark: save it as UTF-8"
     if name.startswith("#"):
         return "; comments are not read, remove them"
     if name.endswith(","):
@@ -245,6 +247,6 @@ def is_there(root: str, file: str, there: dict[str, set[str]]) -> bool:
         try:
             with os.scandir(os.path.join(root, folder)) as entries:
                 there[folder] = {e.name for e in entries if not e.is_dir()}
-        except (FileNotFoundError, NotADirectoryError):
+        except (FileNotFoundError, NotADirectoryError, ValueError):  # a name with a zero byte
             there[folder] = set()
     return name in there[folder]
