@@ -18,6 +18,7 @@ import pytest
 import torch
 
 import dali_cutmix
+from benchmarks import startup
 
 ROOT = Path(__file__).parent.parent
 # Of all of the package, the pipelines too.
@@ -138,6 +139,31 @@ def test_the_benchmark_of_the_losses_runs(tmp_path: Path) -> None:
     command = [sys.executable, ROOT / "benchmarks" / "losses.py", "--repeats", "3"]
     subprocess.run([*command, "--json", result], capture_output=True, check=True)
     assert len(json.loads(result.read_text())["results"]) == 2
+
+
+@pytest.mark.parametrize("symbolic", [False, True])
+def test_the_tree_of_the_startup_benchmark(
+    symbolic: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(startup, "LINKS", 50)
+    startup.make_tree(tmp_path / "tree", 130, symbolic=symbolic, classes=3)
+    files = sorted((tmp_path / "tree").rglob("*.JPEG"))
+    assert [len([*folder.iterdir()]) for folder in sorted((tmp_path / "tree").iterdir())] == [
+        *(44, 43, 43)
+    ]
+    assert len({file.stat().st_ino for file in files}) == 3
+    assert {file.is_symlink() for file in files} == {symbolic}
+
+
+def test_the_startup_benchmark_measures_both_in_processes_of_their_own() -> None:
+    rows = startup.measure(1000, 1)
+    assert [row["name"] for row in rows] == ["dali_cutmix", "torchvision"]
+    for row in rows:
+        assert row["ready"]["median"] > 0
+        assert row["memory"]["median"] > 0
+    state = rows[0]["state"]["median"], rows[0]["second state"]["median"]
+    assert state[0] > state[1] > 0  # the names are listed once
+    assert "state" not in rows[1]
 
 
 @pytest.mark.parametrize("path", [*(ROOT / "benchmarks").glob("*.py")], ids=lambda path: path.stem)

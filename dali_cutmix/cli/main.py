@@ -10,7 +10,7 @@ import os
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import Literal, get_args
 
@@ -38,6 +38,7 @@ from dali_cutmix.cli.bench import command as bench
 from dali_cutmix.data import folders, sources, verification
 from dali_cutmix.data.atomic import atomic_write, check_writable
 from dali_cutmix.data.damage import MAX_PIXELS
+from dali_cutmix.data.formats.paths import INDEXED, Kind, named_files
 from dali_cutmix.data.pixel_format import ReadAs
 from dali_cutmix.loaders.classification import device_id
 
@@ -224,17 +225,13 @@ def _print_findings(found: verification.Verification, args: argparse.Namespace) 
     if notes:
         listed = ", ".join(f"{count:,} {note}" for note, count in notes.most_common())
         console.print(f"notes: {listed}", markup=False, soft_wrap=True)
+        _print_names(console, [note for note in found.notes if note.problem == "not read"])
     if not found.problems:
         console.print("no problems", markup=False)
     for problem, count in found.counts.items():
         meaning = verification.PROBLEMS[problem]
         console.print(f"{count:,} {problem}: {meaning}", markup=False, soft_wrap=True)
-        named = [finding for finding in found.problems if finding.problem == problem]
-        for finding in named[:_SHOWN]:
-            detail = f": {_visible(finding.detail)}" if finding.detail else ""
-            console.print(f"    {_visible(finding.name)}{detail}", markup=False, soft_wrap=True)
-        if count > _SHOWN:
-            console.print(f"    and {count - _SHOWN:,} more, see --report", markup=False)
+        _print_names(console, [one for one in found.problems if one.problem == problem])
     if args.report is not None:
         console.print(f"wrote {args.report}", markup=False, soft_wrap=True)
     if args.write_list is not None:
@@ -245,6 +242,14 @@ def _print_findings(found: verification.Verification, args: argparse.Namespace) 
             markup=False,
             soft_wrap=True,
         )
+
+
+def _print_names(console: Console, findings: Sequence[verification.Finding]) -> None:
+    for finding in findings[:_SHOWN]:
+        detail = f": {_visible(finding.detail)}" if finding.detail else ""
+        console.print(f"    {_visible(finding.name)}{detail}", markup=False, soft_wrap=True)
+    if len(findings) > _SHOWN:
+        console.print(f"    and {len(findings) - _SHOWN:,} more, see --report", markup=False)
 
 
 def _visible(text: str) -> str:
@@ -293,6 +298,8 @@ def _plain(value: object) -> object:
 
 def run_index(args: argparse.Namespace) -> int:
     """Makes the index files that are missing."""
+    source = args.source if len(args.source) > 1 else args.source[0]
+    paths, kind = named_files(source, None)
     console = Console(stderr=True, highlight=False)
     columns = (BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console) as progress:
@@ -301,15 +308,23 @@ def run_index(args: argparse.Namespace) -> int:
         def report(done: int, total: int) -> None:
             progress.update(task, completed=done, total=total)
 
-        source = args.source if len(args.source) > 1 else args.source[0]
         made = sources.index(source, args.out, progress=report)
     if args.json:
         print(json.dumps({"made": made}))
     else:
         for path in made:
             print(path)
-        console.print(f"{len(made)} index file(s) made", markup=False)
+        console.print(_about_indexes(paths, kind, len(made)), markup=False, soft_wrap=True)
     return 0
+
+
+def _about_indexes(paths: Sequence[str], kind: Kind, made: int) -> str:
+    if kind not in INDEXED:
+        what = "folder of classes" if kind == "folder" else "list"
+        return f"nothing to do: {paths[0]} is a {what}, which needs no index"
+    there = len(paths) - made
+    said = f"{made} index file(s) made" if made else "nothing to do"
+    return f"{said}, {there} there already, which fit" if there else said
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import atexit
 import fcntl
+import functools
 import hashlib
 import json
 import os
+import shutil
 import sqlite3
+import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any
+from contextlib import contextmanager, nullcontext
+from typing import IO, Any
 
-__all__ = ["Cache", "cache_folder", "open_cache"]
+from dali_cutmix._rules import warn
+from dali_cutmix.data.atomic import atomic_write
+
+__all__ = ["Cache", "cache_folder", "cached_file", "open_cache"]
+
+_REMEDY = "Set XDG_CACHE_HOME to a folder that can be written, or make room there."
 
 
 class Cache:
@@ -20,7 +29,7 @@ class Cache:
 
     def __init__(self, connection: sqlite3.Connection, fingerprint: str) -> None:
         self._connection, self._fingerprint = connection, fingerprint
-        self._saved = time.monotonic()
+        self._saved, self._full = time.monotonic(), False
         connection.execute(
             "CREATE TABLE IF NOT EXISTS seen (name BLOB PRIMARY KEY, state TEXT, found TEXT)"
         )
@@ -32,15 +41,31 @@ class Cache:
         return None if row is None else json.loads(row[0])
 
     def put(self, name: str, state: str, found: Any) -> None:
-        """Stores what was found in files whose `state` was taken before they were read."""
+        """Stores what was found in files whose `state` was taken before they were read.
+
+        Once that fails, on a full disk, it warns, and stores nothing more.
+        """
+        if self._full:
+            return
         row = (os.fsencode(name), state, json.dumps(found))
-        self._connection.execute("INSERT OR REPLACE INTO seen VALUES (?, ?, ?)", row)
+        try:
+            self._connection.execute("INSERT OR REPLACE INTO seen VALUES (?, ?, ?)", row)
+        except sqlite3.OperationalError as error:
+            self._give_up(error)
         if time.monotonic() - self._saved > 1:  # what a kill can lose
             self.save()
 
     def save(self) -> None:
-        self._connection.commit()
+        try:
+            self._connection.commit()
+        except sqlite3.OperationalError as error:
+            self._give_up(error)
         self._saved = time.monotonic()
+
+    def _give_up(self, error: sqlite3.OperationalError) -> None:
+        self._full = True
+        self._connection.rollback()
+        _warn_not_kept(error)
 
     def state(self, *paths: str) -> str:
         """Returns how files are now, by size and time of change."""
@@ -64,20 +89,13 @@ def open_cache(what: str, fingerprint: str, *, fresh: bool = False) -> Iterator[
         fingerprint: of the checker; what another one found counts as changed.
         fresh: empty it first.
     """
-    key = hashlib.sha256(os.fsencode(what)).hexdigest()[:16]
     try:
-        path = os.path.join(cache_folder(), f"verified-{key}.sqlite")
-        lock = open(f"{path}.lock", "w")
-    except OSError:  # nowhere to write: nothing is kept
-        connection = sqlite3.connect(":memory:")
-        yield Cache(connection, fingerprint)
-        connection.close()
-        return
+        connection, cache, lock = _opened(what, fingerprint, fresh)
+    except (OSError, sqlite3.DatabaseError) as error:  # nowhere to write
+        _warn_not_kept(error)
+        connection, lock = sqlite3.connect(":memory:"), nullcontext()
+        cache = Cache(connection, fingerprint)
     with lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if fresh and os.path.exists(path):
-            os.unlink(path)
-        connection, cache = _connect(path, fingerprint)
         try:
             yield cache
         finally:
@@ -85,13 +103,36 @@ def open_cache(what: str, fingerprint: str, *, fresh: bool = False) -> Iterator[
             connection.close()
 
 
+def _opened(
+    what: str, fingerprint: str, fresh: bool
+) -> tuple[sqlite3.Connection, Cache, IO[str] | nullcontext[None]]:
+    """Returns the cache, and a lock that is held until it is closed."""
+    key = hashlib.sha256(os.fsencode(what)).hexdigest()[:16]
+    path = os.path.join(cache_folder(), f"verified-{key}.sqlite")
+    lock = open(f"{path}.lock", "w")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if fresh and os.path.exists(path):
+            os.unlink(path)
+        return *_connect(path, fingerprint), lock
+    except BaseException:
+        lock.close()
+        raise
+
+
+def _warn_not_kept(error: Exception) -> None:
+    warn(f"what is found in the data is not kept for the next time: {error}. {_REMEDY}")
+
+
 def _connect(path: str, fingerprint: str) -> tuple[sqlite3.Connection, Cache]:
     connection = sqlite3.connect(path)
     try:
         return connection, Cache(connection, fingerprint)
-    except sqlite3.DatabaseError:  # damaged: it can be made again
+    except sqlite3.DatabaseError as error:
         connection.close()
-        os.unlink(path)
+        if isinstance(error, sqlite3.OperationalError):  # it cannot be written
+            raise
+        os.unlink(path)  # damaged: it can be made again
         connection = sqlite3.connect(path)
         return connection, Cache(connection, fingerprint)
 
@@ -101,4 +142,36 @@ def cache_folder() -> str:
     base = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
     folder = os.path.join(base, "dali-cutmix")
     os.makedirs(folder, mode=0o700, exist_ok=True)
+    return folder
+
+
+def cached_file(name: str, content: bytes) -> str:
+    """Returns the path of a file of this content in the user's folder.
+
+    Where that cannot be written, it warns, and the file is in a temporary folder that goes when
+    this process ends.
+
+    Raises:
+        OSError: that cannot be written, either.
+    """
+    try:
+        path = os.path.join(cache_folder(), name)
+        atomic_write(path, content)
+    except OSError as error:
+        folder = _temporary_folder(os.getpid())
+        warn(f"{name!r} is kept in {folder!r} as long as this process runs: {error}. {_REMEDY}")
+        path = os.path.join(folder, name)
+        atomic_write(path, content)
+    return path
+
+
+@functools.cache
+def _temporary_folder(process: int) -> str:
+    folder = tempfile.mkdtemp(prefix="dali-cutmix-")
+
+    def remove() -> None:
+        if os.getpid() == process:  # not at the end of a forked child
+            shutil.rmtree(folder, ignore_errors=True)
+
+    atexit.register(remove)
     return folder

@@ -28,11 +28,11 @@ from dali_cutmix._rules import warn
 from dali_cutmix._validation import checked_choice, checked_int, checked_number
 from dali_cutmix.data.folders import (
     class_folders,
-    class_names,
     folder_entries,
     holds_image,
     image_files,
     is_nested,
+    names_and_nesting,
     names_of_images,
 )
 from dali_cutmix.data.formats import indexes, tars, tfrecords
@@ -159,7 +159,7 @@ def find_source(
             shards and patterns. Shards and a folder of classes may be at s3:// or gs://. Or
             samples: a sequence of (path, label), a pair of arrays, (paths, labels), or a data set
             with such ``samples``, as those of torchvision and timm.
-        kind: for a folder that holds both classes and shards.
+        kind: for a folder that holds both classes and shards, or a file with another ending.
         classes: the names of the classes, by label: ``train.classes`` for validation, of which a
             subset may be there. Folders are numbered by name, and one with another name is
             refused. Of lists and shards they are the names of the labels. ``"natural"`` for
@@ -189,10 +189,13 @@ def find_source(
         make_indexes: make the indexes that are missing; several processes may do so at once.
         progress: called with (bytes done, bytes in all) while indexes are made.
 
-    A list has one "path label" a line, UTF-8; empty lines are ignored. Paths may hold blanks, but
-    not at their ends. The usual fields are the image extensions and ``cls``, decimal text, of
-    WebDataset, and ``image/encoded`` and ``image/class/label``, or ``image`` and ``label``, of
-    TFRecord. One RecordIO file is read, not several: DALI takes a single index.
+    A list has one "path label" a line, separated by a tab or else the last blank; a CSV has two
+    columns, or names in its first line of which one is such as ``path`` and one such as ``label``;
+    a ``.lst`` may be MXNet's, of index, label and path. Labels are whole numbers, or else names of
+    classes, which are numbered by `classes` or as text is sorted. The usual fields are the image
+    extensions and ``cls``, decimal text, of WebDataset, and ``image/encoded`` and
+    ``image/class/label``, or ``image`` and ``label``, of TFRecord. One RecordIO file is read, not
+    several: DALI takes a single index.
 
     What is checked: that all files exist; that TFRecords listed without a gap end where the file
     ends; that the last record of RecordIO, or of a tar and the zero block after it, ends there;
@@ -234,7 +237,7 @@ def find_source(
         return _chosen(_folder(found, _checked_classes(classes, natural=True)), subset, weights)
     names = _checked_classes(classes)
     if kind == "list":
-        return _chosen(_named(_list(found, file_root, repeated), names), subset, weights)
+        return _chosen(_named(_list(found, file_root, repeated, names), names), subset, weights)
     if subset is not None or weights is not None:
         name = "weights" if subset is None else "subset"
         raise ValueError(f"`{name}` must be left out for a {kind}: shards are read in order.")
@@ -264,6 +267,8 @@ def unchecked_source(
         return dataclasses.replace(found, file_root=_root_of_list(paths[0], file_root))
     if found.remote:
         return found
+    if kind == "tfrecord":  # its fields are read
+        indexes.check_start(kind, paths[0])
     index_paths = indexes.find_indexes(paths, kind, path_text(index_dir, "index_dir"))
     return dataclasses.replace(found, index_paths=tuple(index_paths), fields=_fields(found, None))
 
@@ -381,7 +386,8 @@ def _folder(found: Source, classes: tuple[str, ...] | str | None) -> Source:
         return found
     root = found.paths[0]
     if classes is None or classes == "natural":
-        names = tuple(class_names(root))
+        found_names, nested = names_and_nesting(root)
+        names = tuple(found_names)
         in_order = tuple(sorted(names, key=_natural))
         if classes == "natural":
             classes = in_order
@@ -397,10 +403,11 @@ def _folder(found: Source, classes: tuple[str, ...] | str | None) -> Source:
         if unknown:
             listed = ", ".join(map(repr, unknown[:5])) + (", …" if len(unknown) > 5 else "")
             raise ValueError(f"`classes` must name every class folder of {root!r}, lacks {listed}.")
+        nested = is_nested(root, names)
     used = names if classes is None else tuple(classes)
     # Without names of one's own none is empty, see class_names.
     whole = classes is None or all(holds_image(os.path.join(root, name)) for name in names)
-    if used == names and whole and not is_nested(root, names):
+    if used == names and whole and not nested:
         return dataclasses.replace(found, classes=names, num_classes=len(names))
     # DALI numbers folders as they come, and does not enter those inside: a list does as well.
     label = {name: k for k, name in enumerate(used)}
@@ -606,7 +613,7 @@ def _repeats(found: Source, weights: Any) -> list[int]:
     return np.repeat(np.arange(len(counts)), counts).tolist()
 
 
-def _list(found: Source, file_root: Any, repeated: bool) -> Source:
+def _list(found: Source, file_root: Any, repeated: bool, classes: Any) -> Source:
     path = found.paths[0]
     if found.remote:
         raise ValueError(
@@ -614,8 +621,10 @@ def _list(found: Source, file_root: Any, repeated: bool) -> Source:
             "and read with find_source(…, file_root=…) for its remote images."
         )
     root = _root_of_list(path, file_root)
-    files, labels, names = read_list(path, root, found.label_offset, repeated=repeated)
-    if min(labels) == 1:
+    files, labels, names = read_list(
+        path, root, found.label_offset, repeated=repeated, classes=classes
+    )
+    if min(labels) == 1 and names is None:
         warn(
             f"the labels of {path!r} begin at 1, so that no image is of class 0. If they are to "
             "begin at 0, read with find_source(…, label_offset=-1)."

@@ -27,12 +27,12 @@ from nvidia.dali.data_node import DataNode
 from dali_cutmix._dali import graph_function
 from dali_cutmix._rules import warn
 from dali_cutmix._validation import checked_number
+from dali_cutmix.data.formats.lines import is_number
 
 __all__ = [
     "IN_LIST",
     "Targets",
     "look_up",
-    "numbers_behind",
     "targets_in_list",
     "targets_of_files",
 ]
@@ -225,15 +225,6 @@ def _read_csv(path: str) -> tuple[dict[str, Any], list[str] | None]:
     return {name: cell for name, (cell,) in values.items()}, None
 
 
-def is_number(text: str) -> bool:
-    """Returns whether a text is a number."""
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
-
-
 def _matched(values: dict[str, Any], files: Sequence[str], root: str, where: str) -> list[Any]:
     """Returns the value of each file: by its path, or its name, or its name without extension."""
     keys: list[Callable[[str], str]] = [
@@ -333,7 +324,7 @@ def targets_in_list(
     """Returns the table, and for each line of a list the number of its row.
 
     Args:
-        lines: number and `numbers_behind` of each line.
+        lines: number of each line, and the texts of the numbers in it.
         path: of the list.
         kind: ``"labels"``: the numbers are those of labels, from 0; ``"rows"``: they are the row.
 
@@ -362,18 +353,3 @@ def targets_in_list(
     for line, labels in zip(k_hot, rows, strict=True):
         line[np.array(labels, np.int64)] = 1
     return Targets.of(k_hot, classes)
-
-
-def numbers_behind(text: str) -> tuple[str, list[str]]:
-    """Returns the path of a line, and the texts of the numbers behind it.
-
-    A tab, or else the first of the last words that are numbers, ends the path.
-    """
-    if "\t" in text:
-        file, _, rest = text.partition("\t")
-        return file.strip(), [cell for cell in re.split(r"[\s,]+", rest.strip()) if cell]
-    words, cells = re.split(r"( +)", text.strip()), list[str]()
-    while len(words) > 1 and all(map(is_number, words[-1].split(","))):
-        cells = words[-1].split(",") + cells
-        del words[-2:]
-    return "".join(words), cells

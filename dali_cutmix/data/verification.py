@@ -27,7 +27,7 @@ from dali_cutmix._dali import VERSION
 from dali_cutmix._validation import checked_int
 from dali_cutmix.data import damage
 from dali_cutmix.data.atomic import atomic_write
-from dali_cutmix.data.cache import Cache, cache_folder, open_cache
+from dali_cutmix.data.cache import Cache, cached_file, open_cache
 from dali_cutmix.data.folders import class_folders, folder_entries
 from dali_cutmix.data.formats import indexes
 from dali_cutmix.data.formats.listed import class_line, class_names_of, read_lines
@@ -185,8 +185,7 @@ def drop_damaged(source: Source, found: Verification) -> Source:
             text = indexes.without(source.kind, index_path, bad)
             content = text.encode("utf-8", "surrogateescape")
             name = hashlib.sha256(content).hexdigest()[:16]
-            index_path = os.path.join(cache_folder(), f"{os.path.basename(shard)}.{name}.idx")
-            atomic_write(index_path, content)
+            index_path = cached_file(f"{os.path.basename(shard)}.{name}.idx", content)
         index_paths.append(index_path)
     size = found.samples - sum(map(len, found.bad.values()))
     if size == 0:

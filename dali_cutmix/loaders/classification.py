@@ -188,6 +188,11 @@ def train_loader(
     )
     about = _about(options, used)
     classes = about["classes"]
+    if used.mix is not None and options["batch_size"] < 2:
+        raise ValueError(
+            f"`batch_size` must be at least 2 for mixing, got {batch_size}: an image is mixed with "
+            "another one of its batch. Pass `mix=None` to train without."
+        )
     if used.mix is not None and 1 < used.repeats and options["batch_size"] < 2 * used.repeats:
         raise ValueError(
             f"`batch_size` must be at least twice `repeats`, got {batch_size} and {used.repeats}: "

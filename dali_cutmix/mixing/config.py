@@ -274,12 +274,18 @@ class MixConfig:
     def from_yaml(cls, path_or_text: str | os.PathLike[str]) -> MixConfig:
         """Returns `from_timm` of the options under ``augmentation:`` in a YAML file or text.
 
+        Or of the options that timm's train.py (1.0.31) writes to ``args.yaml`` and reads by
+        ``--config``: mixup, cutmix, cutmix_minmax, mixup_prob, mixup_switch_prob, mixup_mode,
+        smoothing and num_classes, with its defaults, of which `smoothing` is 0.1. Its other
+        options are not read, among them mixup_off_epoch: see `Loader.mixing`.
+
         A string with a line break, or a colon before a space or at its end, is text; any other is
         a path.
 
         Raises:
             FileNotFoundError: there is no such file.
-            TypeError, ValueError: no valid YAML, no ``augmentation:``, or as for `from_timm`.
+            TypeError, ValueError: no valid YAML, no such options, none that mixes, or as for
+                `from_timm`.
 
         >>> MixConfig.from_yaml("augmentation: {cutmix_alpha: 1.0, label_smoothing: 0}").mode
         'batch'
@@ -303,15 +309,40 @@ class MixConfig:
         except (yaml.YAMLError, ValueError, TypeError, LookupError, RecursionError) as error:
             # Beside YAMLError, safe_load lets through what its constructors raise: for 2001-99-99.
             raise ValueError(f"`path_or_text` must be valid YAML: {error}") from error
+        if isinstance(document, dict) and "augmentation" not in document:
+            if document.keys() & {"mixup", "cutmix", "cutmix_minmax"}:
+                return cls.from_timm(**_options_of_train_py(document))
         options = document.get("augmentation") if isinstance(document, dict) else None
         if not isinstance(options, dict):
             raise ValueError(
-                "`path_or_text` must have a mapping `augmentation:` of options, "
-                f"got {options!r} there."
+                "`path_or_text` must have a mapping `augmentation:` of options, or `mixup` and "
+                f"`cutmix` as timm's args.yaml, got {options!r} there."
             )
         return cls.from_timm(**{str(name): value for name, value in options.items()})
 
 
+def _options_of_train_py(document: dict[Any, Any]) -> dict[str, Any]:
+    """Returns the options of timm's Mixup as timm's train.py passes them."""
+    given = {name: document.get(name, default) for name, (_, default) in _TRAIN_PY.items()}
+    if given["cutmix_minmax"] is None and given["mixup"] == 0 and given["cutmix"] == 0:
+        raise ValueError(
+            "`mixup` or `cutmix` must be above 0, or `cutmix_minmax` be given, got none: timm's "
+            "train.py then mixes nothing. Pass `mix=None` to a loader."
+        )
+    return {_TRAIN_PY[name][0]: value for name, value in given.items()}
+
+
+# Options of timm's train.py: what timm's Mixup calls them, and their defaults.
+_TRAIN_PY: dict[str, tuple[str, Any]] = {
+    "mixup": ("mixup_alpha", 0.0),
+    "cutmix": ("cutmix_alpha", 0.0),
+    "cutmix_minmax": ("cutmix_minmax", None),
+    "mixup_prob": ("prob", 1.0),
+    "mixup_switch_prob": ("switch_prob", 0.5),
+    "mixup_mode": ("mode", "batch"),
+    "smoothing": ("label_smoothing", 0.1),
+    "num_classes": ("num_classes", None),
+}
 _SHORT_FORM = {
     *("cutmix_alpha", "mixup_alpha", "switch_prob", "minmax", "correct_lam", "box"),
 }

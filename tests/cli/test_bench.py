@@ -18,7 +18,16 @@ from PIL import Image
 import dali_cutmix as dcm
 from benchmarks import tables
 from dali_cutmix.cli import main as cli
-from dali_cutmix.cli.bench import command, data, mixing, profile, report, results
+from dali_cutmix.cli.bench import (
+    command,
+    data,
+    loaders,
+    mixing,
+    profile,
+    report,
+    results,
+    training,
+)
 from dali_cutmix.cli.bench.results import Result, Row, in_turn
 
 SCHEMA = json.loads(resources.files("dali_cutmix.cli.bench").joinpath("schema.json").read_text())
@@ -148,6 +157,42 @@ def test_twenty_images_are_enough(tmp_path: Path) -> None:
     assert found["settings"]["base"]["batch_size"] == 16
     groups = {row["group"] for row in found["rows"]}
     assert groups >= {"stages", "num_threads", "prefetch_queue_depth", "batch_size", "layout"}
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"), [([], 5), (["--num-classes", "7"], 7), (["--recipe", "deit"], 5)]
+)
+def test_the_code_has_the_classes_of_the_data(
+    photos: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    options: list[str],
+    expected: int,
+) -> None:
+    def measured(base: dict[str, Any], *_: Any, result: Result, **__: Any) -> None:
+        result.findings["recommended"] = profile.as_plain({**base, "source": "DATA"})
+
+    monkeypatch.setattr(profile, "run", measured)
+    argv = ["bench", *QUICK, "--data", photos, "--out", str(tmp_path / "out.json"), *options]
+    assert cli.main(argv) == 0
+    assert f"num_classes={expected})" in capsys.readouterr().out
+    assert json.loads((tmp_path / "out.json").read_text())["settings"]["num_classes"] == expected
+
+
+@pytest.mark.parametrize("kind", ["loader", "train"])
+def test_whole_loaders_have_the_classes_of_the_data(
+    kind: str, photos: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jobs = []
+    module = {"loader": loaders, "train": training}[kind]
+    monkeypatch.setattr(module, "run", lambda job, **_: jobs.append(job))
+    out = str(tmp_path / "out.json")
+    for options, expected in (([], 5), (["--num-classes", "9"], 9)):
+        argv = ["bench", kind, *QUICK, "--data", photos, "--device", "cpu", "--out", out, *options]
+        assert cli.main(argv) == 0
+        assert jobs.pop().num_classes == expected
+        assert json.loads(Path(out).read_text())["settings"]["num_classes"] == expected
 
 
 # Bad input, interrupts

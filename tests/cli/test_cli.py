@@ -262,9 +262,26 @@ def test_missing_indexes_are_made(
     assert cli.main(["index", str(folder)]) == 0
     captured = capsys.readouterr()
     assert captured.out == ""
-    assert captured.err.endswith("0 index file(s) made\n")
+    assert captured.err.endswith("nothing to do, 2 there already, which fit\n")
+    Path(f"{shards[1]}.idx").unlink()
+    assert cli.main(["index", str(folder)]) == 0
+    assert capsys.readouterr().err.endswith("1 index file(s) made, 1 there already, which fit\n")
     assert cli.main(["index", *map(str, shards), "--out", str(out)]) == 0
     assert sorted(p.name for p in out.iterdir()) == ["0.tar.idx", "1.tar.idx"]
+
+
+def test_what_needs_no_index_is_said(
+    photos: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "list.txt").write_text("a.jpg 0\n")
+    for source, what in ((photos, "folder of classes"), (str(tmp_path / "list.txt"), "list")):
+        assert cli.main(["index", source]) == 0
+        captured = capsys.readouterr()
+        assert captured.out == ""
+        said = f"nothing to do: {source} is a {what}, which needs no index\n"
+        assert captured.err.endswith(said)
+        assert cli.main(["index", source, "--json"]) == 0
+        assert json.loads(capsys.readouterr().out) == {"made": []}
 
 
 def test_a_damaged_shard_is_named(shards: list[Path], capsys: pytest.CaptureFixture[str]) -> None:

@@ -263,3 +263,10 @@ def test_lists_that_repeat_images_where_it_is_asked_for(root: Path) -> None:
     with dcm.train_loader(source, **{**SMALL, "batch_size": 3}, mix=None) as loader:
         assert repr(loader).startswith("<Loader: 3 images, 2 classes")
         assert sorted(label for _, labels in loader for label in labels.tolist()) == [0, 1, 1]
+
+
+def test_a_class_that_was_emptied_later_keeps_its_label(root: Path) -> None:
+    image(30, root / "c" / "1.jpg")
+    source = dcm.find_source(root)
+    (root / "b" / "1.jpg").unlink()
+    assert read(source) == [(10, 0), (30, 2)]

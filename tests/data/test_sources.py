@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import bz2
 import dataclasses
+import gzip
 import hashlib
 import io
+import lzma
 import os
 import random
 import shutil
@@ -13,8 +16,9 @@ import subprocess
 import sys
 import tarfile
 import warnings
+import zlib
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -24,6 +28,7 @@ import pytest
 from nvidia.dali import fn, pipeline_def, types
 
 from dali_cutmix import Loader, train_loader, val_loader
+from dali_cutmix.cli import main as cli
 from dali_cutmix.data import readers, sources
 from dali_cutmix.data.formats import paths
 from dali_cutmix.data.sources import Source, find_source
@@ -948,6 +953,50 @@ def test_an_empty_file_and_one_of_another_kind_are_named(tmp_path: Path, name: s
     write_tar(tmp_path / "e.tar", [])
     with pytest.raises(ValueError, match=r"e\.tar"):
         find_source(tmp_path / "e.tar", make_indexes=True)
+
+
+COMPRESSIONS: dict[str, Callable[[bytes], bytes]] = {
+    "gzip": gzip.compress,
+    # Its first bytes could be those of a TFRecord of 559,903 bytes.
+    "gzip, no time": lambda data: gzip.compress(data, mtime=0),
+    "gzip, with a name": lambda data: (
+        b"\x1f\x8b\x08\x08\0\0\0\0\0\x03train\0" + gzip.compress(data, mtime=0)[10:]
+    ),
+    "zlib": zlib.compress,
+    "bzip2": bz2.compress,
+    "xz": lzma.compress,
+    "zstd": lambda data: b"\x28\xb5\x2f\xfd\x04\x58" + data,
+    "lz4": lambda data: b"\x04\x22\x4d\x18\x64\x40" + data,
+}
+
+
+@pytest.mark.parametrize("name", COMPRESSIONS)
+@pytest.mark.parametrize("kind", SHARDED)
+def test_a_compressed_shard_of_a_plain_name_is_named(
+    copy: dict[str, Path],
+    capsys: pytest.CaptureFixture[str],
+    kind: str,
+    name: str,
+) -> None:
+    shard = copy[kind]
+    shard.write_bytes(COMPRESSIONS[name](shard.read_bytes()))
+    said = f"must be uncompressed, is compressed by {name.partition(',')[0]}: unpack it"
+    for call in (find_source, sources.make_index, sources.index):
+        with pytest.raises(ValueError, match=said):
+            call(shard)
+    assert cli.main(["check", str(shard)]) in (1, 3)
+    assert said in "".join(capsys.readouterr())
+
+
+def test_a_record_as_long_as_a_magic_number_is_no_compression(tmp_path: Path) -> None:
+    path = tmp_path / "a.tfrecord"
+    for length in (0x8B1F, 0x088B1F, 0x9C78, 0x0178):  # gzip's first bytes, and zlib's
+        record: dict[str, bytes | int] = {"image": b"", "label": 1}
+        filled = ({**record, "filling": bytes(n)} for n in range(length, 0, -1))
+        record = next(one for one in filled if len(example(one)) == length)
+        write_tfrecord(path, [record])
+        assert find_source(path, make_indexes=True).size == 1
+        Path(f"{path}.idx").unlink()
 
 
 @pytest.mark.parametrize("kind", SHARDED)

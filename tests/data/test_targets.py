@@ -341,3 +341,18 @@ def test_an_order_of_ones_own(root: Path) -> None:
         with dcm.train_loader(source, **{**options, **shard}) as loader:
             parts.append([[int(labels[0]) for _, labels in loader] for _ in range(2)])
     assert parts == [[[5, 0, 7]] * 2, [[2, 2, 6]] * 2]
+
+
+def test_several_labels_in_a_list_of_mxnet(root: Path) -> None:
+    path = root / "list.lst"
+    path.write_text("0\t1.000000\t0.000000\ta/0.png\n1\t2.000000\t2.000000\tb/1.png\n")
+    assert yielded(path, targets="labels") == {0: [1.0, 1.0, 0.0], 1: [0.0, 0.0, 1.0]}
+    path.unlink()
+
+
+def test_a_csv_is_no_list_of_targets(root: Path) -> None:
+    path = root / "wrong.csv"
+    path.write_text("a/0.png,1,2\n")
+    with pytest.raises(ValueError, match="must be given as `targets`, and the folder"):
+        dcm.find_source(path, targets="rows")
+    path.unlink()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import shutil
 import signal
 import sqlite3
@@ -27,6 +28,7 @@ from PIL import Image
 import dali_cutmix as dcm
 from dali_cutmix.cli import main as cli
 from dali_cutmix.data import damage, sources, verification
+from dali_cutmix.data.cache import open_cache
 from dali_cutmix.pipelines import imagenet
 from tests.data import test_sources
 from tests.support import damaged
@@ -228,7 +230,35 @@ def test_nothing_is_remembered_where_nothing_can_be_written(
     data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(data / "cat" / "000.jpg"))  # a file, not a folder
-    assert verify(data).scanned == verify(data).scanned == 80
+    for _ in range(2):
+        with pytest.warns(UserWarning, match="not kept for the next time: .*Set XDG_CACHE_HOME"):
+            assert verify(data).scanned == 80
+
+
+def test_what_is_found_when_the_disk_is_full_is_found() -> None:
+    with open_cache("another", "1") as opened:
+        opened.put("a", "state", ["x"])
+        opened.save()
+        opened._connection.execute("PRAGMA max_page_count = 1")
+        with pytest.warns(UserWarning, match="not kept for the next time: .*full"):
+            opened.put("c", "state", "x" * 50_000)
+        opened.put("d", "state", "x" * 50_000)
+        assert opened.get("a", "state") == ["x"]
+    with open_cache("another", "1") as opened:
+        assert opened.get("a", "state") == ["x"]
+
+
+def test_a_cache_that_may_only_be_read_is_said(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert verify(data).scanned == 80
+    real = sqlite3.connect
+
+    def read_only(path: str) -> sqlite3.Connection:
+        return real(path if path == ":memory:" else f"file:{path}?mode=ro", uri=True)
+
+    monkeypatch.setattr(sqlite3, "connect", read_only)
+    (data / "cat" / "000.jpg").write_bytes((data / "cat" / "001.jpg").read_bytes())
+    with pytest.warns(UserWarning, match="not kept for the next time: .*readonly"):
+        assert verify(data).scanned == 1
 
 
 def test_a_list_is_verified_to_its_end(data: Path, tmp_path: Path) -> None:
@@ -291,6 +321,38 @@ def test_shards_are_verified(tar: Path) -> None:
 
 
 # Loaders that skip
+
+SKIPPING = """
+import sys, warnings
+import dali_cutmix as dcm
+with warnings.catch_warnings(record=True) as caught:
+    warnings.simplefilter("always")
+    options = {"batch_size": 4, "size": 16, "device": "cpu", "num_threads": 1}
+    loader = dcm.train_loader(sys.argv[1], on_error="skip", num_classes=4, **options)
+for warning in caught:
+    print(warning.message)
+labels = [len(labels) for epoch in range(2) for _, labels in loader]
+loader.seek(1, 2)  # reads the index once more
+print(sum(labels), len(next(loader.rest())[1]), loader.skipped)
+"""
+
+
+def test_a_tar_is_read_without_the_damaged_where_no_cache_can_be_written(
+    tar: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("")
+    (tmp_path / "temporary").mkdir()
+    where = {"XDG_CACHE_HOME": str(tmp_path / "file"), "TMPDIR": str(tmp_path / "temporary")}
+    command = [sys.executable, "-c", SKIPPING, str(tar)]
+    done = subprocess.run(command, env={**os.environ, **where}, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert re.search(
+        r"'train\.tar\.\w+\.idx' is kept in '.*/temporary/dali-cutmix-\w+' as long as this process "
+        r"runs: .*Set XDG_CACHE_HOME to a folder",
+        done.stdout,
+    )
+    assert "40 4 (" in done.stdout
+    assert os.listdir(tmp_path / "temporary") == []
 
 
 def train(source: Any, **options: Any) -> dcm.Loader:
@@ -450,6 +512,23 @@ def test_the_command_reports_and_writes_a_list(
     assert capsys.readouterr().out.endswith("no problems\n")
     assert check(str(data), "--json") == 0
     assert json.loads(capsys.readouterr().out)["looked_at"] == 0
+
+
+def test_files_that_are_not_read_are_listed(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for number in range(22):
+        (data / "cat" / f"{number:02d}.gif").write_bytes(as_bytes("GIF"))
+    report = str(tmp_path / "report.json")
+    assert check(str(data), "--report", report) == 0
+    printed = capsys.readouterr().out
+    assert "notes: 22 not read\n    cat/00.gif: no image by its name\n" in printed
+    assert "    cat/19.gif: no image by its name\n    and 2 more, see --report\n" in printed
+    assert "cat/20.gif" not in printed
+    notes = json.loads(Path(report).read_text())["notes"]
+    assert [note["name"] for note in notes] == [f"cat/{number:02d}.gif" for number in range(22)]
+    assert check(str(data), "--json") == 0
+    assert json.loads(capsys.readouterr().out)["notes"] == notes
 
 
 def test_wrong_usage_is_refused(

@@ -171,9 +171,52 @@ def test_from_yaml_reads_a_file_or_a_text(tmp_path: Path) -> None:
     assert MixConfig.from_yaml(odd) == expected
 
 
+# Of the 150 options that timm's train.py writes to args.yaml.
+ARGS = """
+aa: rand-m9-mstd0.5-inc1
+aug_splits: 0
+bce_loss: false
+cutmix: 1.0
+cutmix_minmax: null
+data_dir: /data/imagenet
+mixup: 0.2
+mixup_mode: elem
+mixup_off_epoch: 0
+mixup_prob: 0.9
+mixup_switch_prob: 0.4
+num_classes: null
+smoothing: 0.05
+"""
+
+
+def test_from_yaml_reads_what_timms_train_py_writes(tmp_path: Path) -> None:
+    path = tmp_path / "args.yaml"
+    path.write_text(ARGS)
+    expected = MixConfig.from_timm(
+        mixup_alpha=0.2,
+        cutmix_alpha=1.0,
+        prob=0.9,
+        switch_prob=0.4,
+        mode="elem",
+        label_smoothing=0.05,
+    )
+    assert MixConfig.from_yaml(path) == MixConfig.from_yaml(ARGS) == expected
+    short = MixConfig.from_yaml("mixup: 0.8\nnum_classes: 10\n")  # as for --config
+    assert short == MixConfig.from_timm(mixup_alpha=0.8, label_smoothing=0.1, num_classes=10)
+    boxes = MixConfig.from_yaml("{mixup: 0, cutmix: 0, cutmix_minmax: [0.2, 0.8], smoothing: 0}")
+    assert boxes.minmax == (0.2, 0.8)
+    assert boxes.mixup_alpha == 0
+    both = "cutmix: 1.0\naugmentation: {mixup_alpha: 1.0, label_smoothing: 0}\n"
+    assert MixConfig.from_yaml(both).cutmix_alpha == 0  # its own form goes first
+
+
 @pytest.mark.parametrize(
     ("text", "error", "message"),
     [
+        (ARGS.replace("1.0", "0.0").replace("0.2", "0.0"), ValueError, "mixes nothing.*mix=None"),
+        ("{mixup: 0, cutmix: 0.0, cutmix_minmax: null}", ValueError, "mixes nothing.*`mix=None`"),
+        ("cutmix: high\nsmoothing: 0\n", TypeError, "`cutmix_alpha` must be a number, got 'high'"),
+        ("cutmix: 1.0\nsmoothing: 2\n", ValueError, "`label_smoothing` must be in"),
         ("augmentation: {mixup: 1, label_smoothing: 0}", TypeError, "`mixup`: no option of timm"),
         ("augmentation: {mixup_alpha: 1}", TypeError, "`label_smoothing` must be given"),
         ("augmentation: {prob: high, label_smoothing: 0}", TypeError, "`prob` must be a number"),

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import yaml
 from scipy import stats
 
 import dali_cutmix as dcm
@@ -70,6 +71,42 @@ METHODS: dict[str, dict[str, Any]] = {
     "both": {"mixup_alpha": 0.4, "cutmix_alpha": 1.0},
     "both with minmax": {"mixup_alpha": 0.4, "cutmix_minmax": (0.3, 0.9)},
 }
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        {"mixup": 0.2, "cutmix": 1.0, "cutmix_minmax": None, "mixup_mode": "batch"},
+        {"mixup": 0.0, "cutmix": 0.5, "cutmix_minmax": None, "mixup_mode": "pair"},
+        {"mixup": 0.8, "cutmix": 0.0, "cutmix_minmax": None, "mixup_mode": "elem"},
+        {"mixup": 0.0, "cutmix": 0.0, "cutmix_minmax": [0.25, 0.75], "mixup_mode": "batch"},
+    ],
+    ids=repr,
+)
+def test_args_yaml_of_timms_train_py_is_its_mixup(args: dict[str, Any]) -> None:
+    args |= {"mixup_prob": 0.9, "mixup_switch_prob": 0.3, "smoothing": 0.05, "num_classes": K}
+    theirs = timm_mixup.Mixup(  # as train.py has it
+        mixup_alpha=args["mixup"],
+        cutmix_alpha=args["cutmix"],
+        cutmix_minmax=args["cutmix_minmax"],
+        prob=args["mixup_prob"],
+        switch_prob=args["mixup_switch_prob"],
+        mode=args["mixup_mode"],
+        label_smoothing=args["smoothing"],
+        num_classes=args["num_classes"],
+    )
+    others = {"model": "resnet50", "lr": 0.5, "workers": 4}
+    assert dcm.MixConfig.from_yaml(yaml.safe_dump({**others, **args})) == dcm.MixConfig.from_timm(
+        mixup_alpha=theirs.mixup_alpha,
+        cutmix_alpha=theirs.cutmix_alpha,
+        cutmix_minmax=theirs.cutmix_minmax,
+        prob=theirs.mix_prob,
+        switch_prob=theirs.switch_prob,
+        mode=theirs.mode,
+        correct_lam=theirs.correct_lam,
+        label_smoothing=theirs.label_smoothing,
+        num_classes=theirs.num_classes,
+    )
 
 
 @pytest.mark.slow

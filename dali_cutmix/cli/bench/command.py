@@ -30,6 +30,7 @@ KINDS = {
     "loader": "whole loaders side by side, on the same files",
     "train": "training steps with loaders, against synthetic data",
 }
+_CLASSES = 1000  # ImageNet's, whatever the images
 _BATCH = {"gpu": 256, "cpu": 64}
 
 
@@ -72,7 +73,8 @@ def _common(parser: argparse.ArgumentParser, kind: str) -> None:
         add("--threads", metavar="N", type=int, help="and workers (default: the cores, at most 16)")
         add("--device", choices=("gpu", "cpu"), help="default: gpu where there is one")
     add("--size", metavar="PIXELS", type=int, default=224, help="side (default: %(default)s)")
-    add("--num-classes", metavar="K", type=int, default=1000, help="default: %(default)s")
+    text = f"default: {_CLASSES}" + ("" if kind == "mix" else ", or those of a folder or list")
+    add("--num-classes", metavar="K", type=int, help=text)
     add("--rounds", metavar="N", type=int, help="measurements of each, in turn (default: 5)")
     if kind == "mix":
         add("--batches", metavar="N", type=int, help="a measurement (default: 20)")
@@ -141,7 +143,7 @@ def _fill_in(args: argparse.Namespace) -> None:
         if getattr(args, name, 0) is None:
             setattr(args, name, value)
     for name in ("rounds", "batches", "images", "size", "num_classes"):
-        if hasattr(args, name):
+        if getattr(args, name, None) is not None:
             checked_int(name, getattr(args, name), 1)
     if hasattr(args, "seconds") and not 0 < checked_number("seconds", args.seconds) < 3600:
         raise ValueError(f"`seconds` must be above 0 and below 3600, got {args.seconds}.")
@@ -166,8 +168,9 @@ def _prepared(
     )
     checked_int("threads", threads, 1, 1024)
     settings |= {"device": device, "batch_size": batch_size, "threads": threads}
-    settings |= {"size": args.size, "num_classes": args.num_classes}
+    settings["size"] = args.size
     if args.kind == "mix":
+        settings["num_classes"] = args.num_classes = args.num_classes or _CLASSES
         work = mixing.Work(batch_size, args.size, args.num_classes, threads, device)
         result = Result("mix", settings)
         steps = args.rounds * len(mixing.row_names())
@@ -183,7 +186,8 @@ def _prepared(
         if name not in known:
             raise ValueError(f"`--only` must be among {', '.join(known)}, got {name!r}.")
     root = _data(args, settings, console)
-    job = Job(root, batch_size, args.size, threads, device, args.num_classes)
+    settings["num_classes"] = _class_count(args, find_source(root))
+    job = Job(root, batch_size, args.size, threads, device, settings["num_classes"])
     # What is wrong with the data is an error before anything is measured.
     our_loader(job, mixing=True).close()
     options: dict[str, Any] = {**timing, "seconds": args.seconds, "names": args.only}
@@ -211,6 +215,7 @@ def _profile(
     args: argparse.Namespace, settings: dict[str, Any], console: Console
 ) -> tuple[Result, int, Callable[[Callable[[], None]], None]]:
     source = find_source(_data(args, settings, console))
+    num_classes = _class_count(args, source)
     devices = args.device or _devices()
     for device in devices:
         device_id(device)
@@ -227,9 +232,9 @@ def _profile(
         "layout": args.layout[0] if args.layout else "NCHW",
     }
     if args.recipe is None:
-        options["mix"] = MixConfig(num_classes=args.num_classes)
+        options["mix"] = MixConfig(num_classes=num_classes)
     else:
-        options["num_classes"] = args.num_classes
+        options["num_classes"] = num_classes
     sweep = _sweep(args, options, devices)
     for name, values in sweep.items():  # impossible values are errors before anything is measured
         for value in values:
@@ -237,7 +242,7 @@ def _profile(
                 pass
     stages = profile.stage_names(options)
     shown = {**options, "source": "DATA" if args.data is None else args.data}
-    settings |= {"base": profile.as_plain(shown), "num_classes": args.num_classes}
+    settings |= {"base": profile.as_plain(shown), "num_classes": num_classes}
     result = Result("profile", settings)
     return (
         result,
@@ -297,6 +302,12 @@ def _fitting(source: Source, device: str, args: argparse.Namespace) -> int:
                 raise
             batch_size //= 2
     return batch_size
+
+
+def _class_count(args: argparse.Namespace, source: Source) -> int:
+    """Returns the classes asked for, or else those of the user's data, where they tell."""
+    own = source.num_classes if args.data is not None else None
+    return int(args.num_classes or own or _CLASSES)
 
 
 def _data(args: argparse.Namespace, settings: dict[str, Any], console: Console) -> str:

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from dali_cutmix.data.atomic import atomic_write
 from dali_cutmix.data.formats import recordio, tars, tfrecords
+from dali_cutmix.data.formats.compression import compression
 from dali_cutmix.data.formats.paths import (
     INDEXED,
     Kind,
@@ -168,9 +169,15 @@ def check_start(kind: Kind, path: str) -> None:
         raise ValueError(f"{path!r} must hold records, is empty: it was not written whole.")
     with open(path, "rb") as file:
         start = file.read(512)
-    if not _FORMATS[kind].begins(start):
-        hint = ", but compressed data" if start[:2] == b"\x1f\x8b" else ""
-        raise ValueError(f"{path!r} must be {_NAMES[kind]}, is none{hint}.")
+    begins = _FORMATS[kind].begins
+    name = compression(start, begins)
+    if name is not None:
+        raise ValueError(
+            f"{path!r} must be uncompressed, is compressed by {name}: unpack it. DALI seeks in its "
+            "shards."
+        )
+    if not begins(start):
+        raise ValueError(f"{path!r} must be {_NAMES[kind]}, is none.")
 
 
 def checked_size(

@@ -1,8 +1,8 @@
-"""Lists of images: a text file with one "path label" a line.
+"""Lists of images: a path and a label a line, in the layouts of `lines`.
 
-UTF-8; empty lines are ignored. A tab, or else the last blank, separates the label, so paths may
-hold blanks, but not at their ends. Paths are relative to a root, which may be remote. A first line
-``# classes: ["cat", "dog"]`` has the names of the labels, as JSON.
+Paths are relative to a root, which may be remote. Labels are whole numbers, or else the names of
+classes, which are then numbered in the order of text. A first line ``# classes: ["cat", "dog"]``
+has the names of the labels, as JSON.
 """
 
 from __future__ import annotations
@@ -10,11 +10,14 @@ from __future__ import annotations
 import json
 import os
 import re
+import unicodedata
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
+from dali_cutmix.data.folders import is_image_name
+from dali_cutmix.data.formats.lines import CLASSES, first_text, is_number, rows, rows_of_numbers
 from dali_cutmix.data.formats.paths import is_remote
-from dali_cutmix.data.targets import Targets, numbers_behind, targets_in_list
+from dali_cutmix.data.targets import Targets, targets_in_list
 
 __all__ = [
     "Line",
@@ -26,7 +29,8 @@ __all__ = [
     "read_target_list",
 ]
 
-_CLASSES = "# classes: "
+_OF_MXNET = "a list of MXNet, of index, label and path, is read from *.lst"
+_integer = re.compile(r"[+-]?[0-9]{1,18}").fullmatch
 
 
 class Line(NamedTuple):
@@ -45,16 +49,21 @@ class Line(NamedTuple):
 
 def class_line(classes: Sequence[str]) -> str:
     """Returns the first line of a list that names its classes."""
-    return f"{_CLASSES}{json.dumps(list(classes), ensure_ascii=False)}"
+    return f"{CLASSES}{json.dumps(list(classes), ensure_ascii=False)}"
 
 
 def class_names_of(path: str) -> tuple[str, ...] | None:
-    """Returns the names in the first line of a list, or None where it has none."""
-    first = next((text for _, text in _texts(path)), "")
-    if not first.startswith(_CLASSES):
-        return None
+    """Returns the names in the first line of a list, or else those that its labels are, sorted.
+
+    None where it has neither.
+    """
+    first = first_text(path)
+    if not first.startswith(CLASSES):
+        if not _has_names(path):
+            return None
+        return tuple(sorted({label for _, _, label in rows(path) if _is_name(label)}))
     try:
-        names = json.loads(first[len(_CLASSES) :])
+        names = json.loads(first[len(CLASSES) :])
     except json.JSONDecodeError:
         names = None
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
@@ -63,17 +72,24 @@ def class_names_of(path: str) -> tuple[str, ...] | None:
 
 
 def read_list(
-    path: str, root: str, label_offset: int, *, repeated: bool = False
+    path: str,
+    root: str,
+    label_offset: int,
+    *,
+    repeated: bool = False,
+    classes: Sequence[str] | None = None,
 ) -> tuple[tuple[str, ...], tuple[int, ...], tuple[str, ...] | None]:
     """Returns the files, as paths within the root, the labels with the offset added, and the
     names of the classes where the list has them.
 
+    `classes` numbers labels that are names, in place of the order of text.
+
     Raises:
         FileNotFoundError: a file is missing; remote ones are not looked for.
         ValueError: a line has no path or label, lies outside the root, names an image again, or
-            its label is negative or above 2^31 - 1; or there are none.
+            its label is negative, above 2^31 - 1, or none of the classes; or there are none.
     """
-    lines = list(read_lines(path, root, label_offset, repeated=repeated))
+    lines = list(read_lines(path, root, label_offset, repeated=repeated, classes=classes))
     for line in lines:
         if line.fault is not None:
             error = FileNotFoundError if line.missing else ValueError
@@ -81,6 +97,8 @@ def read_list(
     if not lines:
         raise ValueError(f'{path!r} must hold at least one line "path label", got none.')
     names, labels = class_names_of(path), tuple(line.label for line in lines)
+    if classes is not None and _has_names(path):
+        names = tuple(classes)
     if names is not None and len(names) <= max(labels):
         raise ValueError(f"{path!r}, line 1: must name class {max(labels)}, has {len(names)}.")
     return tuple(line.file for line in lines), labels, names
@@ -101,11 +119,8 @@ def read_target_list(
     files: list[str] = []
     numbers: list[tuple[int, Sequence[str]]] = []
     there: dict[str, set[str]] = {}
-    for number, text in _texts(path):
-        if number == 1 and text.startswith(_CLASSES):
-            continue
-        name, cells = numbers_behind(text)
-        line = _parsed(number, f"{name}\t0", root, 0)
+    for number, name, cells in rows_of_numbers(path):
+        line = _parsed(number, name, "0", root, 0)
         if line.fault is not None:
             raise ValueError(f"{path!r}, line {number}: {line.fault}.")
         if not is_remote(root) and not is_there(root, line.file, there):
@@ -122,15 +137,19 @@ def read_target_list(
 
 
 def read_lines(
-    path: str, root: str, label_offset: int, *, repeated: bool = False
+    path: str,
+    root: str,
+    label_offset: int,
+    *,
+    repeated: bool = False,
+    classes: Sequence[str] | None = None,
 ) -> Iterator[Line]:
     """Yields each line that is not empty, also the faulty ones; ValueError if it is no text."""
     seen: dict[str, int] = {}
     there: dict[str, set[str]] = {}
-    for number, text in _texts(path):
-        if number == 1 and text.startswith(_CLASSES):
-            continue
-        line = _parsed(number, text, root, label_offset)
+    numbers = _numbers(path, classes, label_offset)
+    for number, name, text in rows(path):
+        line = _parsed(number, name, text, root, label_offset, numbers)
         if line.fault is None and line.file in seen:
             if repeated:
                 yield line
@@ -144,29 +163,60 @@ def read_lines(
             seen[line.file] = number
             if not is_remote(root) and not is_there(root, line.file, there):
                 whole = os.path.join(root, line.file)
-                line = line._replace(fault=f"{whole!r} must be a file, is none", missing=True)
+                fault = f"{whole!r} must be a file, is none{_hint_for_file(root, line.file)}"
+                line = line._replace(fault=fault, missing=True)
         yield line
 
 
-def _texts(path: str) -> Iterator[tuple[int, str]]:
-    try:
-        with open(path, encoding="utf-8-sig", newline="\n") as file:
-            for number, line in enumerate(file, 1):
-                if line.strip():
-                    yield number, line.strip()
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path!r} must be UTF-8 text: {error}.") from error
+def _has_names(path: str) -> bool:
+    """Returns whether the labels of a list are names of classes, as the first one tells."""
+    _, name, label = next(rows(path), (0, "", ""))
+    return bool(name) and _is_name(label)
 
 
-def _parsed(number: int, text: str, root: str, label_offset: int) -> Line:
-    """Returns the path within the root, and the label, of a line."""
-    name, _, digits = text.rpartition("\t" if "\t" in text else " ")
-    name = name.strip()
-    if not name or not re.fullmatch(r"[+-]?[0-9]{1,18}", digits):
-        fault = f'must be "path label" with an integer label, got {text!r}'
-        return Line(number, name, -1, fault)
-    label = int(digits) + label_offset
-    if name[0] in "/." or "//" in name or "/." in name:
+def _is_name(label: str) -> bool:
+    return bool(label) and "\t" not in label and not is_number(label) and not _is_path(label)
+
+
+def _is_path(text: str) -> bool:
+    return is_image_name(text.split(",")[0]) or "/" in text
+
+
+def _numbers(path: str, classes: Sequence[str] | None, label_offset: int) -> dict[str, int] | None:
+    """Returns the label of each name where the labels of a list are names, else None."""
+    if not _has_names(path):
+        return None
+    if label_offset:
+        raise ValueError(
+            f"`label_offset` must be 0 where labels are names, as in {path!r}, got {label_offset}."
+        )
+    names = class_names_of(path) if classes is None else classes
+    return {name: number for number, name in enumerate(names or ())}
+
+
+def _parsed(
+    number: int,
+    name: str,
+    text: str,
+    root: str,
+    label_offset: int,
+    numbers: dict[str, int] | None = None,
+) -> Line:
+    """Returns the path within the root, and the label, of a line.
+
+    `text` is the label as it stands, and `numbers` has the label of each name where labels are
+    names.
+    """
+    if numbers is not None and name and text in numbers:
+        label = numbers[text]
+    elif numbers is not None or not name or not _integer(text):
+        return Line(number, name, -1, _fault_of_entry(name, text, numbers))
+    else:
+        label = int(text) + label_offset
+    if name[0] in '/."\ufeff' or "//" in name or "/." in name:
+        name = name.lstrip("\ufeff")  # within a list that was put together of several
+        if len(name) > 2 and name[0] == name[-1] == '"':
+            name = name[1:-1]
         # In an address ".." has no meaning: any folder stands for it.
         base = "/\N{REPLACEMENT CHARACTER}/" if is_remote(root) else root.rstrip("/") + "/"
         whole = os.path.normpath(os.path.join(base, name))
@@ -183,6 +233,51 @@ def _parsed(number: int, text: str, root: str, label_offset: int) -> Line:
     return Line(number, name, label)
 
 
+def _fault_of_entry(name: str, text: str, numbers: dict[str, int] | None) -> str:
+    """Returns what is wrong with a line whose label, or path, is not read."""
+    got = f"{name} {text}" if name and text else name or text
+    if numbers is not None and name and _is_name(text):
+        return f"must have the name of a class as its label, got {text!r}, not in `classes`"
+    wanted = "an integer label" if numbers is None else "the name of a class, as the first line has"
+    fault = f'must be "path label" with {wanted}, got {got!r}'
+    if got.startswith("#"):
+        return f"{fault}; comments are not read, remove them"
+    if "\xa0" in got:
+        return f"{fault}; it has a no-break space, which separates nothing"
+    if is_number(re.split(r"\s", name)[0]) and _is_path(text):
+        return fault + "; " + (_OF_MXNET if "\t" in name else "the label comes last")
+    if "," in got:
+        return f"{fault}; values separated by commas are read from *.csv"
+    if is_image_name(got):
+        return f"{fault}, which has no label"
+    return fault
+
+
+def _hint_for_file(root: str, name: str) -> str:
+    """Returns what may be meant by the name of a file that is not there."""
+    if "\\" in name:
+        return "; folders are separated by /, not by a backslash"
+    if "\0" in name:
+        return "; the list is no UTF-8, nor UTF-16 with its mark: save it as UTF-8"
+    if name.startswith("#"):
+        return "; comments are not read, remove them"
+    if name.endswith(","):
+        return "; values separated by commas are read from *.csv"
+    for form in ("NFC", "NFD"):
+        if os.path.exists(os.path.join(root, unicodedata.normalize(form, name))):
+            return f"; it is there by a name in Unicode's {form}: write that one"
+    first, *_, last = re.split(r"[ \t]", name) if re.search(r"[ \t]", name) else ("", "")
+    if is_number(first) and "\t" in name:
+        return f"; {_OF_MXNET}"
+    if is_number(last):
+        return "; a line has one label"
+    if is_image_name(first):
+        return "; names with blanks are separated from the path by a tab"
+    if "." not in name and "/" not in name:
+        return '; a line is "path label", and names of the columns are to be removed'
+    return ""
+
+
 def is_there(root: str, file: str, there: dict[str, set[str]]) -> bool:
     """Returns whether a file is in a root; `there` has the folders that were listed before.
 
@@ -193,6 +288,6 @@ def is_there(root: str, file: str, there: dict[str, set[str]]) -> bool:
         try:
             with os.scandir(os.path.join(root, folder)) as entries:
                 there[folder] = {e.name for e in entries if not e.is_dir()}
-        except (FileNotFoundError, NotADirectoryError):
+        except (FileNotFoundError, NotADirectoryError, ValueError):  # a name with a zero byte
             there[folder] = set()
     return name in there[folder]

@@ -35,12 +35,12 @@ INDEXED: tuple[Kind, ...] = ("webdataset", "tfrecord", "recordio")
 _NAMES: dict[Kind, re.Pattern[str]] = {
     "webdataset": re.compile(r"\.tar$", re.I),
     "recordio": re.compile(r"\.rec$", re.I),
-    "list": re.compile(r"\.(txt|lst|list)$", re.I),
+    "list": re.compile(r"\.(txt|lst|list|csv)$", re.I),
     "tfrecord": re.compile(r"(\.(tfrecords?|tfrec)|-\d+-of-\d+)$", re.I),
 }
 _EXPECTED = (
-    "an ImageFolder, a list of images (*.txt, *.lst, *.list), WebDataset shards (*.tar), TFRecords "
-    "(*.tfrecord, *.tfrecords, *.tfrec, *-00000-of-00010) or RecordIO (*.rec)"
+    "an ImageFolder, a list of images (*.txt, *.lst, *.list, *.csv), WebDataset shards (*.tar), "
+    "TFRecords (*.tfrecord, *.tfrecords, *.tfrec, *-00000-of-00010) or RecordIO (*.rec)"
 )
 _REMOTE = re.compile(r"([a-z][a-z0-9+.-]*)://", re.I)
 _MOST_SHARDS = 1_000_000
@@ -78,12 +78,17 @@ def kind_by_name(path: str) -> Kind:
     if kind is not None:
         return kind
     if re.search(r"\.(tgz|tar\.\w+|tfrecords?\.gz)$", path, re.I):
-        raise ValueError(f"`source` must be uncompressed, got {path!r}: DALI seeks in its shards.")
+        raise ValueError(
+            f"`source` must be uncompressed, got {path!r}: unpack it. DALI seeks in its shards."
+        )
     if is_remote(path) and not os.path.splitext(path.rstrip("/"))[1]:
         return "folder"
     if not is_remote(path) and not os.path.exists(path):
         raise FileNotFoundError(f"`source` must exist, got {path!r}.")
-    raise ValueError(f"`source` must be {_EXPECTED}, got {path!r}.")
+    raise ValueError(
+        f"`source` must be {_EXPECTED}, got {path!r}. A list with another ending is read with "
+        'find_source(…, kind="list").'
+    )
 
 
 def is_remote(path: str) -> bool:
