@@ -9,6 +9,7 @@ there is one shard, the parts of several processes go round from epoch to epoch.
 
 from __future__ import annotations
 
+import os
 from typing import Any, cast
 
 import numpy as np
@@ -19,7 +20,7 @@ from dali_cutmix._dali import graph_function
 from dali_cutmix._graph import by_index, class_index, zero_unless
 from dali_cutmix._rules import states
 from dali_cutmix._seeds import op_seed
-from dali_cutmix.data.folders import IMAGE_PATTERNS, class_filters, class_folders
+from dali_cutmix.data.folders import IMAGE_PATTERNS, class_filters, class_folders, holds_image
 from dali_cutmix.data.sources import Source, find_source, missing_indexes
 from dali_cutmix.data.targets import look_up
 
@@ -107,9 +108,13 @@ def _read(
             f"`num_shards` must be at most the {source.size} samples, got {num_shards}."
         )
     if source.kind == "folder" and source.classes is not None:
-        # DALI counts one that has become empty, too. To look for images costs, for a million files.
-        if tuple(class_folders(source.paths[0])) != source.classes:
-            raise ValueError(f"the classes in {source.paths[0]!r} have changed: find it again.")
+        root = source.paths[0]
+        if tuple(class_folders(root)) != source.classes:
+            raise ValueError(f"the classes in {root!r} have changed: find it again.")
+        # DALI counts one that has become empty, too. To look into all of them costs a quarter of a
+        # second for a million files.
+        if not any(holds_image(os.path.join(root, name)) for name in source.classes):
+            raise FileNotFoundError(f"`source` must hold images, got {root!r}, where none is left.")
     options: dict[str, Any] = {
         "name": name,
         # A mapped file that is cut short while it is read kills the process (SIGBUS). Reading is as
