@@ -89,9 +89,8 @@ def train(
     )
     if until == "read":
         return encoded, labels
-    images = pixels.decode_random_crop(
-        encoded, device, hw_decoder_load, area=area, ratio=ratio, to=to, **own
-    )
+    start, shape = pixels.random_crop(encoded, area=area, ratio=ratio, **own)
+    images = pixels.decode_part(encoded, start, shape, device, hw_decoder_load, to)
     if until == "decode":
         return images, labels
     images = pixels.resize(

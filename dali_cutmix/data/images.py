@@ -26,9 +26,12 @@ __all__ = [
     "centre_crop",
     "convert",
     "decode",
-    "decode_random_crop",
+    "decode_part",
     "normalise",
+    "random_crop",
     "resize",
+    "shape_of",
+    "signed_width",
 ]
 
 INTERPOLATION = {"bilinear": types.INTERP_LINEAR, "bicubic": types.INTERP_CUBIC}
@@ -55,7 +58,7 @@ def decode(
     For ``"gpu"`` bands as they are and floats are decoded on the CPU and copied: of the files that
     have them DALI decodes few kinds on a GPU, if any.
     """
-    shape = _shape(encoded)
+    shape = shape_of(encoded)
     if device == "gpu" and not _needs_cpu(to):
         # The decoder runs after what reads the header only where its input depends on it: -1, which
         # this always is, leaves the bytes as they are.
@@ -74,7 +77,7 @@ def _needs_cpu(to: PixelFormat) -> bool:
     return to.as_in_file or to.read_as == "float32"
 
 
-def _shape(encoded: DataNode) -> DataNode:
+def shape_of(encoded: DataNode) -> DataNode:
     """Returns (H, W, C) of each file's header, int32; DALI merges equal operators of a graph.
 
     C is of no use: it is 3 for all but JPEGs.
@@ -119,29 +122,34 @@ def _of_bands(images: DataNode, channels: int) -> DataNode:
 
 
 @graph_function
-def decode_random_crop(
-    encoded: DataNode,
-    device: str,
-    hw_decoder_load: float,
-    *,
-    area: Sequence[float],
-    ratio: Sequence[float],
-    seed: int,
-    shard_id: int,
-    to: PixelFormat = RGB8,
-) -> DataNode:
-    """Returns a random part of each image: HWC, uint8 RGB or what `to` says.
+def random_crop(
+    encoded: DataNode, *, area: Sequence[float], ratio: Sequence[float], seed: int, shard_id: int
+) -> tuple[DataNode, DataNode]:
+    """Returns start and shape of a random part of each image, int64 (2,), as torchvision draws it.
 
     To be resized afterwards, as torchvision does it. fn.random_resized_crop lets the filter see
     pixels outside the crop.
     """
     start, shape = fn.random_crop_generator(
-        _shape(encoded),
+        shape_of(encoded),
         random_area=area,
         random_aspect_ratio=ratio,
         num_attempts=10,
         seed=op_seed(seed, "crop", shard_id),
     )
+    return start, shape
+
+
+@graph_function
+def decode_part(
+    encoded: DataNode,
+    start: DataNode,
+    shape: DataNode,
+    device: str,
+    hw_decoder_load: float = 0.65,
+    to: PixelFormat = RGB8,
+) -> DataNode:
+    """Returns a part of each image: HWC, uint8 RGB or what `to` says, see `decode`."""
     if device == "gpu" and not _needs_cpu(to):
         images = decode(encoded, device, hw_decoder_load, to)
         return fn.slice(images, start=start, shape=shape, axes=[0, 1])
@@ -162,13 +170,23 @@ def centre_crop(encoded: DataNode, size: tuple[int, int], resize: int) -> tuple[
     """
     if resize < max(size):
         raise ValueError(f"`resize` must be at least `size`, got resize={resize} and size={size}.")
-    shape = _shape(encoded)[:2]
+    shape = shape_of(encoded)[:2]
     resized = shape * resize // fn.reductions.min(shape, axes=[0])
     sides = types.Constant(list(size), dtype=types.INT32)
     spare = resized - sides
     start = (spare + 1) // 4 + (spare + 2) // 4
     scale = shape / resized
     return start * scale, (start + sides) * scale
+
+
+@graph_function
+def signed_width(size: tuple[int, int], hflip: float, *, seed: int, shard_id: int) -> DataNode:
+    """Returns the width for fn.resize, float32 (): a negative one mirrors."""
+    return fn.random.choice(
+        [-float(size[1]), float(size[1])],
+        p=[hflip, 1 - hflip],
+        seed=op_seed(seed, "flip", shard_id),
+    )
 
 
 @graph_function
@@ -188,11 +206,7 @@ def resize(
         hflip: probability that an image is mirrored.
         interpolation: "bilinear", "bicubic", or "random", one of the two for each image.
     """
-    width = fn.random.choice(
-        [-float(size[1]), float(size[1])],  # a negative one mirrors
-        p=[hflip, 1 - hflip],
-        seed=op_seed(seed, "flip", shard_id),
-    )
+    width = signed_width(size, hflip, seed=seed, shard_id=shard_id)
     interp: Any
     if interpolation == "random":
         coin = fn.random.coin_flip(seed=op_seed(seed, "interpolation", shard_id), dtype=types.INT32)
