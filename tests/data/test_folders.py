@@ -270,3 +270,10 @@ def test_a_class_that_was_emptied_later_keeps_its_label(root: Path) -> None:
     source = dcm.find_source(root)
     (root / "b" / "1.jpg").unlink()
     assert read(source) == [(10, 0), (30, 2)]
+
+
+def test_a_link_to_a_folder_in_a_class_is_read_as_a_nested_one(root: Path) -> None:
+    # It does not count among the links of the folder it is in, so that its name must tell.
+    image(15, root.parent / "elsewhere" / "2.jpg")
+    (root / "a" / "more").symlink_to(root.parent / "elsewhere")
+    assert read(root) == [(10, 0), (15, 0), (20, 1)]

@@ -30,7 +30,8 @@ from nvidia.dali import fn, pipeline_def, types
 from dali_cutmix import Loader, train_loader, val_loader
 from dali_cutmix.cli import main as cli
 from dali_cutmix.data import readers, sources
-from dali_cutmix.data.formats import paths
+from dali_cutmix.data.formats import paths, tars
+from dali_cutmix.data.formats.compression import compression
 from dali_cutmix.data.sources import Source, find_source
 from dali_cutmix.pipelines import imagenet
 
@@ -986,6 +987,12 @@ def test_a_compressed_shard_of_a_plain_name_is_named(
             call(shard)
     assert cli.main(["check", str(shard)]) in (1, 3)
     assert said in "".join(capsys.readouterr())
+
+
+def test_what_unpacks_to_no_shard_is_not_said_to_be_a_compressed_one() -> None:
+    packed = gzip.compress(b"no shard" * 99)
+    assert compression(packed, lambda inside: inside.startswith(b"no")) == "gzip"
+    assert compression(packed, tars.begins) is None
 
 
 def test_a_record_as_long_as_a_magic_number_is_no_compression(tmp_path: Path) -> None:
