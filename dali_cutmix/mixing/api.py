@@ -15,9 +15,11 @@ from dali_cutmix._graph import class_index
 from dali_cutmix._rules import states
 from dali_cutmix._seeds import op_seed
 from dali_cutmix._validation import checked_choice, checked_int, checked_size
-from dali_cutmix.mixing import boxes, checks, followers
+from dali_cutmix.mixing import boxes, checks
 from dali_cutmix.mixing.config import MixConfig, MixOptions
 from dali_cutmix.mixing.draw import Draw
+from dali_cutmix.mixing.followers.images import Images, mix_images
+from dali_cutmix.mixing.followers.labels import mix_labels
 from dali_cutmix.mixing.pairing import pair
 from dali_cutmix.mixing.plan import MixParams, Rows, Size, choose, packed, plan_of, unpacked
 
@@ -230,7 +232,7 @@ def mix_batch(
     else:
         params = _given(params, size)
     images, labels = batch.partners or (None, None)
-    target = followers.mix_labels(
+    target = mix_labels(
         batch.labels,
         params,
         num_classes=_num_classes(cfg),
@@ -241,9 +243,7 @@ def mix_batch(
         partners=labels,
     )
     all_blended = not given and enabled is None and cfg.always_blends
-    mixed = followers.mix_images(
-        followers.Images(batch.images, batch.shape, batch.dtype, images, all_blended), params
-    )
+    mixed = mix_images(Images(batch.images, batch.shape, batch.dtype, images, all_blended), params)
     return Mixed(mixed, target, params)
 
 

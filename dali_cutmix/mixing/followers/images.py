@@ -1,4 +1,4 @@
-"""Followers: images and labels obey the plan. Written once, for all methods."""
+"""Images obey the plan: pasted, resized or blended, on the CPU or a GPU."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from nvidia.dali.data_node import DataNode
 from dali_cutmix._dali import merge, split
 from dali_cutmix.mixing.plan import MixParams, Regions
 
-_WORDS = {8: types.INT64, 4: types.INT32, 2: types.INT16, 1: types.UINT8}  # by their bytes
+__all__ = ["Images", "mix_images"]
 
-__all__ = ["Images", "gather_pair", "mix_images", "mix_labels", "pair_targets", "soft_targets"]
+_WORDS = {8: types.INT64, 4: types.INT32, 2: types.INT16, 1: types.UINT8}  # by their bytes
 
 
 class Images(NamedTuple):
@@ -33,9 +33,6 @@ class Images(NamedTuple):
     dtype: Literal["uint8", "float32"] = "uint8"
     partners: DataNode | None = None
     all_blended: bool = False
-
-
-# Images
 
 
 def mix_images(images: Images, params: MixParams) -> DataNode:
@@ -165,107 +162,3 @@ def _blended(
     both = fn.reinterpret(fn.cat(*rows, axis=0), dtype=kind, shape=[2, -1], layout="HW")
     column = fn.reshape(weights, shape=[2, 1])
     return fn.reshape(fn.filter(both, column, mode="valid"), shape=shape, layout="HWC")
-
-
-# Labels
-
-
-def mix_labels(
-    labels: DataNode,
-    params: MixParams,
-    *,
-    num_classes: int,
-    label_smoothing: float = 0.0,
-    labels_are: str = "int",
-    targets: str = "soft",
-    device: str = "cpu",
-    partners: DataNode | None = None,
-) -> DataNode | tuple[DataNode, DataNode, DataNode]:
-    """Returns the targets on `device`, see `MixConfig`.
-
-    Args:
-        labels: on the CPU: int32 (1,), or for ``labels_are="float"`` rows, float32 (num_classes,).
-        partners: those of a second batch, else None.
-    """
-
-    def to_device(x: DataNode) -> DataNode:
-        return x.gpu() if device == "gpu" else x
-
-    if targets == "soft" and labels_are == "int" and params.original is not None:
-        assert params.partner is not None
-        both = gather_pair(labels, params.original, params.partner)
-    else:
-        own = labels
-        if params.original is not None:
-            own = fn.permute_batch(labels, indices=params.original)
-        if partners is None:
-            partners = fn.permute_batch(labels, indices=params.partner)
-        if targets == "pair":
-            return pair_targets(*(to_device(x) for x in (own, partners, params.lam)))
-        both = fn.cat(own, partners) if labels_are == "int" else fn.stack(own, partners, axis=1)
-    assert params.weights is not None
-    return soft_targets(
-        to_device(both),
-        params.weights,
-        num_classes=num_classes,
-        label_smoothing=label_smoothing,
-        labels_are=labels_are,
-    )
-
-
-def gather_pair(labels: DataNode, original: DataNode, partner: DataNode) -> DataNode:
-    """Returns label `original` and label `partner` of the batch, int32 (2,).
-
-    One operator for two fn.permute_batch and their concatenation: labels are images of one pixel.
-
-    Args:
-        labels: int32 (1,), on the CPU.
-        original, partner: int32 (), indices in the batch.
-    """
-    anchors = types.Constant(np.array([(0, 0), (1, 0)], np.int32))
-    both = fn.multi_paste(
-        fn.reshape(labels, shape=[1, 1, 1]),
-        in_ids=fn.stack(original, partner),
-        out_anchors=anchors,
-        output_size=[2, 1],
-    )
-    return fn.reshape(both, shape=[2])
-
-
-def soft_targets(
-    labels: DataNode,
-    weights: DataNode,
-    *,
-    num_classes: int,
-    label_smoothing: float = 0.0,
-    labels_are: str = "int",
-) -> DataNode:
-    """Returns lam * a + (1 - lam) * b, float32 (num_classes,), on the labels' device.
-
-    Equal classes add up to one entry. Smoothing is that of Szegedy et al. 2016, applied to both
-    labels before mixing: off = eps / K, on = 1 - eps + eps / K.
-
-    Args:
-        labels: both labels, a and b, of each sample: int (2,), or for ``labels_are="float"`` their
-            rows as columns, (num_classes, 2).
-        weights: of a and b, float32 (1, 2), on the CPU.
-    """
-    if labels_are == "float":
-        columns = fn.cast(labels, dtype=types.FLOAT)
-    else:
-        off = label_smoothing / num_classes
-        on = 1.0 - label_smoothing + off
-        columns = fn.one_hot(labels, num_classes=num_classes, axis=0, on_value=on, off_value=off)
-    return fn.reshape(fn.coord_transform(columns, M=weights), shape=[num_classes])
-
-
-def pair_targets(
-    label_a: DataNode, label_b: DataNode, lam: DataNode
-) -> tuple[DataNode, DataNode, DataNode]:
-    """Returns (label_a, label_b, lam) as int64 (), int64 (), float32 (), for torch's losses."""
-    return class_indices(label_a), class_indices(label_b), lam
-
-
-def class_indices(labels: DataNode) -> DataNode:
-    """Returns labels as int64 ()."""
-    return fn.cast(fn.reshape(labels, shape=[]), dtype=types.INT64)
