@@ -3,6 +3,8 @@
 Rule      lam ~ Beta(alpha, alpha), side int(S * sqrt(1 - lam)) in each axis of S pixels, a uniform
           centre; the box [c - side // 2, c + side // 2) is clipped to the image, and lam is what
           then shows of the original
+Volumes   likewise in three axes (Cut to the Mix, MICCAI 2024): as the side has a square root there
+          too, the box takes (1 - lam) ** 1.5 before it is clipped; lam is what then shows
 Paper     Yun et al. 2019, "CutMix: Regularization Strategy to Train Strong Classifiers with
           Localizable Features", and the authors' code
 Defaults  alpha 1, as the paper has it for ImageNet
@@ -78,17 +80,21 @@ class CutMix:
 
     def rows(self, size: Size, draw: Draw) -> Rows:
         """Returns boxes by the rule, and lam as the label shall have it."""
-        position = draw.uniform("position", 2)
+        axes = size.axes
+        position = draw.uniform("position", axes)
         if self.minmax is not None:
-            box = boxes.between(draw.uniform("sides", 2), position, size.node, self.minmax)
-            return Rows(boxes.original_fraction(box, size.node), box)
+            sides = draw.uniform("sides", axes)
+            box = boxes.between(sides, position, size.node, self.minmax, axes=axes)
+            return Rows(boxes.original_fraction(box, size.node, axes=axes), box)
         lam = draw.beta("cutmix lam", self.alpha)
         if self.box == "inside":
-            box = boxes.inside(1.0 - lam, position, size.node)
+            box = boxes.inside(1.0 - lam, position, size.node, axes=axes)
         else:
-            centre = dmath.floor(position * size.node)
-            box = boxes.around(1.0 - lam, centre, size.node, odd=self.box == "timm")
-        return Rows(boxes.original_fraction(box, size.node) if self.correct_lam else lam, box)
+            centre, odd = dmath.floor(position * size.node), self.box == "timm"
+            box = boxes.around(1.0 - lam, centre, size.node, odd=odd, axes=axes)
+        if not self.correct_lam:
+            return Rows(lam, box)
+        return Rows(boxes.original_fraction(box, size.node, axes=axes), box)
 
     @property
     def has_exact(self) -> bool:
@@ -125,7 +131,7 @@ class CutMix:
             regions=Regions(rows[:2], rows[2:]),
         )
 
-    def _looked_up(self, size: tuple[int, int], draw: Draw, prob: float) -> DataNode:
+    def _looked_up(self, size: tuple[int, ...], draw: Draw, prob: float) -> DataNode:
         """Returns rows ``(0, 0)``, ``(y, x)``, ``(H, W)``, ``(h, w)`` for each sample."""
         probabilities, axes = exact_boxes(size, odd=self.box == "timm")
         axes = axes[:1] if size[0] == size[1] else axes
@@ -164,7 +170,7 @@ class CutMix:
 
 
 def exact_boxes(
-    size: tuple[int, int], *, odd: bool = False
+    size: tuple[int, ...], *, odd: bool = False
 ) -> tuple[NDArray[np.float64], list[NDArray[np.int32]]]:
     """Returns the distribution of the box around a uniform centre where lam is uniform.
 
@@ -198,7 +204,7 @@ def exact_boxes(
     return np.diff(edges**2), axes
 
 
-def area_fractions(size: tuple[int, int]) -> NDArray[np.float32]:
+def area_fractions(size: tuple[int, ...]) -> NDArray[np.float32]:
     """Returns the share of the original that a box leaves, by its sides: (H + 1, W + 1)."""
     height, width = size
     areas = np.outer(np.arange(height + 1), np.arange(width + 1))
