@@ -16,7 +16,7 @@ from dali_cutmix._rules import states
 from dali_cutmix._validation import checked_choice, checked_size
 from dali_cutmix.mixing.config import MixConfig
 from dali_cutmix.mixing.followers import volumes
-from dali_cutmix.mixing.plan import MixParams
+from dali_cutmix.mixing.plan import MixParams, Size
 
 __all__ = [
     "DTYPES",
@@ -34,13 +34,19 @@ __all__ = [
     "in_image",
     "more_than_one_channel",
     "same_shape",
+    "size_of_plan",
     "switch",
     "unless_failed",
     "volumes_of_size",
 ]
 
 _MOST_CHANNELS = volumes.MOST_CHANNELS
-DTYPES = {"uint8": types.UINT8, "int16": types.INT16, "float32": types.FLOAT}
+DTYPES = {
+    "uint8": types.UINT8,
+    "int16": types.INT16,
+    "int32": types.INT32,
+    "float32": types.FLOAT,
+}
 
 IMAGES = (
     "`images` must be uint8, HWC and of one size: resize before mixing, normalise (or say "
@@ -214,7 +220,7 @@ def checked_kind(
     if layout == "HWC":
         checked_choice("dtype", dtype, ("uint8", "float32"))
         return None if size is None else checked_size(size)
-    checked_choice("dtype", dtype, DTYPES)
+    checked_choice("dtype", dtype, ("uint8", "int16", "float32"))
     if size is None:
         raise ValueError(f'`size` must be (depth, height, width) with `layout="{layout}"`.')
     for method, _ in cfg.weighted_methods:
@@ -251,3 +257,17 @@ def check_params(
             "`params` must have a `partner` in the batch, or else `partners` must be given "
             "(and then no `partner` and no `original`)."
         )
+
+
+def size_of_plan(params: MixParams, partners: object) -> Size:
+    """Returns the size of what a plan is for; raises where a follower cannot follow it."""
+    if not isinstance(params, MixParams) or params.size is None:
+        raise TypeError(
+            f"`params` must be the params that mix() returned, got {params!r}: those made by hand "
+            "go through mix(…, params=…)."
+        )
+    if (partners is None) == (params.partner is None):
+        raise ValueError(
+            "`partners` must be given where mix() was given `partners`, and else left out."
+        )
+    return params.size
