@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from dali_cutmix.loaders.loader import Loader
     from dali_cutmix.mixing.api import Mixed, cutmix, mix, mixup
     from dali_cutmix.mixing.config import MixConfig
+    from dali_cutmix.mixing.followers.boxes import mix_boxes
     from dali_cutmix.mixing.followers.masks import mix_masks
     from dali_cutmix.mixing.methods import CutMix, MixUp, ResizeMix
     from dali_cutmix.mixing.plan import MixParams
@@ -52,6 +53,7 @@ __all__ = [
     "find_source",
     "losses",
     "mix",
+    "mix_boxes",
     "mix_masks",
     "mixup",
     "recipes",
@@ -69,6 +71,7 @@ _NAMES = {
     "dali_cutmix.loaders.loader": ("Loader",),
     "dali_cutmix.mixing.api": ("Mixed", "cutmix", "mix", "mixup"),
     "dali_cutmix.mixing.config": ("MixConfig",),
+    "dali_cutmix.mixing.followers.boxes": ("mix_boxes",),
     "dali_cutmix.mixing.followers.masks": ("mix_masks",),
     "dali_cutmix.mixing.methods": ("CutMix", "MixUp", "ResizeMix"),
     "dali_cutmix.mixing.plan": ("MixParams",),
