@@ -217,7 +217,7 @@ class Batch(NamedTuple):
         shape: of the images, int32 (3,); where the size is known, ``[H, W, -1]``.
         dtype: "uint8", "int16" or "float32".
         partners: images and labels of a second batch, likewise.
-        volumes: (D, H, W), where the images are volumes as `volumes.as_rows` has them.
+        volumes: (D, H, W), where the images are volumes as `volumes.as_images` has them.
     """
 
     images: DataNode
@@ -298,7 +298,7 @@ def draw_plans(
     # A lam alone is drawn for each sample by itself, which is cheaper than dealing rows.
     alone = cfg.mode == "elem" and all(blends)
     draw = Draw.for_mode(cfg.mode, batch_size, seed, None if alone else pairs.order)
-    exact = cfg.exact_method if size.axes == 2 else None
+    exact = cfg.exact_method
     if exact is not None:
         params = exact.exact(size, draw, cfg.prob, enabled)
     else:
@@ -371,7 +371,7 @@ def _checked(
         labels = check(labels, _num_classes(cfg), ones)
     if layout == "HWC":
         return images, labels, of_size
-    images, in_rows = volumes.as_rows(images, known, layout, checks.DTYPES[dtype])
+    images, in_rows = volumes.as_images(images, known, layout, checks.DTYPES[dtype])
     return images, labels, in_rows
 
 

@@ -24,6 +24,7 @@ __all__ = [
     "choose",
     "packed",
     "plan_of",
+    "regions_of",
     "unpacked",
 ]
 
@@ -109,6 +110,15 @@ class Size(NamedTuple):
         if self.known is not None:
             return types.Constant(np.array([*self.known, *[0] * self.axes], np.int32))
         return fn.cat(self.node, self.node * 0)
+
+
+def regions_of(params: MixParams) -> Regions:
+    """Returns the regions of a plan, also where no method pastes: then the second is empty."""
+    if params.regions is not None:
+        return params.regions
+    assert params.size is not None
+    size = params.size.node
+    return Regions(fn.stack(size * 0, size), fn.stack(size, size * 0))
 
 
 class Rows(NamedTuple):

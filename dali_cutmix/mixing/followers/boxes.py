@@ -18,7 +18,7 @@ from dali_cutmix._dali import graph_function
 from dali_cutmix._rules import states
 from dali_cutmix._validation import checked_numbers
 from dali_cutmix.mixing import checks
-from dali_cutmix.mixing.plan import MixParams
+from dali_cutmix.mixing.plan import MixParams, regions_of
 
 __all__ = ["mix_boxes"]
 
@@ -84,27 +84,23 @@ def mix_boxes(
     >>> boxes.shape() == [(len(of_sample), 4) for of_sample in classes]
     True
     """
-    _check_arguments(boxes, classes, params, keep, extra, partners)
+    shares = _checked_arguments(boxes, classes, params, keep, extra, partners)
     values = [boxes, classes, *extra]
-    zero = _zero_of_rows(values)
+    rows, zero = _counted_rows(values)
     others = values
     if partners is not None:
-        others, zero = list(partners), zero + _zero_of_rows(partners)
+        others = list(partners)
+        zero = zero + _counted_rows(others)[1]
     if params.original is not None:
         values = [fn.permute_batch(x, indices=params.original) for x in values]
     if params.partner is not None:
         others = [fn.permute_batch(x, indices=params.partner) for x in others]
-    (own, *rest), (other, *other_rest) = values, others
-    found, indices = _mixed(own, other, params, keep)
-    both = [found, *(_joined(a, b) for a, b in zip(rest, other_rest, strict=True))]
-    return tuple(_rows(x, indices + zero) for x in both)
-
-
-def _joined(values: DataNode, others: DataNode) -> DataNode:
-    """Returns the rows of both, of any type, and one of zeros, of which `_rows` has need."""
-    row = fn.cat(types.Constant(np.array([1], np.int32)), values.shape(dtype=types.INT32)[1:])
-    zeros = fn.cast_like(fn.zeros(shape=row, dtype=types.UINT8), values)
-    return fn.cat(values, others, zeros)
+    both, indices = _boxes_of_both(values[0], others[0], params, shares)
+    found = [_rows(both, indices)]
+    for x, y, row in zip(values[1:], others[1:], rows, strict=True):
+        zeros = fn.cast_like(fn.zeros(shape=row, dtype=types.UINT8), x)
+        found.append(_rows(fn.cat(x, y, zeros), indices + zero))
+    return tuple(found)
 
 
 def _rows(x: DataNode, indices: DataNode) -> DataNode:
@@ -116,24 +112,20 @@ def _rows(x: DataNode, indices: DataNode) -> DataNode:
     return fn.squeeze(rows[:-1], axes=[1])
 
 
-@states(BOXES)
-def _mixed(
-    own: DataNode, other: DataNode, params: MixParams, keep: tuple[float, float]
-) -> tuple[DataNode, DataNode]:
-    """Returns all boxes of the image and of its partner where they are shown, and one of zeros.
+@states(ROWS)
+def _counted_rows(values: Sequence[DataNode]) -> tuple[list[DataNode], DataNode]:
+    """Returns the shape of a row of each but the first, with a 1 before it, and 0, int32 (1,).
 
-    And `_indices`.
+    That fails unless each has as many rows as the first.
     """
-    place = _place(params)
-    pixels = own * place.size
-    moved = other * place.scale
-    if place.shift is not None:
-        moved = moved + place.shift
-    clipped = dmath.clamp(moved, place.low, place.high) / place.size
-    shown = _shown(fn.cat(pixels, moved), own, place, params.blended, keep)
-    indices = _indices(shown, fn.cat(own, other))
-    zeros = types.Constant(np.zeros((1, 4), np.float32))
-    return fn.cat(own, fn.cast(clipped, dtype=types.FLOAT), zeros), indices
+    boxes, *others = (x.shape(dtype=types.INT32) for x in values)
+    counts = [shape[:1] for shape in others]
+    wrong = (fn.cat(*counts) if len(counts) > 1 else counts[0]) - boxes[:1]
+    axes = list(range(len(counts)))
+    zeros = types.Constant(np.zeros([1] * len(axes), np.int32))
+    zero = fn.slice(zeros, start=wrong, shape=[1] * len(axes), axes=axes)
+    one = types.Constant(np.array([1], np.int32))
+    return [fn.cat(one, shape[1:]) for shape in others], fn.reshape(zero, shape=[1])
 
 
 class _Place(NamedTuple):
@@ -142,8 +134,9 @@ class _Place(NamedTuple):
     Fields:
         size: of the images, (W, H, W, H).
         scale, shift: by which boxes of the partner become pixels; no shift is None.
-        low, high: (left, top) and (right, bottom) of what is pasted, each twice. Where nothing is,
-            they are the far corner. Of what is blended, those of the image.
+        low, high: (left, top) and (right, bottom) of what is pasted, each twice. Of what is
+            blended, those of the image.
+        somewhere: bool (1, 4), whether anything is pasted.
     """
 
     size: DataNode
@@ -151,13 +144,13 @@ class _Place(NamedTuple):
     shift: DataNode | None
     low: DataNode
     high: DataNode
+    somewhere: DataNode
 
 
 def _place(params: MixParams) -> _Place:
-    assert params.box is not None
-    assert params.size is not None
-    # All of it are sums of six numbers.
-    y, x, h, w, height, width = np.eye(6, dtype=np.int32)
+    # All of it are sums of these eight numbers.
+    regions = [fn.reshape(part, shape=[4]) for part in regions_of(params)]
+    _, _, y, x, height, width, h, w = np.eye(8, dtype=np.int32)
     sums = np.stack(
         [
             *(width, height, width, height),
@@ -166,7 +159,7 @@ def _place(params: MixParams) -> _Place:
             *(w, h, w, h),
         ]
     )
-    numbers = fn.cat(params.box, params.size.node) * types.Constant(sums)
+    numbers = fn.cat(*regions) * types.Constant(sums)
     found = fn.reductions.sum(numbers, axes=[1], dtype=types.INT32)
     found = fn.cast(fn.reshape(found, shape=[4, 4]), dtype=types.FLOAT64)
     size, low, high = found[:1], found[1:2], found[2:3]
@@ -177,39 +170,55 @@ def _place(params: MixParams) -> _Place:
     if params.blended is not None:
         low = low * (params.blended ^ True)
         high = high + params.blended * (size - high)
-    return _Place(size, scale, shift, low, high)
+    return _Place(size, scale, shift, low, high, low < high)
+
+
+@states(BOXES)
+def _boxes_of_both(
+    own: DataNode, other: DataNode, params: MixParams, keep: tuple[float, ...]
+) -> tuple[DataNode, DataNode]:
+    """Returns boxes of the image, of its partner where they are shown, and one of zeros.
+
+    And the indices of those that are shown, see `_indices`.
+    """
+    place = _place(params)
+    moved = other * place.scale
+    if place.shift is not None:
+        moved = moved + place.shift
+    pixels = fn.cat(own * place.size, moved)
+    clipped = dmath.clamp(pixels, place.low, place.high)
+    count = own.shape(dtype=types.INT32)[0]
+    shown = _shown(pixels, clipped, count, place, keep)
+    if params.blended is not None:
+        shown = shown | params.blended
+    indices = _indices(shown, fn.cat(own, other))
+    # What is not clipped is to the bit what it was: a product of a float32 and an integer, exact.
+    taken = fn.cast(clipped[count:] / place.size, dtype=types.FLOAT)
+    return fn.cat(own, taken, types.Constant(np.zeros((1, 4), np.float32))), indices
 
 
 def _shown(
-    pixels: DataNode,
-    own: DataNode,
-    place: _Place,
-    blended: DataNode | None,
-    keep: tuple[float, float],
+    pixels: DataNode, clipped: DataNode, count: DataNode, place: _Place, keep: tuple[float, ...]
 ) -> DataNode:
     """Returns which of the boxes are shown, bool (n + m, 1).
 
     Args:
         pixels: boxes of both images, float64 (n + m, 4).
-        own: those of the image, (n, 4).
+        clipped: the same, clipped to what is pasted.
+        count: n, of the image's own.
     """
-    start, end = pixels[:, :2], pixels[:, 2:]
-    low, high = place.low[:, :2], place.high[:, :2]
-    sides = end - start
-    covered = dmath.max(dmath.min(end, high) - dmath.max(start, low), 0.0)
+    start, clipped_start = pixels[:, :2], clipped[:, :2]
+    sides, covered = pixels[:, 2:] - start, clipped[:, 2:] - clipped_start
     flat = sides <= 0.0
-    flat_covered = flat & (start >= low) & (end <= high) & (low < high)
-    covered, sides = covered + flat_covered, sides + flat
+    covered = covered + (flat & (clipped_start == start) & place.somewhere[:, :2])
+    sides = sides + flat
     part, whole = (x[:, :1] * x[:, 1:] for x in (covered, sides))
-    # A constant of Python's, or of NumPy's, becomes a float32.
-    bits = types.Constant(np.array([keep], np.float64).view(np.int32))
-    asked = whole * fn.reinterpret(bits, dtype=types.FLOAT64)
-    kept = (part <= 0.0) | (part < asked[:, :1])
-    taken = (part >= whole) | (part > asked[:, 1:])
-    if blended is not None:
-        kept = kept | blended
-    count = own.shape(dtype=types.INT32)[0]
-    return fn.cat(kept[:count], taken[count:])
+    # One comparison each: what is not covered at all is less than any share, what is wholly inside
+    # more. A constant of Python's, or of NumPy's, becomes a float32.
+    shares = np.array([[max(keep[0], 1e-300), min(keep[1], np.nextafter(1, 0))]])
+    bits = types.Constant(shares.view(np.int32))
+    beyond = part - whole * fn.reinterpret(bits, dtype=types.FLOAT64)
+    return fn.cat(beyond[:count, :1] < 0.0, beyond[count:, 1:] > 0.0)
 
 
 def _indices(shown: DataNode, boxes: DataNode) -> DataNode:
@@ -219,7 +228,7 @@ def _indices(shown: DataNode, boxes: DataNode) -> DataNode:
     """
     # Right and bottom are not less than left and top, and these not than 0.
     least = fn.slice(boxes, start=[-2], shape=[4], axes=[1], out_of_bounds_policy="pad")
-    wrong = ((boxes >= least) & (boxes <= 1.0)) ^ True
+    wrong = boxes != dmath.clamp(boxes, least, 1.0)
     # Of all operators this one leaves out rows: boxes without area, and fails for those outside
     # [0, 1]. So each box has one in its place that says what is to be done. One is always there:
     # it warns where none is left. There is nothing random in it.
@@ -242,27 +251,15 @@ def _indices(shown: DataNode, boxes: DataNode) -> DataNode:
     return indices
 
 
-@states(ROWS)
-def _zero_of_rows(values: Sequence[DataNode]) -> DataNode:
-    """Returns 0, int32 (1,); fails unless each of the others has as many rows as the first."""
-    count, *counts = (x.shape(dtype=types.INT32)[:1] for x in values)
-    wrong = fn.cat(*counts) - count if len(counts) > 1 else counts[0] - count
-    one = [1] * len(counts)
-    zero = fn.slice(
-        types.Constant(np.zeros(one, np.int32)), start=wrong, shape=one, axes=list(range(len(one)))
-    )
-    return fn.reshape(zero, shape=[1])
-
-
-def _check_arguments(
+def _checked_arguments(
     boxes: DataNode,
     classes: DataNode,
     params: MixParams,
     keep: Any,
     extra: Any,
     partners: Any,
-) -> None:
-    """Raises TypeError or ValueError for arguments that cannot be used."""
+) -> tuple[float, ...]:
+    """Returns `keep`; TypeError or ValueError for arguments that cannot be used."""
     size = checks.size_of_plan(params, partners)
     if size.axes != 2:
         raise ValueError("`params` must be those of images for mix_boxes(), got those of volumes.")
@@ -284,8 +281,9 @@ def _check_arguments(
                 f'`{name}` must be on the CPU, got device "{node.device}": pass them as the reader '
                 "gives them."
             )
-    for fraction in checked_numbers("keep", keep, 2):
-        if not 0 <= fraction <= 1:
-            raise ValueError(f"`keep` must be two numbers in [0, 1], got {keep!r}.")
+    fractions = checked_numbers("keep", keep, 2)
+    if not all(0 <= fraction <= 1 for fraction in fractions):
+        raise ValueError(f"`keep` must be two numbers in [0, 1], got {keep!r}.")
     if Pipeline.current() is None:
         raise RuntimeError("mix_boxes() must be called inside a @pipeline_def function.")
+    return fractions

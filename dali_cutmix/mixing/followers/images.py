@@ -21,7 +21,7 @@ class Images(NamedTuple):
     """The images of a batch, and what is known of them when the graph is built.
 
     Fields:
-        node: (H, W, C), one size for the batch, on the CPU or a GPU. Volumes as `volumes.as_rows`
+        node: (H, W, C), one size for the batch, on the CPU or a GPU. Volumes as `volumes.as_images`
             has them.
         shape: int32 (3,), or where the size is known a list, in which C is -1.
         dtype: "uint8", "int16", "int32" or "float32"; uint8 and float32 can be blended.
@@ -76,7 +76,7 @@ def _paste(
         if in_ids is None:
             (others,) = partners
             return volumes.paste_by_axis(images, others, regions, size, shape)
-        regions, in_ids = volumes.slice_by_slice(images, regions, size, shape, in_ids)
+        regions, in_ids = volumes.rectangles(images, regions, size, shape, in_ids)
     anchors, shapes = regions
     return fn.multi_paste(
         images,

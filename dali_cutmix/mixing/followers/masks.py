@@ -14,7 +14,7 @@ from dali_cutmix._validation import checked_choice
 from dali_cutmix.mixing import checks
 from dali_cutmix.mixing.followers import volumes
 from dali_cutmix.mixing.followers.images import Images, mix_images
-from dali_cutmix.mixing.plan import MixParams, Regions, Size
+from dali_cutmix.mixing.plan import MixParams, Regions, Size, regions_of
 
 __all__ = ["MaskType", "mix_masks"]
 
@@ -118,9 +118,7 @@ def _pasted_alone(params: MixParams, size: Size) -> MixParams:
     """
     if params.blended is None:
         return params
-    whole, regions = size.node, params.regions
-    if regions is None:
-        regions = Regions(fn.stack(whole * 0, whole), fn.stack(whole, whole * 0))
+    whole, regions = size.node, regions_of(params)
     shown = fn.cast(params.blended & (params.lam < 0.5), dtype=types.INT32)
     # What is blended has an empty box.
     shapes = regions.shapes + shown * fn.stack(whole * 0, whole)
@@ -148,7 +146,7 @@ def _seen(
     if size.axes == 3:
         assert layout is not None
         assert size.known is not None
-        images, in_rows = volumes.as_rows(masks, size.known, layout, kind, words)
+        images, in_rows = volumes.as_images(masks, size.known, layout, kind, words)
         return images, in_rows, checked
     if size.known is not None:
         of_image: DataNode | list[int] = [*size.known, -1]

@@ -1,7 +1,8 @@
-"""Volumes as images: their slices below each other, so that what moves images moves them.
+"""Volumes as images, so that what moves images moves them: a row is a slice.
 
 fn.multi_paste pastes rectangles, and of sequences of images only the first (DALI 2.4.0, CPU). So a
-volume is one image of D * H rows, or of C * D * H where the channels come first.
+volume is one image of D rows, or of C * D where the channels come first, and H * W columns. Where
+nothing is pasted a whole slice is then copied at once.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from nvidia.dali.data_node import DataNode
 
 from dali_cutmix.mixing.plan import Regions, Size
 
-__all__ = ["LAYOUTS", "MOST_CHANNELS", "as_rows", "paste_by_axis", "shape_of", "slice_by_slice"]
+__all__ = ["LAYOUTS", "MOST_CHANNELS", "as_images", "paste_by_axis", "rectangles", "shape_of"]
 
 LAYOUTS = ("DHW", "DHWC", "CDHW")
 MOST_CHANNELS = 16
@@ -23,25 +24,25 @@ def shape_of(size: tuple[int, ...], layout: str) -> list[int]:
     return {"DHW": [*size], "DHWC": [*size, -1], "CDHW": [-1, *size]}[layout]
 
 
-def as_rows(
+def as_images(
     volumes: DataNode, size: tuple[int, ...], layout: str, dtype: types.DALIDataType, words: int = 1
 ) -> tuple[DataNode, list[int]]:
-    """Returns volumes as images, and the shape of these: (D * H, W, C), or (C * D * H, W, 1).
+    """Returns volumes as images, and the shape of these: (D, H * W, C), or (C * D, H * W, 1).
 
     Args:
         dtype, words: as what a voxel is seen, and as how many of them.
     """
     depth, height, width = size
-    shape = [-1, width, words] if layout == "CDHW" else [depth * height, width, -1]
+    shape = [-1, height * width, words] if layout == "CDHW" else [depth, height * width, -1]
     return fn.reinterpret(volumes, dtype=dtype, shape=shape, layout="HWC"), shape
 
 
-def slice_by_slice(
+def rectangles(
     images: DataNode, regions: Regions, size: Size, shape: list[int], in_ids: DataNode
 ) -> tuple[Regions, DataNode]:
-    """Returns the box as rectangles, one in each slice, and whose pixels each shows.
+    """Returns the box as rectangles, one for each y, and whose pixels each shows.
 
-    All is pasted in one pass. Slices outside the box have an empty rectangle.
+    All is pasted in one pass. A y outside of the box has an empty rectangle.
 
     Args:
         regions: int32 (2, 3) each.
@@ -50,21 +51,23 @@ def slice_by_slice(
     assert size.known is not None
     depth, height, width = size.known
     channels = MOST_CHANNELS if shape[0] == -1 else 1
-    # For each slice its z, and its first row.
-    table = np.arange(channels * depth)
-    slices = types.Constant(np.stack([table % depth, table * height], axis=1).astype(np.int32))
-    rows = fn.slice(images.shape(dtype=types.INT32), start=[0], shape=[1], axes=[0])
+    # For each rectangle its y, and its first row and column.
+    number = np.arange(channels * height)
+    y, row = number % height, number // height * depth
+    table = types.Constant(np.stack([y, row, y * width], axis=1).astype(np.int32))
+    rows = types.Constant(np.array([depth], np.int32))
     if shape[0] == -1:
-        slices = fn.slice(slices, start=[0], shape=rows / height, axes=[0])
-    z, first_row = slices[:, :1], slices[:, 1:]
+        rows = fn.slice(images.shape(dtype=types.INT32), start=[0], shape=[1], axes=[0])
+        table = fn.slice(table, start=[0], shape=rows / depth * height, axes=[0])
     start, sides = regions.anchors[1], regions.shapes[1]
-    inside = fn.cast((z >= start[0]) & (z < start[0] + sides[0]), dtype=types.INT32)
-    whole = fn.reshape(fn.cat(rows, types.Constant(np.array([width], np.int32))), shape=[1, 2])
+    at = table[:, :1]
+    inside = fn.cast((at >= start[1]) & (at < start[1] + sides[1]), dtype=types.INT32)
+    columns = types.Constant(np.array([height * width], np.int32))
+    whole = fn.reshape(fn.cat(rows, columns), shape=[1, 2])
     # An empty rectangle goes to the far corner, as in `boxes`.
-    yx = fn.cat(first_row + start[1], first_row * 0 + start[2], axis=1)
-    anchors = whole + inside * (yx - whole)
-    shapes = inside * fn.reshape(sides[1:], shape=[1, 2])
-    ids = fn.cat(in_ids[:1], fn.reshape(first_row * 0 + in_ids[1], shape=[-1]))
+    anchors = whole + inside * (table[:, 1:] + fn.stack(start[0], start[2]) - whole)
+    shapes = inside * fn.stack(sides[0], sides[2])
+    ids = fn.cat(in_ids[:1], fn.reshape(at * 0 + in_ids[1], shape=[-1]))
     return Regions(fn.cat(whole * 0, anchors), fn.cat(whole, shapes)), ids
 
 

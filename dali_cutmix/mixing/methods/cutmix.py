@@ -118,15 +118,20 @@ class CutMix:
             return self._computed(size, draw, prob, enabled)
         rows = self._looked_up(size.known, draw, prob)
         if enabled is not None:
-            empty = types.Constant(np.array([(0, 0), size.known, size.known, (0, 0)], np.int32))
+            nothing = [0] * size.axes
+            empty = types.Constant(np.array([nothing, size.known, size.known, nothing], np.int32))
             rows = empty + enabled * (rows - empty)
+        box = fn.cat(rows[1], rows[3])
+        if size.axes == 3:  # of which a table of all sides would take 17 MB for 128 a side
+            box = fn.reshape(box, shape=[1, 6])
+            return plan_of(Rows(boxes.original_fraction(box, size.node, axes=3), box), size)
         fractions = area_fractions(size.known)
         by_sides = types.Constant(np.stack([fractions, 1 - fractions], axis=2))
         weights = fn.slice(by_sides, start=rows[3], shape=[1, 1], axes=[0, 1])
         weights = fn.reshape(weights, shape=[1, 2])
         return MixParams(
             lam=weights[0, 0],
-            box=fn.cat(rows[1], rows[3]),
+            box=box,
             weights=weights,
             regions=Regions(rows[:2], rows[2:]),
         )
@@ -134,7 +139,7 @@ class CutMix:
     def _looked_up(self, size: tuple[int, ...], draw: Draw, prob: float) -> DataNode:
         """Returns rows ``(0, 0)``, ``(y, x)``, ``(H, W)``, ``(h, w)`` for each sample."""
         probabilities, axes = exact_boxes(size, odd=self.box == "timm")
-        axes = axes[:1] if size[0] == size[1] else axes
+        axes = axes[:1] if _is_square(size) else axes
         unmixed = [np.full((side, 4), [0, side, side, 0], np.int32) for side in size[: len(axes)]]
         by_class = np.concatenate([np.concatenate(axes, axis=1), np.concatenate(unmixed)[None]])
         weights = [*(prob * probabilities).tolist(), 1 - prob]
@@ -142,7 +147,8 @@ class CutMix:
         if len(axes) == 1:
             rows = draw.entries("centre", by_centre, 2)
         else:
-            parts = by_centre[: size[0]], by_centre[size[0] :]
+            ends = np.cumsum(size).tolist()
+            parts = [by_centre[end - side : end] for end, side in zip(ends, size, strict=True)]
             rows = fn.stack(*(draw.entry(f"centre/{i}", part) for i, part in enumerate(parts)))
         return fn.transpose(rows, perm=[1, 0])
 
@@ -153,7 +159,8 @@ class CutMix:
             share = share * (share < 1.0)  # of the others the box is empty
         if enabled is not None:
             share = share * enabled
-        words = draw.words(*(f"centre/{i}" for i in range(2)))
+        axes = size.axes
+        words = draw.words(*(f"centre/{i}" for i in range(axes)))
         if size.known is None:
             square = size.node[0] == size.node[1]
             words = fn.slice(
@@ -162,11 +169,16 @@ class CutMix:
                 shape=[2],
                 axes=[0],
             )
-        elif size.known[0] == size.known[1]:
+        elif _is_square(size.known):
             words = draw.words_of_entries("centre")
-        centre = fn.cast(fn.reshape(words, shape=[1, 2]), dtype=types.INT64) * size.node >> 31
-        box = boxes.around(share, centre, size.node, odd=self.box == "timm")
-        return plan_of(Rows(boxes.original_fraction(box, size.node), box), size)
+        centre = fn.cast(fn.reshape(words, shape=[1, axes]), dtype=types.INT64) * size.node >> 31
+        box = boxes.around(share, centre, size.node, odd=self.box == "timm", axes=axes)
+        return plan_of(Rows(boxes.original_fraction(box, size.node, axes=axes), box), size)
+
+
+def _is_square(size: tuple[int, ...]) -> bool:
+    """Returns whether both centres are drawn by one operator; of volumes they never are."""
+    return len(size) == 2 and size[0] == size[1]
 
 
 def exact_boxes(
