@@ -119,13 +119,13 @@ def _counted_rows(values: Sequence[DataNode]) -> tuple[list[DataNode], DataNode]
     That fails unless each has as many rows as the first.
     """
     boxes, *others = (x.shape(dtype=types.INT32) for x in values)
-    counts = [shape[:1] for shape in others]
-    wrong = (fn.cat(*counts) if len(counts) > 1 else counts[0]) - boxes[:1]
-    axes = list(range(len(counts)))
-    zeros = types.Constant(np.zeros([1] * len(axes), np.int32))
-    zero = fn.slice(zeros, start=wrong, shape=[1] * len(axes), axes=axes)
+    wrong = [shape[:1] - boxes[:1] for shape in others]
+    start = wrong[0]
+    if len(wrong) > 1:
+        start = fn.reductions.max(dmath.abs(fn.cat(*wrong)), keep_dims=True)
+    zero = fn.slice(types.Constant(np.zeros(1, np.int32)), start=start, shape=[1], axes=[0])
     one = types.Constant(np.array([1], np.int32))
-    return [fn.cat(one, shape[1:]) for shape in others], fn.reshape(zero, shape=[1])
+    return [fn.cat(one, shape[1:]) for shape in others], zero
 
 
 class _Place(NamedTuple):
@@ -233,7 +233,8 @@ def _indices(shown: DataNode, boxes: DataNode) -> DataNode:
     # [0, 1]. So each box has one in its place that says what is to be done. One is always there:
     # it warns where none is left. There is nothing random in it.
     whole = types.Constant(np.array([[0, 0, 1, 1]], np.float32))
-    signs = fn.cat(whole * shown + wrong, whole)
+    outside = types.Constant(np.array([[-2, -2, 2, 2]], np.float32))
+    signs = fn.cat(whole * shown + wrong * outside, whole)
     *_, indices = fn.random_bbox_crop(  # type: ignore[misc]  # it returns a list
         signs,
         crop_shape=[1, 1],
