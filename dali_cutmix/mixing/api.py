@@ -365,9 +365,9 @@ def _checked(
     of_size = [*known, -1] if layout == "HWC" else volumes.shape_of(known, layout)
     of_shape = checks.images_of_size if layout == "HWC" else checks.volumes_of_size
     images, ones = of_shape(images, dtype, of_size)
-    if labels is None:
+    if labels is None or layout != "HWC":
         images = checks.unless_failed(images, of_size, ones)
-    else:
+    if labels is not None:
         labels = check(labels, _num_classes(cfg), ones)
     if layout == "HWC":
         return images, labels, of_size

@@ -90,7 +90,14 @@ def images_of_size(images: DataNode, dtype: str, shape: list[int]) -> tuple[Data
 @states(VOLUMES)
 def volumes_of_size(images: DataNode, dtype: str, shape: list[int]) -> tuple[DataNode, DataNode]:
     """As `images_of_size`, of the shape of volumes; -1 has as many axes as they."""
-    return _of_shape(images, dtype, shape)
+    seen, ones = _of_shape(images, dtype, shape)
+    if -1 in shape:
+        channels = fn.slice(
+            seen.shape(dtype=types.INT32), start=[shape.index(-1)], shape=[1], axes=[0]
+        )
+        zeros = types.Constant(np.zeros(_MOST_CHANNELS + 1, np.int32))
+        ones = ones + fn.slice(zeros, start=channels, shape=[1], axes=[0])
+    return seen, ones
 
 
 def _of_shape(images: DataNode, dtype: str, shape: list[int]) -> tuple[DataNode, DataNode]:

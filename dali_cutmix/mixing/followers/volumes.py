@@ -58,7 +58,7 @@ def rectangles(
     rows = types.Constant(np.array([depth], np.int32))
     if shape[0] == -1:
         rows = fn.slice(images.shape(dtype=types.INT32), start=[0], shape=[1], axes=[0])
-        table = fn.slice(table, start=[0], shape=rows / depth * height, axes=[0])
+        table = fn.slice(table, start=[0], shape=rows // depth * height, axes=[0])
     start, sides = regions.anchors[1], regions.shapes[1]
     at = table[:, :1]
     inside = fn.cast((at >= start[1]) & (at < start[1] + sides[1]), dtype=types.INT32)
