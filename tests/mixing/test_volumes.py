@@ -319,7 +319,7 @@ def build(volumes: Any = None, run: bool = False, **options: Any) -> None:
             ValueError,
             r'`dtype` must be "uint8" or "float32" to blend volumes',
         ),
-        ({"masks": {}}, ValueError, '`layout` must be one of "DHW", "DHWC", "CDHW" for volumes'),
+        ({"masks": {}}, ValueError, '`layout` must be one of "DHW", "DHWC", "CDHW", got None'),
         ({"masks": {"layout": "HW"}}, ValueError, "`layout` must be one of"),
     ],
 )

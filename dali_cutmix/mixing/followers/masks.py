@@ -191,9 +191,7 @@ def _check_arguments(
                 f"{masks.device}."
             )
     if size.axes == 3:
-        if layout not in volumes.LAYOUTS:
-            listed = ", ".join(f'"{name}"' for name in volumes.LAYOUTS)
-            raise ValueError(f"`layout` must be one of {listed} for volumes, got {layout!r}.")
+        checked_choice("layout", layout, volumes.LAYOUTS)
     elif layout is not None:
         checked_choice("layout", layout, ("HW", "HWC"))
     if params.blended is not None and blend == "refuse":
