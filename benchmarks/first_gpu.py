@@ -44,7 +44,7 @@ from dali_cutmix.cli import demo
 from dali_cutmix.cli.bench.mixing import Work, _cost_of_calls
 from dali_cutmix.cli.bench.results import Row, environment, in_turn
 from dali_cutmix.data.atomic import atomic_write
-from dali_cutmix.mixing.followers import Images, mix_images
+from dali_cutmix.mixing.followers.images import Images, mix_images
 from dali_cutmix.mixing.plan import Rows, Size, plan_of
 from dali_cutmix.pipelines import imagenet
 

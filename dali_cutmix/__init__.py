@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from dali_cutmix.loaders.loader import Loader
     from dali_cutmix.mixing.api import Mixed, cutmix, mix, mixup
     from dali_cutmix.mixing.config import MixConfig
+    from dali_cutmix.mixing.followers.boxes import mix_boxes
+    from dali_cutmix.mixing.followers.masks import mix_masks
     from dali_cutmix.mixing.methods import CutMix, MixUp, ResizeMix
     from dali_cutmix.mixing.plan import MixParams
     from dali_cutmix.recipes import Recipe
@@ -51,6 +53,8 @@ __all__ = [
     "find_source",
     "losses",
     "mix",
+    "mix_boxes",
+    "mix_masks",
     "mixup",
     "recipes",
     "train_loader",
@@ -67,6 +71,8 @@ _NAMES = {
     "dali_cutmix.loaders.loader": ("Loader",),
     "dali_cutmix.mixing.api": ("Mixed", "cutmix", "mix", "mixup"),
     "dali_cutmix.mixing.config": ("MixConfig",),
+    "dali_cutmix.mixing.followers.boxes": ("mix_boxes",),
+    "dali_cutmix.mixing.followers.masks": ("mix_masks",),
     "dali_cutmix.mixing.methods": ("CutMix", "MixUp", "ResizeMix"),
     "dali_cutmix.mixing.plan": ("MixParams",),
     "dali_cutmix.recipes": ("Recipe",),

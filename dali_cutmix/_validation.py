@@ -92,9 +92,9 @@ def checked_alpha(name: str, value: Any, *, off: bool = False) -> float:
     return alpha
 
 
-def checked_size(size: Any) -> tuple[int, int]:
-    """Returns (height, width) of images in pixels."""
-    if not isinstance(size, (tuple, list)) or len(size) != 2:
-        raise TypeError(f"`size` must be (height, width), got {size!r}.")
-    height, width = (checked_int("size", side, 1) for side in size)
-    return height, width
+def checked_size(size: Any, *, axes: int = 2) -> tuple[int, ...]:
+    """Returns (height, width) of images in pixels, or (depth, height, width) of volumes."""
+    if not isinstance(size, (tuple, list)) or len(size) != axes:
+        rule = "(height, width)" if axes == 2 else "(depth, height, width)"
+        raise TypeError(f"`size` must be {rule}, got {size!r}.")
+    return tuple(checked_int("size", side, 1) for side in size)

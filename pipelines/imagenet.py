@@ -29,7 +29,7 @@ from dali_cutmix.data.readers import read
 from dali_cutmix.data.sources import Source
 from dali_cutmix.mixing.api import Batch, mix_batch
 from dali_cutmix.mixing.config import MixConfig
-from dali_cutmix.mixing.followers import class_indices
+from dali_cutmix.mixing.followers.labels import class_indices
 from dali_cutmix.mixing.plan import MixParams
 from dali_cutmix.recipes import IMAGENET_MEAN, IMAGENET_STD
 

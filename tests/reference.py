@@ -135,3 +135,92 @@ def mixed_row(
     row_a: NDArray[np.floating], row_b: NDArray[np.floating], lam: float
 ) -> NDArray[np.float64]:
     return lam * row_a.astype(np.float64) + (1 - lam) * row_b.astype(np.float64)
+
+
+# Masks, boxes, volumes
+
+
+def shown_boxes(
+    own: NDArray[np.float32],
+    other: NDArray[np.float32],
+    box: Box,
+    size: tuple[int, int],
+    keep: tuple[float, float] = (0.5, 0.5),
+    *,
+    method: str = "CutMix",
+) -> tuple[list[int], list[int], NDArray[np.float32]]:
+    """Which boxes of the image and which of its partner are shown, and where, (k, 4), ltrb.
+
+    A box of the image stays where less than keep[0] of it is covered, or nothing; one of the
+    partner comes where more than keep[1] of it is inside what is pasted, or all.
+    """
+    height, width = size
+    y, x, h, w = (float(number) for number in box)
+    at: list[list[float]] = []
+    stay, come = [], []
+    for i, row in enumerate(own.astype(np.float64).tolist()):
+        area, covered = areas([row[k] * (width, height)[k % 2] for k in range(4)], (x, y, w, h))
+        if method == "MixUp" or covered == 0 or covered < keep[0] * area:
+            stay.append(i)
+            at.append(row)
+    for i, row in enumerate(other.astype(np.float64).tolist()):
+        if method == "MixUp":
+            come.append(i)
+            at.append(row)
+            continue
+        scale, shift = ((w, h), (x, y)) if method == "ResizeMix" else ((width, height), (0.0, 0.0))
+        pixels = [row[k] * scale[k % 2] + shift[k % 2] for k in range(4)]
+        area, inside = areas(pixels, (x, y, w, h))
+        if inside == area or inside > keep[1] * area:
+            come.append(i)
+            clipped = [min(max(pixels[k], (x, y)[k % 2]), (x + w, y + h)[k % 2]) for k in range(4)]
+            at.append([clipped[k] / (width, height)[k % 2] for k in range(4)])
+    return stay, come, np.array(at, np.float64).reshape(-1, 4).astype(np.float32)
+
+
+def areas(ltrb: list[float], pasted_box: tuple[float, float, float, float]) -> tuple[float, float]:
+    """Area of a box, and of what of it is in (x, y, w, h).
+
+    A side of no length has length 1, all of it covered where it lies in there or on the edge.
+    """
+    x, y, w, h = pasted_box
+    area = covered = 1.0
+    for start, end, low, side in ((ltrb[0], ltrb[2], x, w), (ltrb[1], ltrb[3], y, h)):
+        if end > start:
+            area *= end - start
+            covered *= max(min(end, low + side) - max(start, low), 0.0)
+        else:
+            covered *= float(side > 0 and low <= start <= low + side)
+    return area, covered
+
+
+def volume_box(lam: float, centre: tuple[int, ...], size: tuple[int, ...]) -> tuple[int, ...]:
+    """As `paper_box`, in any number of axes; (D, H, W, 0, 0, 0) where nothing is cut."""
+    starts, sides = [], []
+    for position, length in zip(centre, size, strict=True):
+        side = int(length * math.sqrt(1 - lam))
+        start = max(position - side // 2, 0)
+        starts.append(start)
+        sides.append(min(position + side // 2, length) - start)
+    if min(sides) == 0:
+        return (*size, *[0] * len(size))
+    return (*starts, *sides)
+
+
+def pasted_volume(
+    volume: NDArray[np.generic],
+    partner: NDArray[np.generic],
+    box: tuple[int, ...],
+    channels_first: bool = False,
+) -> NDArray[np.generic]:
+    """(D, H, W[, C]) or (C, D, H, W), voxel by voxel."""
+    if channels_first:
+        layers = [pasted_volume(a, b, box) for a, b in zip(volume, partner, strict=True)]
+        return np.stack(layers)
+    out = volume.copy()
+    z0, y0, x0, d, h, w = box
+    for z in range(z0, z0 + d):
+        for y in range(y0, y0 + h):
+            for x in range(x0, x0 + w):
+                out[z, y, x] = partner[z, y, x]
+    return out

@@ -27,7 +27,7 @@ from collections.abc import Callable
 from decimal import Decimal
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -43,10 +43,14 @@ from dali_cutmix import losses
 from dali_cutmix._rules import explain
 from dali_cutmix.augment import policies
 from dali_cutmix.cli import main as cli
+from dali_cutmix.mixing.followers.masks import MaskType
 from dali_cutmix.pipelines import imagenet
+from tests import reference
 from tests.data.test_sources import slim, tar_samples, write_recordio, write_tar, write_tfrecord
+from tests.mixing.test_boxes import classes_of, random_boxes
 from tests.mixing.test_methods import check_batch
 from tests.support import graphs
+from tests.support.graphs import Array
 
 MISSING = object()
 WRONG: list[Any] = [
@@ -439,6 +443,7 @@ MIX_CALL = {
     "seed": st.integers(0, 2**63 - 1),
     "keep_order": st.booleans(),
     "dtype": st.sampled_from(["uint8", "float32"]),
+    "layout": st.just("HWC"),
 }
 
 
@@ -531,6 +536,100 @@ def check_mix(call: Any, cfg: dcm.MixConfig | None, data: Data, given_: Options)
             cfg, data.images, data.labels, outputs, keep_order=len(outputs) == expected(cfg)
         )
     assert all(np.isfinite(out.astype(np.float64)).all() for out in outputs)
+
+
+MASKS = {
+    "dtype": st.sampled_from(get_args(MaskType)),
+    "layout": st.sampled_from([None, "HW", "HWC"]),
+    "blend": st.sampled_from(["refuse", "heavier"]),
+    "partners": st.none(),
+}
+BOXES = {"keep": st.tuples(SHARE, SHARE), "extra": st.just(()), "partners": st.none()}
+
+
+def followed(
+    cfg: dcm.MixConfig, seed: int, follow: Callable[[Any], Any]
+) -> Callable[[], list[list[Array]]]:
+    """Builds a mix of 8 images of 6 x 9, and what follows it: its outputs and the plan."""
+
+    @pipeline_def(batch_size=8, num_threads=1, device_id=None, seed=seed)
+    def pipe() -> Any:
+        images = graphs.feed(np.zeros((8, 6, 9, 3), np.uint8), "HWC")
+        params = dcm.mix(images, None, cfg).params
+        found = follow(params)
+        found = found if isinstance(found, tuple) else (found,)
+        blended = params.lam * 0 if params.blended is None else params.blended
+        return (*found, params.lam, params.box, params.partner, blended)
+
+    pipeline = pipe()
+    return lambda: [[np.array(sample) for sample in output] for output in pipeline.run()]
+
+
+@pytest.mark.slow
+@sets(100)
+@given(drawn=st.data(), seed=st.integers(0, 2**31))
+def test_mix_masks_in_a_pipeline(drawn: st.DataObject, seed: int) -> None:
+    cfg = drawn.draw(MIXES.filter(bool))
+    given_ = drawn.draw(options({}, MASKS))
+    true = drawn.draw(MASKS["dtype"]) if drawn.draw(st.booleans()) else given_.get("dtype", "uint8")
+    true = true if isinstance(true, str) and true in get_args(MaskType) else "uint8"
+    shape = (8, 6, 9) if drawn.draw(st.booleans()) else (8, 6, 9, 2)
+    masks = np.random.default_rng(seed).integers(0, 100, shape).astype(true)
+    run = attempt(
+        lambda **o: followed(cfg, seed, lambda p: dcm.mix_masks(graphs.feed(masks), p, **o)),
+        given_,
+        '`blend` must be "heavier"',
+        also="blend",
+    )
+    if run is None:
+        return
+    right = true == given_.get("dtype", "uint8")
+    right = right and len(given_.get("layout") or "x" * masks[0].ndim) == masks[0].ndim
+    try:
+        out, lam, box, partner, blended = run()
+    except RuntimeError as error:
+        assert_that(not right and (explain(error) or "").startswith("`masks` must"), str(error))
+        event("refused as it runs")
+        return
+    assert right
+    for k, j in enumerate(partner):
+        own, other = masks[k], masks[int(j)]
+        if blended[k]:
+            expected_ = own if lam[k] >= 0.5 else other
+        else:
+            expected_ = reference.pasted(own, other, tuple(box[k].tolist()))
+        assert out[k].dtype == masks.dtype
+        assert np.array_equal(out[k], expected_)
+
+
+@pytest.mark.slow
+@sets(100)
+@given(drawn=st.data(), seed=st.integers(0, 2**31))
+def test_mix_boxes_in_a_pipeline(drawn: st.DataObject, seed: int) -> None:
+    cfg = drawn.draw(MIXES.filter(bool))
+    given_ = drawn.draw(options({}, BOXES))
+    boxes = random_boxes(np.random.default_rng(seed), 8, 9)
+    classes = classes_of(np.random.default_rng(seed), boxes)
+
+    def follow(params: Any, **chosen: Any) -> Any:
+        return dcm.mix_boxes(graphs.feed(boxes), graphs.feed(classes), params, **chosen)
+
+    run = attempt(lambda **o: followed(cfg, seed, lambda p: follow(p, **o)), given_)
+    if run is None:
+        return
+    found, labels, _, box, partner, blended = run()
+    keep = tuple(float(share) for share in given_.get("keep", (0.5, 0.5)))
+    for k, j in enumerate(partner):
+        own, other, expected_ = reference.shown_boxes(
+            boxes[k],
+            boxes[int(j)],
+            tuple(box[k].tolist()),
+            (6, 9),
+            keep,
+            method="MixUp" if blended[k] else "CutMix",
+        )
+        assert np.array_equal(found[k], expected_)
+        assert np.array_equal(labels[k], [*classes[k][own], *classes[int(j)][other]])
 
 
 def expected(cfg: dcm.MixConfig) -> int:

@@ -47,6 +47,7 @@ DRAWING = {
     *("mixing.draw", "mixing.pairing"),
     *("augment.draws", "augment.erasing", "augment.lighting"),
     *("data.images", "cli.bench.mixing"),
+    "mixing.followers.boxes",  # fn.random_bbox_crop, of which nothing random is asked
 }
 DALI_INSIDE = {"_dali", "loaders._iterator"}
 VERSION_BOUND = {"DALIGenericIterator", "do_not_convert", "exec_dynamic", "serialize"}

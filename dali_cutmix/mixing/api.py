@@ -14,10 +14,13 @@ from dali_cutmix._dali import graph_function, shard_of
 from dali_cutmix._graph import class_index
 from dali_cutmix._rules import states
 from dali_cutmix._seeds import op_seed
-from dali_cutmix._validation import checked_choice, checked_int, checked_size
-from dali_cutmix.mixing import boxes, checks, followers
+from dali_cutmix._validation import checked_int
+from dali_cutmix.mixing import boxes, checks
 from dali_cutmix.mixing.config import MixConfig, MixOptions
 from dali_cutmix.mixing.draw import Draw
+from dali_cutmix.mixing.followers import volumes
+from dali_cutmix.mixing.followers.images import Images, mix_images
+from dali_cutmix.mixing.followers.labels import mix_labels
 from dali_cutmix.mixing.pairing import pair
 from dali_cutmix.mixing.plan import MixParams, Rows, Size, choose, packed, plan_of, unpacked
 
@@ -31,7 +34,8 @@ class Mixed(NamedTuple):
     """A mixed batch: ``images`` and ``targets`` on the images' device, ``params`` on the CPU."""
 
     images: DataNode
-    # Or a tuple of three, where a type checker would refuse every pipeline that returns it.
+    # Or a tuple of three, or None; said so, every pipeline that returns it would be refused by type
+    # checkers.
     targets: DataNode | Any
     params: MixParams
 
@@ -39,29 +43,37 @@ class Mixed(NamedTuple):
 @graph_function
 def mix(
     images: DataNode,
-    labels: DataNode,
+    labels: DataNode | None,
     cfg: MixConfig,
     *,
-    size: tuple[int, int] | None = None,
-    partners: tuple[DataNode, DataNode] | None = None,
+    size: tuple[int, int] | tuple[int, int, int] | None = None,
+    layout: Literal["HWC", "DHW", "DHWC", "CDHW"] = "HWC",
+    partners: tuple[DataNode, DataNode | None] | None = None,
     params: MixParams | None = None,
     enabled: DataNode | None = None,
     seed: int | None = None,
     keep_order: bool = True,
-    dtype: Literal["uint8", "float32"] = "uint8",
+    dtype: Literal["uint8", "int16", "float32"] = "uint8",
 ) -> Mixed:
     """Returns the batch with each image mixed with another of the batch, and its targets.
+
+    Masks follow by `mix_masks`, boxes of objects by `mix_boxes`.
 
     For use inside a ``@pipeline_def``, after the augmentations and before normalisation.
 
     Args:
         images: uint8 HWC (see `dtype`), one size for the whole batch (H and W may differ), at
-            most 16 channels, CPU or GPU.
+            most 16 channels, CPU or GPU. Or volumes, see `layout`.
         labels: on the CPU, as readers give them. ``cfg.labels="int"``: int32 or int64, () or (1,);
-            ``"float"``: float32 (num_classes,).
-        cfg: what to do. ``cfg.num_classes`` must be given.
+            ``"float"``: float32 (num_classes,). None where there are none.
+        cfg: what to do. ``cfg.num_classes`` must be given where there are labels.
         size: (H, W) of the images, what you resized to. Not needed, but a mix that knows it takes
             a third of the time, because boxes are looked up instead of computed. It draws the same.
+            Of volumes (D, H, W), which must be given.
+        layout: of volumes: ``"DHW"``, ``"DHWC"`` or ``"CDHW"``, at most 16 channels. They are mixed
+            by CutMix, and by MixUp if uint8 or float32. CutMix's box is then (z, y, x, d, h, w) of
+            side int(S * sqrt(1 - lam)) in each axis, so that it takes (1 - lam) ** 1.5 of the
+            volume before it is clipped ("Cut to the Mix", MICCAI 2024); lam is that of the voxels.
         partners: (images, labels) of a second batch, of the same kind and size: sample i is mixed
             with its sample i, and ``cfg.partner`` is not used. For batches too small to pair
             within, down to one sample.
@@ -71,17 +83,18 @@ def mix(
         seed: seed of the draws. By default the pipeline's, from which every mix of a pipeline and
             every shard of its reader derives its own.
         keep_order: with ``False`` the samples may also change places within the batch, which
-            saves a copy of the images. In a shuffled training batch the order means nothing, but
+            saves a copy of the images (of volumes three). In a shuffled training batch the order
+            means nothing, but
             other outputs of the pipeline then no longer match: ``params.original`` says who went
             where.
         dtype: type of the images. ``"float32"`` is for images that were normalised before, at
-            four times the bytes; MixUp is then not rounded.
+            four times the bytes; MixUp is then not rounded. ``"int16"`` is for volumes.
 
     Returns:
         `Mixed`: ``images`` as `images` are, on their device; ``targets`` float32
         (num_classes,), or for ``cfg.targets="pair"`` (int64 (), int64 (), float32 ()), on the
-        device of `images`; ``params`` on the CPU, with the box as the pixels show it and
-        lam as the label has it.
+        device of `images`, or None without labels; ``params`` on the CPU, with the box as the
+        pixels show it and lam as the label has it.
 
     Raises:
         TypeError, ValueError: for what is known when the graph is built. Wrong image types and
@@ -104,28 +117,35 @@ def mix(
     ((32, 48, 3), (5,))
     """
     checks.check_arguments(images, labels, cfg, partners, enabled)
-    checked_choice("dtype", dtype, ("uint8", "float32"))
     if not isinstance(keep_order, bool):
         raise TypeError(f"`keep_order` must be a bool, got {keep_order!r}.")
-    known = None if size is None else checked_size(size)
-    images, labels, shape = _checked(images, labels, cfg, dtype, known)
+    known = checks.checked_kind(cfg, size, layout, dtype)
+    images, labels, shape = _checked(images, labels, cfg, dtype, known, layout)
     if partners is not None:
-        others, other_labels, other_shape = _checked(*partners, cfg, dtype, known)
+        others, other_labels, other_shape = _checked(*partners, cfg, dtype, known, layout)
         if isinstance(shape, DataNode) and isinstance(other_shape, DataNode):
             others = checks.same_shape(others, other_shape, shape)
         partners = others, other_labels
     if params is not None:
         checks.check_params(params, partners, enabled, seed, keep_order)
-        if params.blended is not None:
+        if params.blended is not None and layout == "HWC":
             images = checks.more_than_one_channel(images)
-    batch = Batch(images, labels, shape, dtype, partners)
-    own_seed = _mix_seed(seed, (images, labels)) if params is None else 0
+    of_volumes = None if known is None or layout == "HWC" else known
+    batch = Batch(images, labels, shape, dtype, partners, of_volumes)
+    nodes = [images] if labels is None else [images, labels]
+    own_seed = _mix_seed(seed, nodes) if params is None else 0
 
-    @states(checks.IMAGES if known is None else checks.IMAGES_OF_SIZE)
+    rule = checks.IMAGES if known is None else checks.IMAGES_OF_SIZE
+
+    @states(rule if of_volumes is None else checks.VOLUMES)
     def mixed() -> Mixed:
-        return mix_batch(
+        out = mix_batch(
             batch, cfg, seed=own_seed, params=params, enabled=enabled, keep_order=keep_order
         )
+        if of_volumes is None:
+            return out
+        in_slices = volumes.shape_of(of_volumes, layout)
+        return out._replace(images=fn.reshape(out.images, shape=in_slices, layout=layout))
 
     return mixed()
 
@@ -193,17 +213,24 @@ class Batch(NamedTuple):
 
     Fields:
         images: HWC, of one size.
-        labels: int32 (1,) in range, or float32 (num_classes,); on the CPU.
+        labels: int32 (1,) in range, or float32 (num_classes,); on the CPU. None: there are none.
         shape: of the images, int32 (3,); where the size is known, ``[H, W, -1]``.
-        dtype: "uint8" or "float32".
+        dtype: "uint8", "int16" or "float32".
         partners: images and labels of a second batch, likewise.
+        volumes: (D, H, W), where the images are volumes as `volumes.as_images` has them.
     """
 
     images: DataNode
-    labels: DataNode
+    labels: DataNode | None
     shape: DataNode | list[int]
-    dtype: Literal["uint8", "float32"] = "uint8"
-    partners: tuple[DataNode, DataNode] | None = None
+    dtype: str = "uint8"
+    partners: tuple[DataNode, DataNode | None] | None = None
+    volumes: tuple[int, ...] | None = None
+
+    @property
+    def size(self) -> Size:
+        """Of the images or volumes."""
+        return Size.of(self.shape) if self.volumes is None else Size.of_known(self.volumes)
 
 
 def mix_batch(
@@ -217,7 +244,7 @@ def mix_batch(
 ) -> Mixed:
     """Returns what `mix` does, without its checks, which take as long as the pasting."""
     device = batch.images.device
-    size, given = Size.of(batch.shape), params is not None
+    size, given = batch.size, params is not None
     if params is None:
         params = draw_plans(
             cfg,
@@ -230,20 +257,20 @@ def mix_batch(
     else:
         params = _given(params, size)
     images, labels = batch.partners or (None, None)
-    target = followers.mix_labels(
-        batch.labels,
-        params,
-        num_classes=_num_classes(cfg),
-        label_smoothing=cfg.label_smoothing,
-        labels_are=cfg.labels,
-        targets=cfg.targets,
-        device=device,
-        partners=labels,
-    )
+    target = None
+    if batch.labels is not None:
+        target = mix_labels(
+            batch.labels,
+            params,
+            num_classes=_num_classes(cfg),
+            label_smoothing=cfg.label_smoothing,
+            labels_are=cfg.labels,
+            targets=cfg.targets,
+            device=device,
+            partners=labels,
+        )
     all_blended = not given and enabled is None and cfg.always_blends
-    mixed = followers.mix_images(
-        followers.Images(batch.images, batch.shape, batch.dtype, images, all_blended), params
-    )
+    mixed = mix_images(Images(batch.images, batch.shape, batch.dtype, images, all_blended), params)
     return Mixed(mixed, target, params)
 
 
@@ -275,7 +302,7 @@ def draw_plans(
     if exact is not None:
         params = exact.exact(size, draw, cfg.prob, enabled)
     else:
-        in_table = Size(draw.first(size.node))
+        in_table = Size(draw.first(size.node), axes=size.axes)
         rows = _draw_rows(cfg, draw, in_table, enabled)
         if alone:
             params = plan_of(rows, size)
@@ -283,7 +310,7 @@ def draw_plans(
             params = unpacked(draw.deal(packed(rows, in_table)), rows, size)
         if params.blended is None and any(blends):
             params = params._replace(blended=fn.ones(shape=[], dtype=types.BOOL))
-    return params._replace(original=pairs.original, partner=pairs.partner)
+    return params._replace(original=pairs.original, partner=pairs.partner, size=size)
 
 
 def _draw_rows(cfg: MixConfig, draw: Draw, size: Size, enabled: DataNode | None) -> Rows:
@@ -309,7 +336,8 @@ def _given(params: MixParams, size: Size) -> MixParams:
         None if x is None else fn.reshape(x, shape=[1, -1])
         for x in (params.blended, params.resized)
     )
-    box = boxes.normalised(checks.in_image(box, size.node), size.node)
+    box = checks.in_image(box, size.node, axes=size.axes)
+    box = boxes.normalised(box, size.node, axes=size.axes)
     if blended is not None:
         box = boxes.where(blended ^ True, box, size.nowhere())
     rows = Rows(lam, box, blended, resized)
@@ -318,23 +346,33 @@ def _given(params: MixParams, size: Size) -> MixParams:
         None if index is None else checks.in_batch(index)
         for index in (params.original, params.partner)
     )
-    return final._replace(original=original, partner=partner)
+    return final._replace(original=original, partner=partner, size=size)
 
 
 def _checked(
     images: DataNode,
-    labels: DataNode,
+    labels: DataNode | None,
     cfg: MixConfig,
     dtype: str,
-    known: tuple[int, int] | None,
-) -> tuple[DataNode, DataNode, DataNode | list[int]]:
+    known: tuple[int, ...] | None,
+    layout: str,
+) -> tuple[DataNode, DataNode | None, DataNode | list[int]]:
     """Returns images, labels and the images' shape, which fail where they cannot be mixed."""
     check = class_index if cfg.labels == "int" else checks.class_row
     if known is None:
         images, shape = checks.images_of_one_size(images, dtype)
-        return images, check(labels, _num_classes(cfg)), shape
-    images, ones = checks.images_of_size(images, dtype, known)
-    return images, check(labels, _num_classes(cfg), ones), [*known, -1]
+        return images, None if labels is None else check(labels, _num_classes(cfg)), shape
+    of_size = [*known, -1] if layout == "HWC" else volumes.shape_of(known, layout)
+    of_shape = checks.images_of_size if layout == "HWC" else checks.volumes_of_size
+    images, ones = of_shape(images, dtype, of_size)
+    if labels is None or layout != "HWC":
+        images = checks.unless_failed(images, of_size, ones)
+    if labels is not None:
+        labels = check(labels, _num_classes(cfg), ones)
+    if layout == "HWC":
+        return images, labels, of_size
+    images, in_rows = volumes.as_images(images, known, layout, checks.DTYPES[dtype])
+    return images, labels, in_rows
 
 
 def _num_classes(cfg: MixConfig) -> int:

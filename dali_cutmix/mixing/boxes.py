@@ -1,9 +1,13 @@
 """Share, centre and image size -> the clipped box and the fraction that it leaves of the original.
 
-All of it for tables of N rows, see `draw.Draw`; N is 1 where each sample has its own.
+All of it for tables of N rows, see `draw.Draw`; N is 1 where each sample has its own. Images have
+two axes, (y, x), volumes three, (z, y, x).
 """
 
 from __future__ import annotations
+
+import operator
+from functools import reduce
 
 import numpy as np
 from nvidia.dali import fn, types
@@ -13,33 +17,42 @@ from nvidia.dali.data_node import DataNode
 __all__ = ["around", "between", "inside", "normalised", "original_fraction", "placed", "where"]
 
 
-def around(share: DataNode, centre: DataNode, size: DataNode, *, odd: bool = False) -> DataNode:
+def around(
+    share: DataNode, centre: DataNode, size: DataNode, *, odd: bool = False, axes: int = 2
+) -> DataNode:
     """Returns the boxes around centres, clipped to the image: int32 (N, 4), ``(y, x, h, w)``.
 
     Per axis of S pixels: side = int(S * sqrt(share)), and the box is [centre - side // 2,
     centre + side // 2) clipped to [0, S] (Yun et al. 2019 and the authors' code; torchvision
     v2.CutMix); with `odd` it ends at centre + (side + 1) // 2 (timm 1.0.31). An empty box is
-    returned as ``(H, W, 0, 0)``.
+    returned as ``(H, W, 0, 0)``. Boxes of volumes are int32 (N, 6), ``(z, y, x, d, h, w)``.
 
     Args:
-        share: float64 (N, 1), 1 - lam, of the image that the box takes before it is clipped.
+        share: float64 (N, 1), 1 - lam, of the image that the box takes before it is clipped; of
+            three axes it takes share ** 1.5.
         centre: float64 or int64 (N, 2), pixels (y, x).
         size: int32 (2,), (H, W).
+        axes: how many there are.
     """
     sides = dmath.sqrt(share) * size
     # floor(floor(x) / 2) == floor(x / 2), which saves an operator.
     half = dmath.floor(sides * 0.5)
     start = centre - half
-    return _clipped(start, start + dmath.floor(sides) if odd else centre + half, size)
+    return _clipped(start, start + dmath.floor(sides) if odd else centre + half, size, axes)
 
 
-def inside(share: DataNode, position: DataNode, size: DataNode) -> DataNode:
+def inside(share: DataNode, position: DataNode, size: DataNode, *, axes: int = 2) -> DataNode:
     """Returns boxes of side int(S * sqrt(share)), `placed` inside the image."""
-    return placed(dmath.floor(dmath.sqrt(share) * size), position, size)
+    return placed(dmath.floor(dmath.sqrt(share) * size), position, size, axes=axes)
 
 
 def between(
-    fraction: DataNode, position: DataNode, size: DataNode, minmax: tuple[float, float]
+    fraction: DataNode,
+    position: DataNode,
+    size: DataNode,
+    minmax: tuple[float, float],
+    *,
+    axes: int = 2,
 ) -> DataNode:
     """Returns boxes with sides in [int(lo * S), int(hi * S)), `placed` inside the image.
 
@@ -51,10 +64,10 @@ def between(
     """
     low = dmath.floor(_times(size, minmax[0]))
     sides = low + dmath.floor(fraction * (dmath.floor(_times(size, minmax[1])) - low))
-    return placed(sides, position, size)
+    return placed(sides, position, size, axes=axes)
 
 
-def placed(sides: DataNode, position: DataNode, size: DataNode) -> DataNode:
+def placed(sides: DataNode, position: DataNode, size: DataNode, *, axes: int = 2) -> DataNode:
     """Returns boxes that need no clipping, as `around` does.
 
     They start at floor(position * (S - side + 1)): uniform among the places inside the image.
@@ -63,12 +76,12 @@ def placed(sides: DataNode, position: DataNode, size: DataNode) -> DataNode:
         sides: float64 (N, 2), whole numbers, (h, w).
     """
     start = dmath.floor(position * (size - sides + 1.0))
-    return _clipped(start, start + sides, size)
+    return _clipped(start, start + sides, size, axes)
 
 
-def normalised(box: DataNode, size: DataNode) -> DataNode:
+def normalised(box: DataNode, size: DataNode, *, axes: int = 2) -> DataNode:
     """Returns given boxes, int32 (N, 4), as drawn ones are: an empty one is ``(H, W, 0, 0)``."""
-    return where(box[:, 2:3] * box[:, 3:] > 0, box, fn.cat(size, size * 0))
+    return where(_product(box, axes, 2 * axes) > 0, box, fn.cat(size, size * 0))
 
 
 def where(condition: DataNode, box: DataNode, otherwise: DataNode) -> DataNode:
@@ -76,11 +89,11 @@ def where(condition: DataNode, box: DataNode, otherwise: DataNode) -> DataNode:
     return otherwise + fn.cast(condition, dtype=types.INT32) * (box - otherwise)
 
 
-def original_fraction(box: DataNode, size: DataNode) -> DataNode:
+def original_fraction(box: DataNode, size: DataNode, *, axes: int = 2) -> DataNode:
     """Returns what boxes leave of the original, 1 - h * w / (H * W): float64 (N, 1)."""
-    # In float64 the product of the two ratios is exact enough for any image size.
-    ratios = box[:, 2:] / fn.cast(size, dtype=types.FLOAT64)
-    return 1.0 - ratios[:, :1] * ratios[:, 1:]
+    # In float64 the product of the ratios is exact enough for any image size.
+    ratios = box[:, axes:] / fn.cast(size, dtype=types.FLOAT64)
+    return 1.0 - _product(ratios, 0, axes)
 
 
 def _times(size: DataNode, factor: float) -> DataNode:
@@ -99,12 +112,17 @@ def _times(size: DataNode, factor: float) -> DataNode:
     return product
 
 
-def _clipped(start: DataNode, end: DataNode, size: DataNode) -> DataNode:
+def _product(x: DataNode, start: int, stop: int) -> DataNode:
+    """Returns the product of some columns, (N, 1)."""
+    return reduce(operator.mul, (x[:, i : i + 1] for i in range(start, stop)))
+
+
+def _clipped(start: DataNode, end: DataNode, size: DataNode, axes: int) -> DataNode:
     start = dmath.max(start, 0.0)
     sides = dmath.min(end, size) - start
     # An empty region goes to the far corner: on the GPU, multi_paste pastes pixels that it should
     # not for an empty region elsewhere.
-    empty = sides[:, :1] * sides[:, 1:] <= 0.0
+    empty = _product(sides, 0, axes) <= 0.0
     start = dmath.max(start, size * empty)
     sides = dmath.min(sides, size - start)
     return fn.cast(fn.cat(start, sides, axis=1), dtype=types.INT32)

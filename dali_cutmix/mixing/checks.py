@@ -13,14 +13,20 @@ from nvidia.dali.data_node import DataNode
 
 from dali_cutmix._graph import zero_unless
 from dali_cutmix._rules import states
+from dali_cutmix._validation import checked_choice, checked_size
 from dali_cutmix.mixing.config import MixConfig
-from dali_cutmix.mixing.plan import MixParams
+from dali_cutmix.mixing.followers import volumes
+from dali_cutmix.mixing.plan import MixParams, Size
 
 __all__ = [
+    "DTYPES",
     "IMAGES",
     "IMAGES_OF_SIZE",
+    "VOLUMES",
     "check_arguments",
+    "check_node",
     "check_params",
+    "checked_kind",
     "class_row",
     "images_of_one_size",
     "images_of_size",
@@ -28,11 +34,19 @@ __all__ = [
     "in_image",
     "more_than_one_channel",
     "same_shape",
+    "size_of_plan",
     "switch",
+    "unless_failed",
+    "volumes_of_size",
 ]
 
-_MOST_CHANNELS = 16
-_DTYPES = {"uint8": types.UINT8, "float32": types.FLOAT}
+_MOST_CHANNELS = volumes.MOST_CHANNELS
+DTYPES = {
+    "uint8": types.UINT8,
+    "int16": types.INT16,
+    "int32": types.INT32,
+    "float32": types.FLOAT,
+}
 
 IMAGES = (
     "`images` must be uint8, HWC and of one size: resize before mixing, normalise (or say "
@@ -41,6 +55,10 @@ IMAGES = (
 IMAGES_OF_SIZE = (
     "`images` must be uint8 (or of `dtype`), HWC and of the `size` that was given: resize to it "
     "before mixing."
+)
+VOLUMES = (
+    "`images` must be volumes of `dtype` and of the `size` and `layout` that were given, with at "
+    "most 16 channels: crop or pad them to it before mixing."
 )
 PARAMS = "`params` must hold a partner in the batch and a box inside the image."
 
@@ -56,23 +74,45 @@ def images_of_one_size(images: DataNode, dtype: str) -> tuple[DataNode, DataNode
     shape = fn.reshape(images.shape(dtype=types.INT32), shape=[3])  # of three axes
     zeros = types.Constant(np.zeros(_MOST_CHANNELS + 1, np.int32))
     shape = shape + fn.slice(zeros, start=shape[2], shape=[1], axes=[0])
-    return fn.reinterpret(images, dtype=_DTYPES[dtype], shape=shape), shape
+    return fn.reinterpret(images, dtype=DTYPES[dtype], shape=shape), shape
 
 
 @states(IMAGES_OF_SIZE)
-def images_of_size(
-    images: DataNode, dtype: str, size: tuple[int, int]
-) -> tuple[DataNode, DataNode]:
+def images_of_size(images: DataNode, dtype: str, shape: list[int]) -> tuple[DataNode, DataNode]:
     """Returns `images` as they are, and -1, int32 (1, 1, 1), for the check of the labels.
 
-    That fails unless they are (H, W, C) of `size`, and of `dtype`, as far as bytes tell. Two checks
-    in one: every operator on the CPU costs.
+    That fails unless they are of a shape, ``[H, W, -1]``, and of `dtype`, as far as bytes tell. Two
+    checks in one: every operator on the CPU costs.
     """
+    return _of_shape(images, dtype, shape)
+
+
+@states(VOLUMES)
+def volumes_of_size(images: DataNode, dtype: str, shape: list[int]) -> tuple[DataNode, DataNode]:
+    """As `images_of_size`, of the shape of volumes; -1 has as many axes as they."""
+    seen, ones = _of_shape(images, dtype, shape)
+    if -1 in shape:
+        channels = fn.slice(
+            seen.shape(dtype=types.INT32), start=[shape.index(-1)], shape=[1], axes=[0]
+        )
+        zeros = types.Constant(np.zeros(_MOST_CHANNELS + 1, np.int32))
+        ones = ones + fn.slice(zeros, start=channels, shape=[1], axes=[0])
+    return seen, ones
+
+
+def _of_shape(images: DataNode, dtype: str, shape: list[int]) -> tuple[DataNode, DataNode]:
     # Of another size, type or number of axes they have another shape when they are seen so.
-    seen = fn.reinterpret(images, dtype=_DTYPES[dtype], shape=[*size, -1])
+    seen = fn.reinterpret(images, dtype=DTYPES[dtype], shape=shape)
     start = seen.shape(dtype=types.INT32) - images.shape(dtype=types.INT32)
-    ones = types.Constant(np.full((1, 1, 1), -1, np.int32))
-    return seen, fn.slice(ones, start=start, shape=[1, 1, 1], axes=[0, 1, 2])
+    one = [1] * len(shape)
+    ones = types.Constant(np.full(one, -1, np.int32))
+    return seen, fn.slice(ones, start=start, shape=one, axes=list(range(len(one))))
+
+
+def unless_failed(images: DataNode, shape: list[int], ones: DataNode) -> DataNode:
+    """Returns the images as they are; fails where what `images_of_size` gives does."""
+    one_more = types.Constant(np.array(shape, np.int32) + 1)
+    return fn.reshape(images, shape=fn.reshape(ones, shape=[1]) + one_more)
 
 
 @states('`labels` must be float32 rows of `num_classes` with `labels="float"`.')
@@ -105,9 +145,9 @@ def more_than_one_channel(images: DataNode) -> DataNode:
 
 
 @states(PARAMS)
-def in_image(box: DataNode, size: DataNode) -> DataNode:
+def in_image(box: DataNode, size: DataNode, *, axes: int = 2) -> DataNode:
     """Returns given boxes, int32 (1, 4), as they are; fails unless they are inside the image."""
-    room = fn.cat(box, size - box[:, :2] - box[:, 2:], axis=1)
+    room = fn.cat(box, size - box[:, :axes] - box[:, axes:], axis=1)
     return box + zero_unless(fn.reductions.min(room) < 0)
 
 
@@ -128,30 +168,34 @@ def switch(enabled: DataNode) -> DataNode:
 
 def check_arguments(
     images: DataNode,
-    labels: DataNode,
+    labels: DataNode | None,
     cfg: MixConfig,
-    partners: tuple[DataNode, DataNode] | None,
+    partners: tuple[DataNode, DataNode | None] | None,
     enabled: DataNode | None,
 ) -> None:
     """Raises TypeError or ValueError for arguments of `mix` that cannot be used."""
     if not isinstance(cfg, MixConfig):
         raise TypeError(f"`cfg` must be a MixConfig, got {cfg!r}.")
-    nodes = [("images", images), ("labels", labels)]
+    nodes = [("images", images)]
+    if labels is not None:
+        nodes.append(("labels", labels))
     if partners is not None:
         if not isinstance(partners, tuple) or len(partners) != 2:
             raise TypeError(f"`partners` must be (images, labels), got {partners!r}.")
-        nodes += [("partners", node) for node in partners]
+        if (partners[1] is None) != (labels is None):
+            raise ValueError(
+                "`partners` must be (images, labels) where there are labels, else (images, None)."
+            )
+        nodes += [("partners", node) for node in partners if node is not None]
         if cfg.mode == "pair":
             raise ValueError('`mode` must be "elem" or "batch" with `partners`, got "pair".')
     for name, node in nodes:
-        if not isinstance(node, DataNode):
-            kind = type(node).__name__
-            raise TypeError(f"`{name}` must be a DataNode of a pipeline, got {kind}.")
+        check_node(name, node)
     if enabled is not None and not isinstance(enabled, DataNode):
         raise TypeError(f"`enabled` must be a DataNode of a pipeline, got {enabled!r}.")
     if enabled is not None and enabled.device != "cpu":
         raise ValueError('`enabled` must be on the CPU, got device "gpu".')
-    if any(node.device != "cpu" for name, node in nodes[1::2]):
+    if labels is not None and any(node.device != "cpu" for name, node in nodes[1::2]):
         raise ValueError(
             '`labels` must be on the CPU, got device "gpu": pass them as the reader gives them.'
         )
@@ -160,15 +204,48 @@ def check_arguments(
             f"`partners` must be on the device of `images`, got {partners[0].device} "
             f"and {images.device}."
         )
-    if cfg.num_classes is None:
-        raise ValueError("`num_classes` must be given in MixConfig to mix in a pipeline, got None.")
+    if cfg.num_classes is None and labels is not None:
+        raise ValueError(
+            "`num_classes` must be given in MixConfig to mix labels in a pipeline, got None: or "
+            "pass None for the labels."
+        )
     if Pipeline.current() is None:
         raise RuntimeError("mix() must be called inside a @pipeline_def function.")
 
 
+def check_node(name: str, node: object) -> None:
+    """Raises TypeError for what is no DataNode."""
+    if not isinstance(node, DataNode):
+        raise TypeError(f"`{name}` must be a DataNode of a pipeline, got {type(node).__name__}.")
+
+
+def checked_kind(
+    cfg: MixConfig, size: tuple[int, ...] | None, layout: str, dtype: str
+) -> tuple[int, ...] | None:
+    """Returns the size; ValueError where images, or volumes, of the kind cannot be mixed."""
+    checked_choice("layout", layout, ("HWC", *volumes.LAYOUTS))
+    if layout == "HWC":
+        checked_choice("dtype", dtype, ("uint8", "float32"))
+        return None if size is None else checked_size(size)
+    checked_choice("dtype", dtype, ("uint8", "int16", "float32"))
+    if size is None:
+        raise ValueError(f'`size` must be (depth, height, width) with `layout="{layout}"`.')
+    for method, _ in cfg.weighted_methods:
+        if method.resizes:
+            raise ValueError(
+                f"`methods` must be CutMix or MixUp for volumes, got {type(method).__name__}."
+            )
+        if method.blends and dtype == "int16":
+            raise ValueError(
+                '`dtype` must be "uint8" or "float32" to blend volumes (MixUp), got "int16": cast '
+                "them to float32 before mixing."
+            )
+    return checked_size(size, axes=3)
+
+
 def check_params(
     params: MixParams,
-    partners: tuple[DataNode, DataNode] | None,
+    partners: tuple[DataNode, DataNode | None] | None,
     enabled: DataNode | None,
     seed: int | None,
     keep_order: bool,
@@ -187,3 +264,17 @@ def check_params(
             "`params` must have a `partner` in the batch, or else `partners` must be given "
             "(and then no `partner` and no `original`)."
         )
+
+
+def size_of_plan(params: MixParams, partners: object) -> Size:
+    """Returns the size of what a plan is for; raises where a follower cannot follow it."""
+    if not isinstance(params, MixParams) or params.size is None:
+        raise TypeError(
+            f"`params` must be the params that mix() returned, got {params!r}: those made by hand "
+            "go through mix(…, params=…)."
+        )
+    if (partners is None) == (params.partner is None):
+        raise ValueError(
+            "`partners` must be given where mix() was given `partners`, and else left out."
+        )
+    return params.size

@@ -24,12 +24,15 @@ __all__ = [
     "choose",
     "packed",
     "plan_of",
+    "regions_of",
     "unpacked",
 ]
 
 
 class Regions(NamedTuple):
     """What fn.multi_paste pastes of two images: the whole of the first, a box of the second.
+
+    Of volumes there is a column more, see `followers.volumes`.
 
     Fields:
         anchors: int32 (2, 2), ``((0, 0), (y, x))``.
@@ -53,15 +56,17 @@ class MixParams(NamedTuple):
         original: int32 (), index in the batch of the original image; None stands for the sample's
             own place.
         box: int32 (4,), ``(y, x, h, w)`` in pixels, clipped to the image. An empty one is
-            ``(H, W, 0, 0)`` and means that no pixel is pasted.
+            ``(H, W, 0, 0)`` and means that no pixel is pasted. Of volumes int32 (6,),
+            ``(z, y, x, d, h, w)``.
         blended: bool (), whether the two images are blended (MixUp), and nothing is pasted; None
             where no method blends.
         resized: bool (), whether the whole partner is resized into the box (ResizeMix); None where
             no method does that.
         weights: float32 (1, 2), ``((lam, 1 - lam))``, `lam` as fn.coord_transform takes it.
         regions: `box` as fn.multi_paste takes it; None where nothing is pasted.
+        size: of the images or volumes.
 
-    Where a plan was not drawn but made by hand, the last two are None.
+    Where a plan was not drawn but made by hand, the last three are None.
     """
 
     lam: DataNode
@@ -72,32 +77,48 @@ class MixParams(NamedTuple):
     resized: DataNode | None = None
     weights: DataNode | None = None
     regions: Regions | None = None
+    size: Size | None = None
 
 
 class Size(NamedTuple):
-    """Height and width of the images of a batch.
+    """Height and width of the images of a batch, or depth, height and width of volumes.
 
     Fields:
-        node: int32 (2,), (H, W).
+        node: int32 (axes,), (H, W) or (D, H, W).
         known: the same, where it is known when the graph is built, else None.
+        axes: 2 or 3.
     """
 
     node: DataNode
-    known: tuple[int, int] | None = None
+    known: tuple[int, ...] | None = None
+    axes: int = 2
 
     @classmethod
     def of(cls, shape: DataNode | list[int]) -> Size:
         """Returns the size of images of a shape, int32 (3,), or ``[H, W, …]``."""
         if isinstance(shape, DataNode):
             return cls(shape[:2])
-        height, width = shape[:2]
-        return cls(types.Constant(np.array([height, width], np.int32)), (height, width))
+        return cls.of_known(tuple(shape[:2]))
+
+    @classmethod
+    def of_known(cls, size: tuple[int, ...]) -> Size:
+        """Returns a size that is known when the graph is built, (H, W) or (D, H, W)."""
+        return cls(types.Constant(np.array(size, np.int32)), size, len(size))
 
     def nowhere(self) -> DataNode:
         """Returns the empty box, int32 (4,), ``(H, W, 0, 0)``."""
         if self.known is not None:
-            return types.Constant(np.array([*self.known, 0, 0], np.int32))
+            return types.Constant(np.array([*self.known, *[0] * self.axes], np.int32))
         return fn.cat(self.node, self.node * 0)
+
+
+def regions_of(params: MixParams) -> Regions:
+    """Returns the regions of a plan, also where no method pastes: then the second is empty."""
+    if params.regions is not None:
+        return params.regions
+    assert params.size is not None
+    size = params.size.node
+    return Regions(fn.stack(size * 0, size), fn.stack(size, size * 0))
 
 
 class Rows(NamedTuple):
@@ -105,7 +126,8 @@ class Rows(NamedTuple):
 
     Fields:
         lam: float64 (N, 1).
-        box: int32 (N, 4), an empty one ``(H, W, 0, 0)``; None where nothing is pasted.
+        box: int32 (N, 4), an empty one ``(H, W, 0, 0)``; None where nothing is pasted. Of volumes
+            int32 (N, 6).
         blended, resized: bool (N, 1), or None, see `MixParams`.
     """
 
@@ -147,7 +169,7 @@ def choose(
         chosen: for each method, where it was drawn, bool (N, 1); of no use where there is one.
         mixed: bool (N, 1), where anything is mixed at all; None: everywhere.
     """
-    nowhere = size.nowhere()
+    nowhere, axes = size.nowhere(), size.axes
     if len(rows) == 1:
         drawn = [mixed]
     else:
@@ -158,7 +180,7 @@ def choose(
         if row.box is not None:
             shifts.append(_only(where, row.box - nowhere))
             if method.resizes:
-                resized.append(_only(where, row.box[:, 2:3] > 0))
+                resized.append(_only(where, row.box[:, axes : axes + 1] > 0))
         if method.blends and where is not None:
             blended.append(where)
     if mixed is not None:
@@ -186,8 +208,9 @@ def packed(rows: Rows, size: Size) -> DataNode:
         if flag is not None
     ]
     if rows.box is not None:
-        zeros = rows.box[:, :2] * 0
-        columns += [zeros, rows.box[:, :2], zeros + size.node, rows.box[:, 2:]]
+        start, sides = rows.box[:, : size.axes], rows.box[:, size.axes :]
+        zeros = start * 0
+        columns += [zeros, start, zeros + size.node, sides]
     return fn.cat(*columns, axis=1) if len(columns) > 1 else columns[0]
 
 
@@ -208,8 +231,9 @@ def unpacked(row: DataNode, rows: Rows, size: Size) -> MixParams:
         params, at = params._replace(resized=row[at] != 0), at + 1
     if rows.box is None:
         return params
-    anchors = fn.reshape(row[at : at + 4], shape=[2, 2])
-    shapes = fn.reshape(row[at + 4 : at + 8], shape=[2, 2])
+    axes = size.axes
+    anchors = fn.reshape(row[at : at + 2 * axes], shape=[2, axes])
+    shapes = fn.reshape(row[at + 2 * axes : at + 4 * axes], shape=[2, axes])
     box = fn.cat(anchors[1], shapes[1])
     return params._replace(box=box, regions=Regions(anchors, shapes))
 
@@ -232,7 +256,7 @@ def plan_of(rows: Rows, size: Size) -> MixParams:
     )
     if rows.box is None:
         return params
-    both = fn.reshape(rows.box, shape=[2, 2])  # (y, x), (h, w)
+    both = fn.reshape(rows.box, shape=[2, size.axes])  # (y, x), (h, w)
     anchors = fn.slice(both, start=[-1], shape=[2], axes=[0], out_of_bounds_policy="pad")
-    shapes = fn.stack(size.node, both[1])
-    return params._replace(box=fn.reshape(both, shape=[4]), regions=Regions(anchors, shapes))
+    shapes, box = fn.stack(size.node, both[1]), fn.reshape(both, shape=[2 * size.axes])
+    return params._replace(box=box, regions=Regions(anchors, shapes))

@@ -14,7 +14,7 @@ from nvidia.dali import fn, pipeline_def, types
 import dali_cutmix as dcm
 from dali_cutmix._dali import merge, split
 from dali_cutmix._rules import explain
-from dali_cutmix.mixing import followers
+from dali_cutmix.mixing.followers import images as image_follower
 from tests import reference
 from tests.support import graphs
 from tests.support.graphs import Array
@@ -309,9 +309,9 @@ def test_only_blended_samples_pay_for_it(mode: Any) -> None:
             filtered.append(images)
             return blend(images, *rest)
 
-        blend = followers._blended
+        blend = image_follower._blended
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(followers, "_blended", spy)
+            patch.setattr(image_follower, "_blended", spy)
             mixed = dcm.mix(graphs.feed(images, "HWC"), graphs.feed(np.zeros(16, int)), cfg)
         blended = mixed.params.blended
         arrived = filtered[0].shape()[0] == 8  # a sample that gets there

@@ -26,10 +26,12 @@ __all__ = [
     "assert_blended",
     "distinct_images",
     "feed",
+    "hand_made",
     "injected",
     "mix_pipeline",
     "numbered_folder",
     "operators",
+    "plan_of_draws",
     "run",
     "sample_pipeline",
     "serialised",
@@ -117,12 +119,12 @@ class FedDraws:
         return fn.reshape(feed(np.asarray(self._draws["lam"], np.float64)), shape=[1, 1])
 
 
-def injected(cfg: dcm.MixConfig, draws: dict[str, Any], size: tuple[int, int]) -> dcm.MixParams:
+def injected(cfg: dcm.MixConfig, draws: dict[str, Any], size: tuple[int, ...]) -> dcm.MixParams:
     """The plans that the methods of a configuration make of given draws, with given partners."""
     partner = feed(draws["partner"])
     if "box" in draws:
         return dcm.MixParams(**{name: feed(values) for name, values in draws.items()})
-    sizes, methods = Size.of([*size, -1]), [method for method, _ in cfg.weighted_methods]
+    sizes, methods = Size.of_known(size), [method for method, _ in cfg.weighted_methods]
     chosen = []
     if "blended" in draws:
         blended = fn.reshape(feed(draws["blended"]), shape=[1, 1])
@@ -263,3 +265,42 @@ def distinct_images(rng: np.random.Generator, count: int, size: tuple[int, int])
     base = rng.permutation(256).astype(np.uint8)
     pattern = rng.integers(0, 256, (*size, 3), dtype=np.uint8)
     return np.stack([pattern + base[i % 256] for i in range(count)])
+
+
+def hand_made(
+    rng: np.random.Generator, count: int, size: tuple[int, ...], methods: tuple[str, ...]
+) -> tuple[list[str], dict[str, Array]]:
+    """Plans of all kinds: the method of each sample, and fields of `MixParams`.
+
+    Boxes lie anywhere, also at every edge, also whole, also empty; lam also is just 0.5.
+    """
+    kinds = rng.choice([*methods, "none"], count, p=[*[0.9 / len(methods)] * len(methods), 0.1])
+    nowhere = np.array([*size, *[0] * len(size)], np.int32)
+    boxes = np.tile(nowhere, (count, 1))
+    for i in np.flatnonzero((kinds == "CutMix") | (kinds == "ResizeMix")):
+        ends = np.sort(rng.integers(0, np.array(size) + 1, (2, len(size))), axis=0)
+        edges = rng.random((2, len(size))) < 0.2
+        ends = np.where(edges, np.array([[0] * len(size), size]), ends)
+        if (ends[1] > ends[0]).all():
+            boxes[i] = [*ends[0], *(ends[1] - ends[0])]
+        else:
+            kinds[i] = "none"
+    covered = boxes[:, len(size) :].astype(np.float64).prod(1) / np.prod(size)
+    lam = np.where(kinds == "MixUp", rng.choice([0.0, 0.3, 0.5, 0.7, 1.0], count), 1 - covered)
+    draws = {
+        "lam": lam.astype(np.float32),
+        "box": boxes,
+        "partner": rng.integers(0, count, count, dtype=np.int32),
+        "original": rng.permutation(count).astype(np.int32),
+    }
+    if "MixUp" in methods:
+        draws["blended"] = kinds == "MixUp"
+    if "ResizeMix" in methods:
+        draws["resized"] = kinds == "ResizeMix"
+    return kinds.tolist(), draws
+
+
+def plan_of_draws(images: Any, draws: dict[str, Array], **options: Any) -> dcm.MixParams:
+    """The plan that mix() makes of plans made by hand."""
+    params = dcm.MixParams(**{name: feed(values) for name, values in draws.items()})
+    return dcm.mix(images, None, dcm.MixConfig(), params=params, **options).params

@@ -19,7 +19,7 @@ from dali_cutmix.cli.bench.peers import import_torchvision
 from dali_cutmix.cli.bench.results import Result, Row, in_turn
 from dali_cutmix.mixing.api import Batch, draw_plans, mix, mix_batch
 from dali_cutmix.mixing.config import MixConfig
-from dali_cutmix.mixing.followers import mix_labels
+from dali_cutmix.mixing.followers.labels import mix_labels
 from dali_cutmix.mixing.pairing import pair
 from dali_cutmix.mixing.plan import MixParams, Size
 

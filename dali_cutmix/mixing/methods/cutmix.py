@@ -3,6 +3,8 @@
 Rule      lam ~ Beta(alpha, alpha), side int(S * sqrt(1 - lam)) in each axis of S pixels, a uniform
           centre; the box [c - side // 2, c + side // 2) is clipped to the image, and lam is what
           then shows of the original
+Volumes   likewise in three axes (Cut to the Mix, MICCAI 2024): as the side has a square root there
+          too, the box takes (1 - lam) ** 1.5 before it is clipped; lam is what then shows
 Paper     Yun et al. 2019, "CutMix: Regularization Strategy to Train Strong Classifiers with
           Localizable Features", and the authors' code
 Defaults  alpha 1, as the paper has it for ImageNet
@@ -78,17 +80,21 @@ class CutMix:
 
     def rows(self, size: Size, draw: Draw) -> Rows:
         """Returns boxes by the rule, and lam as the label shall have it."""
-        position = draw.uniform("position", 2)
+        axes = size.axes
+        position = draw.uniform("position", axes)
         if self.minmax is not None:
-            box = boxes.between(draw.uniform("sides", 2), position, size.node, self.minmax)
-            return Rows(boxes.original_fraction(box, size.node), box)
+            sides = draw.uniform("sides", axes)
+            box = boxes.between(sides, position, size.node, self.minmax, axes=axes)
+            return Rows(boxes.original_fraction(box, size.node, axes=axes), box)
         lam = draw.beta("cutmix lam", self.alpha)
         if self.box == "inside":
-            box = boxes.inside(1.0 - lam, position, size.node)
+            box = boxes.inside(1.0 - lam, position, size.node, axes=axes)
         else:
-            centre = dmath.floor(position * size.node)
-            box = boxes.around(1.0 - lam, centre, size.node, odd=self.box == "timm")
-        return Rows(boxes.original_fraction(box, size.node) if self.correct_lam else lam, box)
+            centre, odd = dmath.floor(position * size.node), self.box == "timm"
+            box = boxes.around(1.0 - lam, centre, size.node, odd=odd, axes=axes)
+        if not self.correct_lam:
+            return Rows(lam, box)
+        return Rows(boxes.original_fraction(box, size.node, axes=axes), box)
 
     @property
     def has_exact(self) -> bool:
@@ -112,23 +118,28 @@ class CutMix:
             return self._computed(size, draw, prob, enabled)
         rows = self._looked_up(size.known, draw, prob)
         if enabled is not None:
-            empty = types.Constant(np.array([(0, 0), size.known, size.known, (0, 0)], np.int32))
+            nothing = [0] * size.axes
+            empty = types.Constant(np.array([nothing, size.known, size.known, nothing], np.int32))
             rows = empty + enabled * (rows - empty)
+        box = fn.cat(rows[1], rows[3])
+        if size.axes == 3:  # of which a table of all sides would take 17 MB for 128 a side
+            box = fn.reshape(box, shape=[1, 6])
+            return plan_of(Rows(boxes.original_fraction(box, size.node, axes=3), box), size)
         fractions = area_fractions(size.known)
         by_sides = types.Constant(np.stack([fractions, 1 - fractions], axis=2))
         weights = fn.slice(by_sides, start=rows[3], shape=[1, 1], axes=[0, 1])
         weights = fn.reshape(weights, shape=[1, 2])
         return MixParams(
             lam=weights[0, 0],
-            box=fn.cat(rows[1], rows[3]),
+            box=box,
             weights=weights,
             regions=Regions(rows[:2], rows[2:]),
         )
 
-    def _looked_up(self, size: tuple[int, int], draw: Draw, prob: float) -> DataNode:
+    def _looked_up(self, size: tuple[int, ...], draw: Draw, prob: float) -> DataNode:
         """Returns rows ``(0, 0)``, ``(y, x)``, ``(H, W)``, ``(h, w)`` for each sample."""
         probabilities, axes = exact_boxes(size, odd=self.box == "timm")
-        axes = axes[:1] if size[0] == size[1] else axes
+        axes = axes[:1] if _is_square(size) else axes
         unmixed = [np.full((side, 4), [0, side, side, 0], np.int32) for side in size[: len(axes)]]
         by_class = np.concatenate([np.concatenate(axes, axis=1), np.concatenate(unmixed)[None]])
         weights = [*(prob * probabilities).tolist(), 1 - prob]
@@ -136,7 +147,8 @@ class CutMix:
         if len(axes) == 1:
             rows = draw.entries("centre", by_centre, 2)
         else:
-            parts = by_centre[: size[0]], by_centre[size[0] :]
+            ends = np.cumsum(size).tolist()
+            parts = [by_centre[end - side : end] for end, side in zip(ends, size, strict=True)]
             rows = fn.stack(*(draw.entry(f"centre/{i}", part) for i, part in enumerate(parts)))
         return fn.transpose(rows, perm=[1, 0])
 
@@ -147,7 +159,8 @@ class CutMix:
             share = share * (share < 1.0)  # of the others the box is empty
         if enabled is not None:
             share = share * enabled
-        words = draw.words(*(f"centre/{i}" for i in range(2)))
+        axes = size.axes
+        words = draw.words(*(f"centre/{i}" for i in range(axes)))
         if size.known is None:
             square = size.node[0] == size.node[1]
             words = fn.slice(
@@ -156,15 +169,20 @@ class CutMix:
                 shape=[2],
                 axes=[0],
             )
-        elif size.known[0] == size.known[1]:
+        elif _is_square(size.known):
             words = draw.words_of_entries("centre")
-        centre = fn.cast(fn.reshape(words, shape=[1, 2]), dtype=types.INT64) * size.node >> 31
-        box = boxes.around(share, centre, size.node, odd=self.box == "timm")
-        return plan_of(Rows(boxes.original_fraction(box, size.node), box), size)
+        centre = fn.cast(fn.reshape(words, shape=[1, axes]), dtype=types.INT64) * size.node >> 31
+        box = boxes.around(share, centre, size.node, odd=self.box == "timm", axes=axes)
+        return plan_of(Rows(boxes.original_fraction(box, size.node, axes=axes), box), size)
+
+
+def _is_square(size: tuple[int, ...]) -> bool:
+    """Returns whether both centres are drawn by one operator; of volumes they never are."""
+    return len(size) == 2 and size[0] == size[1]
 
 
 def exact_boxes(
-    size: tuple[int, int], *, odd: bool = False
+    size: tuple[int, ...], *, odd: bool = False
 ) -> tuple[NDArray[np.float64], list[NDArray[np.int32]]]:
     """Returns the distribution of the box around a uniform centre where lam is uniform.
 
@@ -198,7 +216,7 @@ def exact_boxes(
     return np.diff(edges**2), axes
 
 
-def area_fractions(size: tuple[int, int]) -> NDArray[np.float32]:
+def area_fractions(size: tuple[int, ...]) -> NDArray[np.float32]:
     """Returns the share of the original that a box leaves, by its sides: (H + 1, W + 1)."""
     height, width = size
     areas = np.outer(np.arange(height + 1), np.arange(width + 1))

@@ -1,41 +1,39 @@
-"""Followers: images and labels obey the plan. Written once, for all methods."""
+"""Images obey the plan: pasted, resized or blended, on the CPU or a GPU. Volumes are images too."""
 
 from __future__ import annotations
 
 import math
-from typing import Literal, NamedTuple, cast
+from typing import NamedTuple, cast
 
-import numpy as np
 from nvidia.dali import fn, types
 from nvidia.dali.data_node import DataNode
 
 from dali_cutmix._dali import merge, split
+from dali_cutmix.mixing.followers import volumes
 from dali_cutmix.mixing.plan import MixParams, Regions
 
-_WORDS = {8: types.INT64, 4: types.INT32, 2: types.INT16, 1: types.UINT8}  # by their bytes
+__all__ = ["Images", "mix_images"]
 
-__all__ = ["Images", "gather_pair", "mix_images", "mix_labels", "pair_targets", "soft_targets"]
+_WORDS = {8: types.INT64, 4: types.INT32, 2: types.INT16, 1: types.UINT8}  # by their bytes
 
 
 class Images(NamedTuple):
     """The images of a batch, and what is known of them when the graph is built.
 
     Fields:
-        node: (H, W, C) uint8 or float32, one size for the batch, on the CPU or a GPU.
+        node: (H, W, C), one size for the batch, on the CPU or a GPU. Volumes as `volumes.as_images`
+            has them.
         shape: int32 (3,), or where the size is known a list, in which C is -1.
-        dtype: "uint8" or "float32".
+        dtype: "uint8", "int16", "int32" or "float32"; uint8 and float32 can be blended.
         partners: images of a second batch, else None.
         all_blended: no sample is pasted.
     """
 
     node: DataNode
     shape: DataNode | list[int]
-    dtype: Literal["uint8", "float32"] = "uint8"
+    dtype: str = "uint8"
     partners: DataNode | None = None
     all_blended: bool = False
-
-
-# Images
 
 
 def mix_images(images: Images, params: MixParams) -> DataNode:
@@ -44,18 +42,18 @@ def mix_images(images: Images, params: MixParams) -> DataNode:
         assert params.partner is not None
         # Every pixel is moved once, which pasting gathered images does not reach.
         pair = fn.stack(params.original, params.partner)
-        return _paste(params.regions, images.node, in_ids=pair)
+        return _paste(params, images.shape, images.node, in_ids=pair)
     originals, partners = _originals_and_partners(images, params)
+    if params.blended is None:
+        return _paste(params, images.shape, originals, partners)
     assert params.weights is not None
     if images.all_blended:
         return _blended(originals, partners, params.weights, images.shape, images.dtype)
-    if params.blended is None:
-        return _paste(params.regions, originals, partners)
     originals, cut = split(originals, params.blended)
     partners, patches = split(partners, params.blended)
     if params.regions is not None:
         regions = Regions(*(split(x, params.blended)[1] for x in params.regions))
-        cut = _paste(regions, cut, patches)
+        cut = _paste(params._replace(regions=regions), images.shape, cut, patches)
     weights, shape = split(params.weights, params.blended)[0], images.shape
     if isinstance(shape, DataNode):
         shape = split(shape, params.blended)[0]
@@ -64,10 +62,21 @@ def mix_images(images: Images, params: MixParams) -> DataNode:
 
 
 def _paste(
-    regions: Regions | None, images: DataNode, *partners: DataNode, in_ids: DataNode | None = None
+    params: MixParams,
+    shape: DataNode | list[int],
+    images: DataNode,
+    *partners: DataNode,
+    in_ids: DataNode | None = None,
 ) -> DataNode:
     """Returns images with the regions of their partners, at the place that they come from."""
+    regions, size = params.regions, params.size
     assert regions is not None
+    if size is not None and size.axes == 3:
+        assert isinstance(shape, list)
+        if in_ids is None:
+            (others,) = partners
+            return volumes.paste_by_axis(images, others, regions, size, shape)
+        regions, in_ids = volumes.rectangles(images, regions, size, shape, in_ids)
     anchors, shapes = regions
     return fn.multi_paste(
         images,
@@ -88,7 +97,7 @@ def _originals_and_partners(images: Images, params: MixParams) -> tuple[DataNode
         assert params.partner is not None
         partners = _gather(images, params.partner)
     if params.resized is not None:
-        partners = _resized_into_box(partners, images.shape, params)
+        partners = _resized_into_box(partners, images.dtype, params)
     return originals, partners
 
 
@@ -100,9 +109,7 @@ def _gather(images: Images, index: DataNode) -> DataNode:
     return fn.multi_paste(images.node, in_ids=fn.reshape(index, shape=[1]))
 
 
-def _resized_into_box(
-    partners: DataNode, shape: DataNode | list[int], params: MixParams
-) -> DataNode:
+def _resized_into_box(partners: DataNode, dtype: str, params: MixParams) -> DataNode:
     """Returns images that show the whole partner, made smaller, where the box will be pasted from.
 
     They are as large as the others: on a GPU fn.multi_paste reads all its inputs with the width of
@@ -110,12 +117,11 @@ def _resized_into_box(
     """
     assert params.resized is not None
     assert params.box is not None
+    assert params.size is not None
     whole, rest = split(partners, params.resized)
-    box = split(params.box, params.resized)[0]
-    if isinstance(shape, DataNode):
-        size = split(shape, params.resized)[0][:2]
-    else:
-        size = split(types.Constant(np.array(shape[:2], np.int32)), params.resized)[0]
+    box, size = (split(x, params.resized)[0] for x in (params.box, params.size.node))
+    if dtype == "int32":  # which fn.resize does not take
+        whole = fn.reinterpret(whole, dtype=types.INT16)
     # Pixel y of h shows pixel floor(y * H / h), as torch's nearest has it; DALI's is that of
     # (y + 0.5) * H / h. A hair more, where float32 would fall short of a whole number.
     sides = fn.cast(box[2:], dtype=types.FLOAT)
@@ -135,6 +141,8 @@ def _resized_into_box(
         axes=[0, 1],
         out_of_bounds_policy="pad",
     )
+    if dtype == "int32":
+        canvas = fn.reinterpret(canvas, dtype=types.INT32)
     return merge(canvas, rest, params.resized)
 
 
@@ -165,107 +173,3 @@ def _blended(
     both = fn.reinterpret(fn.cat(*rows, axis=0), dtype=kind, shape=[2, -1], layout="HW")
     column = fn.reshape(weights, shape=[2, 1])
     return fn.reshape(fn.filter(both, column, mode="valid"), shape=shape, layout="HWC")
-
-
-# Labels
-
-
-def mix_labels(
-    labels: DataNode,
-    params: MixParams,
-    *,
-    num_classes: int,
-    label_smoothing: float = 0.0,
-    labels_are: str = "int",
-    targets: str = "soft",
-    device: str = "cpu",
-    partners: DataNode | None = None,
-) -> DataNode | tuple[DataNode, DataNode, DataNode]:
-    """Returns the targets on `device`, see `MixConfig`.
-
-    Args:
-        labels: on the CPU: int32 (1,), or for ``labels_are="float"`` rows, float32 (num_classes,).
-        partners: those of a second batch, else None.
-    """
-
-    def to_device(x: DataNode) -> DataNode:
-        return x.gpu() if device == "gpu" else x
-
-    if targets == "soft" and labels_are == "int" and params.original is not None:
-        assert params.partner is not None
-        both = gather_pair(labels, params.original, params.partner)
-    else:
-        own = labels
-        if params.original is not None:
-            own = fn.permute_batch(labels, indices=params.original)
-        if partners is None:
-            partners = fn.permute_batch(labels, indices=params.partner)
-        if targets == "pair":
-            return pair_targets(*(to_device(x) for x in (own, partners, params.lam)))
-        both = fn.cat(own, partners) if labels_are == "int" else fn.stack(own, partners, axis=1)
-    assert params.weights is not None
-    return soft_targets(
-        to_device(both),
-        params.weights,
-        num_classes=num_classes,
-        label_smoothing=label_smoothing,
-        labels_are=labels_are,
-    )
-
-
-def gather_pair(labels: DataNode, original: DataNode, partner: DataNode) -> DataNode:
-    """Returns label `original` and label `partner` of the batch, int32 (2,).
-
-    One operator for two fn.permute_batch and their concatenation: labels are images of one pixel.
-
-    Args:
-        labels: int32 (1,), on the CPU.
-        original, partner: int32 (), indices in the batch.
-    """
-    anchors = types.Constant(np.array([(0, 0), (1, 0)], np.int32))
-    both = fn.multi_paste(
-        fn.reshape(labels, shape=[1, 1, 1]),
-        in_ids=fn.stack(original, partner),
-        out_anchors=anchors,
-        output_size=[2, 1],
-    )
-    return fn.reshape(both, shape=[2])
-
-
-def soft_targets(
-    labels: DataNode,
-    weights: DataNode,
-    *,
-    num_classes: int,
-    label_smoothing: float = 0.0,
-    labels_are: str = "int",
-) -> DataNode:
-    """Returns lam * a + (1 - lam) * b, float32 (num_classes,), on the labels' device.
-
-    Equal classes add up to one entry. Smoothing is that of Szegedy et al. 2016, applied to both
-    labels before mixing: off = eps / K, on = 1 - eps + eps / K.
-
-    Args:
-        labels: both labels, a and b, of each sample: int (2,), or for ``labels_are="float"`` their
-            rows as columns, (num_classes, 2).
-        weights: of a and b, float32 (1, 2), on the CPU.
-    """
-    if labels_are == "float":
-        columns = fn.cast(labels, dtype=types.FLOAT)
-    else:
-        off = label_smoothing / num_classes
-        on = 1.0 - label_smoothing + off
-        columns = fn.one_hot(labels, num_classes=num_classes, axis=0, on_value=on, off_value=off)
-    return fn.reshape(fn.coord_transform(columns, M=weights), shape=[num_classes])
-
-
-def pair_targets(
-    label_a: DataNode, label_b: DataNode, lam: DataNode
-) -> tuple[DataNode, DataNode, DataNode]:
-    """Returns (label_a, label_b, lam) as int64 (), int64 (), float32 (), for torch's losses."""
-    return class_indices(label_a), class_indices(label_b), lam
-
-
-def class_indices(labels: DataNode) -> DataNode:
-    """Returns labels as int64 ()."""
-    return fn.cast(fn.reshape(labels, shape=[]), dtype=types.INT64)
