@@ -31,6 +31,7 @@ __all__ = [
     "not_computable",
     "operators",
     "pairs_samples",
+    "read_file",
     "shard_of",
     "shut_down",
     "split",
@@ -76,6 +77,12 @@ def merge(where_true: DataNode, where_false: DataNode, predicate: DataNode) -> D
 
 def _conditional() -> Any:
     return fn._conditional  # type: ignore[attr-defined]  # not in DALI's stubs
+
+
+def read_file(path: DataNode) -> DataNode:
+    """Returns the bytes of the file at a path, uint8 (characters,), on the CPU."""
+    content: DataNode = fn.io.file.read(path)  # type: ignore[attr-defined]  # not in DALI's stubs
+    return content
 
 
 def operators(nodes: Iterable[DataNode]) -> list[Any]:

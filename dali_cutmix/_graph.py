@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -49,11 +50,7 @@ def zero_unless(wrong: DataNode) -> DataNode:
 
 
 def paste(
-    images: DataNode,
-    *others: DataNode,
-    size: DataNode | tuple[int, int],
-    channels: int | None = None,
-    **where: Any,
+    images: DataNode, *others: DataNode, shape: DataNode | Sequence[int], **where: Any
 ) -> DataNode:
     """Returns what fn.multi_paste does, for outputs as large as the images.
 
@@ -62,21 +59,22 @@ def paste(
     There the canvas is wider, and cut afterwards.
 
     Args:
-        size: (H, W), or int32 (2,) on the CPU.
-        channels: of the images; by default any number up to 16.
+        shape: of the images, int32 (3,), or [H, W, C], in which H and C may be -1.
         where: other arguments of fn.multi_paste.
     """
-    canvas: Any
-    if isinstance(size, DataNode):
-        fits, canvas = images.device == "cpu", None
-        if not fits:
-            canvas = fn.cat(size[:1], (size[1:] + (_WARP - 1)) // _WARP * _WARP)
-    else:
-        possible = range(1, _MOST_CHANNELS + 1) if channels is None else [channels]
-        rows = (size[1] * count % _BLOCK for count in possible)
-        fits = images.device == "cpu" or not any(0 < row < _WARP for row in rows)
-        canvas = list(size) if fits else [size[0], -(-size[1] // _WARP) * _WARP]
-    pasted: DataNode = fn.multi_paste(images, *others, output_size=canvas, **where)
-    if not fits:
-        pasted = fn.slice(pasted, start=[0, 0], shape=size, axes=[0, 1])
-    return pasted
+    known = None if isinstance(shape, DataNode) else list(shape)
+    if images.device == "cpu" or (known is not None and _rows_fit(known)):
+        size = known[:2] if known is not None and known[0] >= 0 else None
+        pasted: DataNode = fn.multi_paste(images, *others, output_size=size, **where)
+        return pasted
+    size_node = images.shape(dtype=types.INT32)[:2]
+    canvas = fn.cat(size_node[:1], (size_node[1:] + (_WARP - 1)) // _WARP * _WARP)
+    wide = fn.multi_paste(images, *others, output_size=canvas, **where)
+    cut: DataNode = fn.slice(wide, start=[0, 0], shape=size_node, axes=[0, 1])
+    return cut
+
+
+def _rows_fit(shape: list[int]) -> bool:
+    """Returns whether rows of [H, W, C], of which C may be -1, can be pasted on a GPU."""
+    possible = [shape[2]] if shape[2] > 0 else range(1, _MOST_CHANNELS + 1)
+    return not any(0 < shape[1] * channels % _BLOCK < _WARP for channels in possible)

@@ -104,7 +104,8 @@ def train(
 
     if mix is None:
         labels = _as_yielded(labels, source)
-    mixed = partial(_mixed, labels, mix, size, mixing, op_seed(op_seed(seed, shard_id), "mix"))
+    own_seed = op_seed(op_seed(seed, shard_id), "mix")
+    mixed = partial(_mixed, labels, mix, [*size, channels], mixing, own_seed)
     normalise = partial(pixels.normalise, mean=mean, std=std, white=to.white)
     if erase is None:
         images, *targets, params = mixed(images, dtype=read_as)
@@ -175,7 +176,7 @@ def val(
 def _mixed(
     labels: DataNode,
     cfg: MixConfig | None,
-    size: tuple[int, int],
+    shape: list[int],
     mixing: Callable[[], Any] | None,
     seed: int,
     images: DataNode,
@@ -188,7 +189,7 @@ def _mixed(
     if cfg is None:
         return images, _to_device(labels, images.device), None
     enabled = None if mixing is None else fn.external_source(source=mixing, batch=True)
-    batch = Batch(images, labels, [*size, -1], dtype)
+    batch = Batch(images, labels, shape, dtype)
     mixed = mix_batch(batch, cfg, enabled=enabled, seed=seed, keep_order=False)
     targets = mixed.targets if isinstance(mixed.targets, tuple) else (mixed.targets,)
     return mixed.images, *targets, mixed.params

@@ -409,3 +409,18 @@ def test_no_warning_comes_with_dali() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert outputs(lambda: types.Constant([1]))[0].shape == (4, 1)
+
+
+def test_a_file_is_read_by_its_path_and_an_image_knows_its_name(photos: str) -> None:
+    @pipeline_def(batch_size=4, num_threads=1, device_id=None)
+    def pipe() -> Any:
+        encoded, _ = fn.readers.file(file_root=photos)
+        name = fn.get_property(encoded, key="source_info")
+        root = np.frombuffer(f"{photos}/".encode(), np.uint8)
+        return encoded, _dali.read_file(fn.cat(types.Constant(root), name)), name
+
+    encoded, again, names = pipe().run()
+    for i in range(4):
+        content = bytes(np.array(encoded[i]))
+        assert bytes(np.array(again[i])) == content
+        assert (Path(photos) / bytes(np.array(names[i])).decode()).read_bytes() == content

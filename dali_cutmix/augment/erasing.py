@@ -186,7 +186,7 @@ def apply_erase(images: DataNode, draw: EraseDraw, *, size: tuple[int, int]) -> 
         part = paste(
             part,
             noise,
-            size=size,
+            shape=[*size, -1],
             in_anchors=fn.stack(origin, origin),
             out_anchors=fn.stack(origin, box[:2]),
             shapes=fn.stack(of(types.Constant(np.array(size, np.int32))), box[2:]),

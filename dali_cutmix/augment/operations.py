@@ -215,8 +215,7 @@ def _sharpen(part: Part) -> DataNode:
     smooth = paste(
         part.images,
         smooth,
-        size=part.canvas.size,
-        channels=3,
+        shape=[height, width, 3],
         in_anchors=anchors,
         out_anchors=anchors,
         shapes=part.of(types.Constant(shapes)),

@@ -214,7 +214,8 @@ class Batch(NamedTuple):
     Fields:
         images: HWC, of one size.
         labels: int32 (1,) in range, or float32 (num_classes,); on the CPU. None: there are none.
-        shape: of the images, int32 (3,); where the size is known, ``[H, W, -1]``.
+        shape: of the images, int32 (3,); where the size is known, ``[H, W, C]``, in which C may be
+            -1.
         dtype: "uint8", "int16" or "float32".
         partners: images and labels of a second batch, likewise.
         volumes: (D, H, W), where the images are volumes as `volumes.as_images` has them.

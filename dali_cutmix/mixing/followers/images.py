@@ -9,6 +9,7 @@ from nvidia.dali import fn, types
 from nvidia.dali.data_node import DataNode
 
 from dali_cutmix._dali import merge, split
+from dali_cutmix._graph import paste
 from dali_cutmix.mixing.followers import volumes
 from dali_cutmix.mixing.plan import MixParams, Regions
 
@@ -23,7 +24,7 @@ class Images(NamedTuple):
     Fields:
         node: (H, W, C), one size for the batch, on the CPU or a GPU. Volumes as `volumes.as_images`
             has them.
-        shape: int32 (3,), or where the size is known a list, in which C is -1.
+        shape: int32 (3,), or where the size is known a list, in which C may be -1.
         dtype: "uint8", "int16", "int32" or "float32"; uint8 and float32 can be blended.
         partners: images of a second batch, else None.
         all_blended: no sample is pasted.
@@ -78,9 +79,10 @@ def _paste(
             return volumes.paste_by_axis(images, others, regions, size, shape)
         regions, in_ids = volumes.rectangles(images, regions, size, shape, in_ids)
     anchors, shapes = regions
-    return fn.multi_paste(
+    return paste(
         images,
         *partners,
+        shape=shape,
         in_ids=in_ids,
         in_anchors=anchors,
         out_anchors=anchors,
@@ -106,7 +108,7 @@ def _gather(images: Images, index: DataNode) -> DataNode:
         # Half of the time, on a GPU a seventh of the instructions, but it does not refuse CHW
         # images and several sizes.
         return fn.permute_batch(images.node, indices=index)
-    return fn.multi_paste(images.node, in_ids=fn.reshape(index, shape=[1]))
+    return paste(images.node, shape=images.shape, in_ids=fn.reshape(index, shape=[1]))
 
 
 def _resized_into_box(partners: DataNode, dtype: str, params: MixParams) -> DataNode:

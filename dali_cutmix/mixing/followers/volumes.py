@@ -11,6 +11,7 @@ import numpy as np
 from nvidia.dali import fn, types
 from nvidia.dali.data_node import DataNode
 
+from dali_cutmix._graph import paste
 from dali_cutmix.mixing.plan import Regions, Size
 
 __all__ = ["LAYOUTS", "MOST_CHANNELS", "as_images", "paste_by_axis", "rectangles", "shape_of"]
@@ -93,8 +94,8 @@ def paste_by_axis(
         left = start[axis] * inner
         right = left + sides[axis] * inner
         anchors, shapes = _outside(whole, left, right)
-        pasted = fn.multi_paste(
-            other, own, own, in_anchors=anchors, out_anchors=anchors, shapes=shapes
+        pasted = paste(
+            other, own, own, shape=seen, in_anchors=anchors, out_anchors=anchors, shapes=shapes
         )
     return fn.reshape(pasted, shape=shape, layout="HWC")
 
