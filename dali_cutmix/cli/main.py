@@ -40,7 +40,7 @@ from dali_cutmix.data.atomic import atomic_write, check_writable
 from dali_cutmix.data.damage import MAX_PIXELS
 from dali_cutmix.data.formats.paths import INDEXED, Kind, named_files
 from dali_cutmix.data.pixel_format import ReadAs
-from dali_cutmix.loaders.classification import device_id
+from dali_cutmix.loaders._arguments import device_id
 
 __all__ = ["main"]
 

@@ -4,34 +4,34 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import re
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
-import torch
-
 from dali_cutmix import recipes
-from dali_cutmix._rules import warn
-from dali_cutmix._validation import checked_bool, checked_choice, checked_fraction, checked_int
+from dali_cutmix._validation import checked_bool, checked_choice, checked_int
 from dali_cutmix.augment.policies import Policy, RandomErasing
-from dali_cutmix.data.images import DTYPE, LAYOUT
 from dali_cutmix.data.pixel_format import RGB8, PixelFormat, ReadAs, checked_format
 from dali_cutmix.data.sources import Samples, Source, find_source, unusual_files
-from dali_cutmix.loaders._torch_words import joined_a_group
-from dali_cutmix.loaders.loader import MAX_BATCH, Loader
+from dali_cutmix.loaders._arguments import (
+    Device,
+    OnError,
+    checked_options,
+    given,
+    pair,
+    progress_bar,
+)
+from dali_cutmix.loaders.loader import Loader
 from dali_cutmix.mixing.config import MAX_CLASSES, MixConfig
 from dali_cutmix.pipelines import imagenet
 from dali_cutmix.recipes import Recipe
 
 if TYPE_CHECKING:
-    from rich.progress import Progress
+    pass
 
-__all__ = ["device_id", "train_loader", "val_loader"]
+__all__ = ["train_loader", "val_loader"]
 
 Paths = str | os.PathLike[str]
-Device = str | torch.device
 FromRecipe = Literal["recipe"]
 
 
@@ -57,7 +57,7 @@ def train_loader(
     num_classes: int | None = None,
     targets: Any = None,
     shuffle: bool = True,
-    on_error: Literal["raise", "skip"] = "raise",
+    on_error: OnError = "raise",
     device: Device = "gpu",
     seed: int = 0,
     start_epoch: int = 0,
@@ -144,7 +144,7 @@ def train_loader(
     >>> images.shape, targets.shape
     (torch.Size([16, 3, 32, 32]), torch.Size([16, 5]))
     """
-    given = _given(
+    values = given(
         erase_after_mix=erase_after_mix,
         repeats=repeats,
         size=size,
@@ -157,12 +157,12 @@ def train_loader(
     or_none = {"mix": mix, "erase": erase, "augment": () if augment is None else augment}
     for name, value in or_none.items():
         if not (isinstance(value, str) and value == "recipe"):
-            given[name] = value
+            values[name] = value
     flags = {"with_params": with_params, "switchable": switchable, "shuffle": shuffle}
     for name, flag in flags.items():
         checked_bool(name, flag)
     to = checked_format(channels, read_as)
-    used, statistics = _with_statistics(_recipe(recipe, given), mean, std, to)
+    used, statistics = _with_statistics(_recipe(recipe, values), mean, std, to)
     if used.augment and to != RGB8:
         raise ValueError(
             f"`augment` must be None with `{to.words}`, got {used.augment!r}: the policies are "
@@ -217,7 +217,7 @@ def train_loader(
         erase=used.erase,
         erase_after_mix=used.erase_after_mix,
         repeats=used.repeats,
-        size=_pair(used.size),
+        size=pair(used.size),
         area=used.area,
         ratio=used.ratio,
         interpolation=used.interpolation,
@@ -245,7 +245,7 @@ def val_loader(
     classes: Sequence[str] | None = None,
     num_classes: int | None = None,
     targets: Any = None,
-    on_error: Literal["raise", "skip"] = "raise",
+    on_error: OnError = "raise",
     even: bool = True,
     device: Device | None = None,
     shard_id: int | None = None,
@@ -338,7 +338,7 @@ def val_loader(
     }
     options |= {name: value for name, value in defaults.items() if options[name] is None}
     # Checked by the names that the arguments have here.
-    _recipe(None, _given(size=size))
+    _recipe(None, given(size=size))
     if resize is not None:
         checked_int("resize", resize, 1)
     if interpolation is not None:
@@ -346,10 +346,10 @@ def val_loader(
     to = checked_format(options.pop("channels"), options.pop("read_as"))
     base, statistics = _with_statistics(base, mean, std, to, like)
     if size is not None and resize is None:
-        resize = round(base.val_resize / max(_pair(base.val_size)) * max(_pair(size)))
-    given = _given(val_size=size, val_resize=resize, val_interpolation=interpolation)
-    used = _recipe(base, given)
-    if used.val_resize < max(_pair(used.val_size)):
+        resize = round(base.val_resize / max(pair(base.val_size)) * max(pair(size)))
+    values = given(val_size=size, val_resize=resize, val_interpolation=interpolation)
+    used = _recipe(base, values)
+    if used.val_resize < max(pair(used.val_size)):
         raise ValueError(
             f"`resize` must be at least `size`, got resize={used.val_resize} "
             f"and size={used.val_size}."
@@ -369,7 +369,7 @@ def val_loader(
         last_batch="partial",
         even=even,
         channels_last=options["layout"] == "NHWC",
-        size=_pair(used.val_size),
+        size=pair(used.val_size),
         resize=used.val_resize,
         interpolation=used.val_interpolation,
         **statistics,
@@ -396,7 +396,7 @@ def _recipe(recipe: str | Recipe | None, given: dict[str, Any]) -> Recipe:
     base = Recipe() if recipe is None else recipes.get(recipe)
     used = dataclasses.replace(base, **given)
     if "size" in given and "val_size" not in given:
-        resize = round(base.val_resize / max(_pair(base.val_size)) * max(_pair(used.size)))
+        resize = round(base.val_resize / max(pair(base.val_size)) * max(pair(used.size)))
         used = dataclasses.replace(used, val_size=used.size, val_resize=resize)
     if given.get("interpolation") in ("bilinear", "bicubic"):
         used = dataclasses.replace(used, val_interpolation=used.interpolation)
@@ -418,7 +418,7 @@ def _with_statistics(
         like: whose statistics are taken where they are of such images, and nothing is given.
     """
     if to == RGB8:
-        recipe = dataclasses.replace(recipe, **_given(mean=mean, std=std))
+        recipe = dataclasses.replace(recipe, **given(mean=mean, std=std))
         return recipe, {"mean": recipe.mean, "std": recipe.std}
     defaults: dict[str, Any] = {}
     if like is not None and to == PixelFormat(
@@ -435,14 +435,6 @@ def _with_statistics(
         )
     mean, std = to.checked_mean_and_std(mean, std)
     return recipe, {"mean": mean, "std": std}
-
-
-def _given(**values: Any) -> dict[str, Any]:
-    return {name: value for name, value in values.items() if value is not None}
-
-
-def _pair(size: int | tuple[int, int]) -> tuple[int, int]:
-    return size if isinstance(size, tuple) else (size, size)
 
 
 def _with_classes(
@@ -491,31 +483,12 @@ def _check_classes(classes: Sequence[str] | None, found: tuple[str, ...] | None)
 
 def _checked(**options: Any) -> dict[str, Any]:
     """Returns the options that both pipelines take, checked and filled in."""
-    if options["num_threads"] is None:
-        options["num_threads"] = min(16, len(os.sched_getaffinity(0)))
-    limits = {"batch_size": MAX_BATCH, "num_threads": 1024, "prefetch_queue_depth": 1024}
-    for name, limit in limits.items():
-        options[name] = checked_int(name, options[name], 1, limit)
-    if "seed" in options:
-        options["seed"] = checked_int("seed", options["seed"], 0, 2**63 - 1)
-    checked_choice("on_error", options["on_error"], ("raise", "skip"))
-    options["device"], options["device_id"] = _device(options["device"])
-    checked_choice("dtype", options["dtype"], DTYPE)
-    checked_choice("layout", options["layout"], LAYOUT)
-    if not isinstance(options["antialias"], bool):
-        raise TypeError(f"`antialias` must be a bool, got {options['antialias']!r}.")
-    options["hw_decoder_load"] = checked_fraction("hw_decoder_load", options["hw_decoder_load"])
-    if options["device"] == "cpu":
-        del options["hw_decoder_load"]  # changes nothing there, so it does not belong to the state
-    told = options["shard_id"] is not None or _environment() or joined_a_group()
-    options["_alone"] = not told
-    options["shard_id"], options["num_shards"] = _shard(options["shard_id"], options["num_shards"])
-    targets = options.pop("targets")
+    targets, to = options.pop("targets"), options.pop("to")
+    options = checked_options(**options)
     source = options["source"] = _found(options["source"], targets=targets)
     options["classes"] = source.classes
     options["num_classes"] = _class_count(options["num_classes"], source)
     options["skipped"] = ()
-    to = options.pop("to")
     if options.pop("on_error") == "skip":
         options["source"], options["skipped"] = _drop_damaged(source, options["num_classes"], to)
     else:
@@ -531,7 +504,7 @@ def _found(source: Any, classes: Sequence[str] | None = None, targets: Any = Non
         if targets is not None:
             raise ValueError("`targets` must be given to find_source, which made the source.")
         return source
-    with _bar("making the index") as report:
+    with progress_bar("making the index") as report:
         return find_source(
             source, classes=classes, targets=targets, make_indexes=True, progress=report
         )
@@ -569,7 +542,7 @@ def _drop_damaged(
     """Returns the source without the samples that have a problem, and their names."""
     from dali_cutmix.data.verification import drop_damaged, verify
 
-    with _bar("looking for damage") as report:
+    with progress_bar("looking for damage") as report:
         found = verify(source, num_classes=num_classes, progress=report, **to._asdict())
     names = tuple(f"{problem.name} ({problem.problem})" for problem in found.problems)
     if names:
@@ -578,41 +551,6 @@ def _drop_damaged(
             f"{len(names)} of {found.samples} samples are left out: {listed}", stacklevel=4
         )
     return drop_damaged(source, found), names
-
-
-@contextmanager
-def _bar(text: str) -> Iterator[Callable[[int, int], None]]:
-    """Gives a function to report progress to; a terminal shows it as a bar, from the first call."""
-    bar: Progress | None = None
-
-    def report(done: int, total: int) -> None:
-        nonlocal bar
-        if bar is None:
-            bar = _start_bar(text)
-        bar.update(bar.task_ids[0], completed=done, total=total)
-
-    try:
-        yield report
-    finally:
-        if bar is not None:
-            bar.stop()
-
-
-def _start_bar(text: str) -> Progress:
-    from rich import progress
-    from rich.console import Console
-
-    console = Console(stderr=True)
-    columns = (
-        progress.TextColumn(text),
-        progress.BarColumn(),
-        progress.TaskProgressColumn(),
-        progress.TimeRemainingColumn(),
-    )
-    bar = progress.Progress(*columns, console=console, disable=not console.is_terminal)
-    bar.add_task(text, total=None)
-    bar.start()
-    return bar
 
 
 def _class_count(num_classes: int | None, source: Source) -> int | None:
@@ -630,73 +568,3 @@ def _class_count(num_classes: int | None, source: Source) -> int | None:
             f"got {num_classes}."
         )
     return num_classes
-
-
-def device_id(device: Device) -> int | None:
-    """Returns DALI's device_id: for "gpu" torch's current GPU, for "cuda:1" 1, for "cpu" None.
-
-    Raises:
-        TypeError, ValueError: `device` is no such name, or there is no such GPU for torch.
-    """
-    return _device(device)[1]
-
-
-def _device(device: Device) -> tuple[str, int | None]:
-    """Returns "gpu" and its number, or "cpu" and None."""
-    name = str(device) if isinstance(device, torch.device) else device
-    if name == "cpu":
-        return "cpu", None
-    if not isinstance(name, str):
-        raise TypeError(f"`device` must be a name or a torch.device, got {device!r}.")
-    found = re.fullmatch(r"(?:gpu|cuda)(?::(\d+))?", name)
-    if found is None:
-        raise ValueError(f'`device` must be "gpu", "cuda", "cuda:0" or "cpu", got {name!r}.')
-    if not torch.cuda.is_available():
-        raise ValueError(
-            f'`device` must be "cpu" on this machine, got "{name}": torch finds no CUDA GPU.'
-        )
-    number = torch.cuda.current_device() if found[1] is None else int(found[1])
-    if number >= torch.cuda.device_count():
-        raise ValueError(
-            f'`device` must be one of the {torch.cuda.device_count()} GPU(s), got "{name}".'
-        )
-    return "gpu", number
-
-
-def _environment() -> tuple[str | None, str | None] | None:
-    """Returns what torchrun says in the environment, RANK and WORLD_SIZE, or None."""
-    ranks = os.environ.get("RANK"), os.environ.get("WORLD_SIZE")
-    return None if ranks == (None, None) else ranks
-
-
-def _shard(shard_id: int | None, num_shards: int | None) -> tuple[int, int]:
-    """Returns (shard_id, num_shards): as given, or of torch.distributed, or of torchrun, or all."""
-    if (shard_id is None) != (num_shards is None):
-        raise ValueError(
-            "`shard_id` and `num_shards` must be given together, "
-            f"got shard_id={shard_id} and num_shards={num_shards}."
-        )
-    if shard_id is None:
-        if torch.distributed.is_available() and torch.distributed.is_initialized():
-            return torch.distributed.get_rank(), torch.distributed.get_world_size()
-        ranks = _environment()
-        if ranks is None:
-            return 0, 1
-        if not all(text is not None and text.isdecimal() for text in ranks):
-            raise ValueError(
-                "RANK and WORLD_SIZE of the environment must be numbers, both, got "
-                f"{ranks[0]!r} and {ranks[1]!r}: pass `shard_id` and `num_shards`."
-            )
-        shard_id, num_shards = (int(text or "") for text in ranks)
-        if num_shards > 1 and "TORCHELASTIC_RUN_ID" not in os.environ:  # not from torchrun
-            warn(
-                f"only part {shard_id} of {num_shards} of the data is read, because RANK and "
-                "WORLD_SIZE are in the environment. Unset them where this process is alone."
-            )
-    num_shards = checked_int("num_shards", num_shards, 1)
-    shard_id = checked_int("shard_id", shard_id, 0)
-    if shard_id >= num_shards:
-        raise ValueError(
-            f"`shard_id` must be in [0, num_shards), got {shard_id} of {num_shards} shards."
-        )
-    return shard_id, num_shards

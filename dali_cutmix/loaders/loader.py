@@ -76,6 +76,8 @@ class Loader:
             for ``fn.external_source(source=mixing, batch=True)``, whose node it gives to ``mix``
             as ``enabled``.
         start_epoch: the epoch to begin with, as after `set_epoch`.
+        collate: makes the targets of a batch of the outputs after the images; by default those
+            outputs are the targets.
         **options: arguments of `pipeline`, among them batch_size, num_threads, device_id, seed.
 
     Attributes:
@@ -109,6 +111,7 @@ class Loader:
         channels_last: bool = False,
         switchable: bool = False,
         start_epoch: int = 0,
+        collate: Callable[[list[torch.Tensor]], Any] | None = None,
         **options: Any,
     ) -> None:
         checked_choice("last_batch", last_batch, ("drop", "partial"))
@@ -123,6 +126,8 @@ class Loader:
                 raise TypeError(f"`{name}` must be a bool, got {value!r}.")
         if even and last_batch == "drop":
             raise ValueError('`even` must be False with `last_batch="drop"`: all batches are full.')
+        if collate is not None and not callable(collate):
+            raise TypeError(f"`collate` must be a function or None, got {collate!r}.")
         if reader_name is not None and not isinstance(reader_name, str):
             raise TypeError(f"`reader_name` must be a name or None, got {reader_name!r}.")
         start_epoch = checked_int("start_epoch", start_epoch, 0)
@@ -131,6 +136,7 @@ class Loader:
         self._last_batch = last_batch
         self._even = even
         self._channels_last = channels_last
+        self._collate = _as_they_are if collate is None else collate
         self._options = options
         self._switchable = switchable
         self._identity: str | None = None
@@ -526,7 +532,7 @@ class Loader:
         images, *targets = self._run.next()
         if self._channels_last:
             images = images.permute(0, 3, 1, 2)
-        return images, targets[0] if len(targets) == 1 else tuple(targets)
+        return images, self._collate(targets)
 
     def _opened(
         self, checkpoint: bytes | None, place: tuple[int, int], switch: Switch | None
@@ -598,6 +604,10 @@ class Loader:
             "classes": _printed(self.classes),
             "source": self._identity,
         }
+
+
+def _as_they_are(targets: list[torch.Tensor]) -> Any:
+    return targets[0] if len(targets) == 1 else tuple(targets)
 
 
 class Pass(Iterator[Batch]):

@@ -19,7 +19,8 @@ from dali_cutmix.cli.bench.peers import PEERS, Job, our_loader
 from dali_cutmix.cli.bench.results import Result
 from dali_cutmix.data.atomic import check_writable
 from dali_cutmix.data.sources import Source, find_source
-from dali_cutmix.loaders.classification import device_id, train_loader
+from dali_cutmix.loaders._arguments import device_id
+from dali_cutmix.loaders.classification import train_loader
 from dali_cutmix.mixing.config import MixConfig
 
 __all__ = ["add_parser", "with_kind"]

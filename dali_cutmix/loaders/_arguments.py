@@ -1,0 +1,169 @@
+"""What the loaders of all kinds of data ask of their arguments, and how they report progress."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+
+from dali_cutmix._rules import warn
+from dali_cutmix._validation import checked_choice, checked_fraction, checked_int
+from dali_cutmix.data.images import DTYPE, LAYOUT
+from dali_cutmix.loaders._torch_words import joined_a_group
+from dali_cutmix.loaders.loader import MAX_BATCH
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+__all__ = ["Device", "OnError", "checked_options", "device_id", "given", "pair", "progress_bar"]
+
+Device = str | torch.device
+OnError = Literal["raise", "skip"]
+
+
+def checked_options(**options: Any) -> dict[str, Any]:
+    """Returns the options that pipelines of all kinds take, checked and filled in.
+
+    In: on_error, batch_size, num_threads, prefetch_queue_depth, device, dtype, layout, antialias,
+    hw_decoder_load, shard_id, num_shards, and where there is one seed. Out: also device_id, and
+    ``_alone``, of the loader.
+    """
+    if options["num_threads"] is None:
+        options["num_threads"] = min(16, len(os.sched_getaffinity(0)))
+    limits = {"batch_size": MAX_BATCH, "num_threads": 1024, "prefetch_queue_depth": 1024}
+    for name, limit in limits.items():
+        options[name] = checked_int(name, options[name], 1, limit)
+    if "seed" in options:
+        options["seed"] = checked_int("seed", options["seed"], 0, 2**63 - 1)
+    checked_choice("on_error", options["on_error"], ("raise", "skip"))
+    options["device"], options["device_id"] = _device(options["device"])
+    checked_choice("dtype", options["dtype"], DTYPE)
+    checked_choice("layout", options["layout"], LAYOUT)
+    if not isinstance(options["antialias"], bool):
+        raise TypeError(f"`antialias` must be a bool, got {options['antialias']!r}.")
+    options["hw_decoder_load"] = checked_fraction("hw_decoder_load", options["hw_decoder_load"])
+    if options["device"] == "cpu":
+        del options["hw_decoder_load"]  # changes nothing there, so it does not belong to the state
+    told = options["shard_id"] is not None or _environment() or joined_a_group()
+    options["_alone"] = not told
+    options["shard_id"], options["num_shards"] = _shard(options["shard_id"], options["num_shards"])
+    return options
+
+
+def given(**values: Any) -> dict[str, Any]:
+    """Returns the values that are not None."""
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def pair(size: int | tuple[int, int]) -> tuple[int, int]:
+    """Returns (H, W) of a side or of both."""
+    return size if isinstance(size, tuple) else (size, size)
+
+
+@contextmanager
+def progress_bar(text: str) -> Iterator[Callable[[int, int], None]]:
+    """Gives a function to report progress to; a terminal shows it as a bar, from the first call."""
+    bar: Progress | None = None
+
+    def report(done: int, total: int) -> None:
+        nonlocal bar
+        if bar is None:
+            bar = _start_bar(text)
+        bar.update(bar.task_ids[0], completed=done, total=total)
+
+    try:
+        yield report
+    finally:
+        if bar is not None:
+            bar.stop()
+
+
+def _start_bar(text: str) -> Progress:
+    from rich import progress
+    from rich.console import Console
+
+    console = Console(stderr=True)
+    columns = (
+        progress.TextColumn(text),
+        progress.BarColumn(),
+        progress.TaskProgressColumn(),
+        progress.TimeRemainingColumn(),
+    )
+    bar = progress.Progress(*columns, console=console, disable=not console.is_terminal)
+    bar.add_task(text, total=None)
+    bar.start()
+    return bar
+
+
+def device_id(device: Device) -> int | None:
+    """Returns DALI's device_id: for "gpu" torch's current GPU, for "cuda:1" 1, for "cpu" None.
+
+    Raises:
+        TypeError, ValueError: `device` is no such name, or there is no such GPU for torch.
+    """
+    return _device(device)[1]
+
+
+def _device(device: Device) -> tuple[str, int | None]:
+    """Returns "gpu" and its number, or "cpu" and None."""
+    name = str(device) if isinstance(device, torch.device) else device
+    if name == "cpu":
+        return "cpu", None
+    if not isinstance(name, str):
+        raise TypeError(f"`device` must be a name or a torch.device, got {device!r}.")
+    found = re.fullmatch(r"(?:gpu|cuda)(?::(\d+))?", name)
+    if found is None:
+        raise ValueError(f'`device` must be "gpu", "cuda", "cuda:0" or "cpu", got {name!r}.')
+    if not torch.cuda.is_available():
+        raise ValueError(
+            f'`device` must be "cpu" on this machine, got "{name}": torch finds no CUDA GPU.'
+        )
+    number = torch.cuda.current_device() if found[1] is None else int(found[1])
+    if number >= torch.cuda.device_count():
+        raise ValueError(
+            f'`device` must be one of the {torch.cuda.device_count()} GPU(s), got "{name}".'
+        )
+    return "gpu", number
+
+
+def _environment() -> tuple[str | None, str | None] | None:
+    """Returns what torchrun says in the environment, RANK and WORLD_SIZE, or None."""
+    ranks = os.environ.get("RANK"), os.environ.get("WORLD_SIZE")
+    return None if ranks == (None, None) else ranks
+
+
+def _shard(shard_id: int | None, num_shards: int | None) -> tuple[int, int]:
+    """Returns (shard_id, num_shards): as given, or of torch.distributed, or of torchrun, or all."""
+    if (shard_id is None) != (num_shards is None):
+        raise ValueError(
+            "`shard_id` and `num_shards` must be given together, "
+            f"got shard_id={shard_id} and num_shards={num_shards}."
+        )
+    if shard_id is None:
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            return torch.distributed.get_rank(), torch.distributed.get_world_size()
+        ranks = _environment()
+        if ranks is None:
+            return 0, 1
+        if not all(text is not None and text.isdecimal() for text in ranks):
+            raise ValueError(
+                "RANK and WORLD_SIZE of the environment must be numbers, both, got "
+                f"{ranks[0]!r} and {ranks[1]!r}: pass `shard_id` and `num_shards`."
+            )
+        shard_id, num_shards = (int(text or "") for text in ranks)
+        if num_shards > 1 and "TORCHELASTIC_RUN_ID" not in os.environ:  # not from torchrun
+            warn(
+                f"only part {shard_id} of {num_shards} of the data is read, because RANK and "
+                "WORLD_SIZE are in the environment. Unset them where this process is alone."
+            )
+    num_shards = checked_int("num_shards", num_shards, 1)
+    shard_id = checked_int("shard_id", shard_id, 0)
+    if shard_id >= num_shards:
+        raise ValueError(
+            f"`shard_id` must be in [0, num_shards), got {shard_id} of {num_shards} shards."
+        )
+    return shard_id, num_shards
