@@ -19,6 +19,7 @@ from dali_cutmix.data import damage
 from dali_cutmix.data.decoding import OtherBands, decoded
 from dali_cutmix.data.pixel_format import PixelFormat
 from dali_cutmix.pipelines import imagenet
+from tests.data.test_sources import write_tar, write_tfrecord
 from tests.support import graphs
 from tests.support.deep import Array, png, tiff
 
@@ -401,6 +402,37 @@ def test_a_bare_pipeline_states_the_rule(tmp_path: Path) -> None:
     with pytest.raises(OtherBands):
         decoded(as_file(values(5, "uint8")), PixelFormat(2))
     assert decoded(as_file(values(2, "uint8")), PixelFormat(2)).shape == (*SIZE, 2)
+
+
+@pytest.mark.parametrize("kind", ["webdataset", "tfrecord"])
+def test_shards_hold_bands_too_and_name_what_has_others(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    pixels = [values(5, "uint16", k) for k in range(4)]
+
+    def shard(name: str, files: list[bytes]) -> str:
+        if kind == "tfrecord":
+            records = [{"image/encoded": file, "image/class/label": 0} for file in files]
+            write_tfrecord(tmp_path / f"{name}.tfrecord", records)
+            return str(tmp_path / f"{name}.tfrecord")
+        parts = [
+            (f"{k}.{e}", d) for k, f in enumerate(files) for e, d in (("jpg", f), ("cls", b"0"))
+        ]
+        write_tar(tmp_path / f"{name}.tar", parts)
+        return str(tmp_path / f"{name}.tar")
+
+    files = [as_file(p) for p in pixels]
+    options: dict[str, Any] = {"batch_size": 5, "size": 24, "resize": 24, "device": "cpu"}
+    options |= {**plain(5), "num_classes": 1, "read_as": "float32"}
+    for wrong in (as_file(values(4, "uint8")), pillow("L", "JPEG")):
+        mixed = shard(f"mixed{len(wrong)}", [*files[:2], wrong, *files[2:]])
+        with pytest.raises(ValueError, match=r"`channels` must .*mixed\d+\.\w+ \(.*: image\)"):
+            dcm.val_loader(mixed, **options)
+        with pytest.warns(UserWarning, match=r"1 of 5 samples are left out: .* \(bands\)"):
+            loader = dcm.val_loader(mixed, **options, on_error="skip")
+        for image, expected in zip(each(loader), pixels, strict=True):
+            assert np.abs(image - shown(expected[:, 6:30]).transpose(2, 0, 1)).max() < 1e-6
 
 
 # One file, judged by what it is decoded to
