@@ -533,6 +533,14 @@ def test_large_ones_of_many_bands_are_too_large() -> None:
     )
 
 
+def test_pillow_is_not_asked_for_what_it_logs_an_error_of(caplog: pytest.LogCaptureFixture) -> None:
+    for bands in (5, 13):
+        assert damage.verify_image(as_file(values(bands, "uint8")), to=PixelFormat(5)).notes == (
+            ("decoded by DALI alone",) if bands == 5 else ()
+        )
+    assert not caplog.records
+
+
 def test_a_strip_beyond_the_end_is_missing() -> None:
     data = as_file(values(5, "uint8"))
     length = struct.pack("<HHII", 279, 4, 1, 24 * 36 * 5)
