@@ -94,6 +94,8 @@ def verify_image(data: bytes, *, max_pixels: int = MAX_PIXELS, to: PixelFormat =
         return Verdict("empty")
     if to.as_in_file and data.startswith(b"\xff\xd8"):
         return Verdict("bands", f"a JPEG, where {to.channels} are read")
+    if to.channels > 4 and data[:4] in _TIFF:  # which Pillow does not read, and logs an error of
+        return _verdict_of_tiff(data, max_pixels, to)
     try:
         with Image.open(io.BytesIO(data)) as image:
             if image.format not in FORMATS:

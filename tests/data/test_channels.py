@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from dali_cutmix.data import damage
 from dali_cutmix.data.decoding import OtherBands, decoded
 from dali_cutmix.data.pixel_format import PixelFormat
 from dali_cutmix.pipelines import imagenet
+from tests.data.test_sources import write_tar, write_tfrecord
 from tests.support import graphs
 from tests.support.deep import Array, png, tiff
 
@@ -402,6 +404,37 @@ def test_a_bare_pipeline_states_the_rule(tmp_path: Path) -> None:
     assert decoded(as_file(values(2, "uint8")), PixelFormat(2)).shape == (*SIZE, 2)
 
 
+@pytest.mark.parametrize("kind", ["webdataset", "tfrecord"])
+def test_shards_hold_bands_too_and_name_what_has_others(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    pixels = [values(5, "uint16", k) for k in range(4)]
+
+    def shard(name: str, files: list[bytes]) -> str:
+        if kind == "tfrecord":
+            records = [{"image/encoded": file, "image/class/label": 0} for file in files]
+            write_tfrecord(tmp_path / f"{name}.tfrecord", records)
+            return str(tmp_path / f"{name}.tfrecord")
+        parts = [
+            (f"{k}.{e}", d) for k, f in enumerate(files) for e, d in (("jpg", f), ("cls", b"0"))
+        ]
+        write_tar(tmp_path / f"{name}.tar", parts)
+        return str(tmp_path / f"{name}.tar")
+
+    files = [as_file(p) for p in pixels]
+    options: dict[str, Any] = {"batch_size": 5, "size": 24, "resize": 24, "device": "cpu"}
+    options |= {**plain(5), "num_classes": 1, "read_as": "float32"}
+    for wrong in (as_file(values(4, "uint8")), pillow("L", "JPEG")):
+        mixed = shard(f"mixed{len(wrong)}", [*files[:2], wrong, *files[2:]])
+        with pytest.raises(ValueError, match=r"`channels` must .*mixed\d+\.\w+ \(.*: image\)"):
+            dcm.val_loader(mixed, **options)
+        with pytest.warns(UserWarning, match=r"1 of 5 samples are left out: .* \(bands\)"):
+            loader = dcm.val_loader(mixed, **options, on_error="skip")
+        for image, expected in zip(each(loader), pixels, strict=True):
+            assert np.abs(image - shown(expected[:, 6:30]).transpose(2, 0, 1)).max() < 1e-6
+
+
 # One file, judged by what it is decoded to
 
 DEEP, EIGHT = "float32", "uint8"
@@ -500,6 +533,23 @@ def test_large_ones_of_many_bands_are_too_large() -> None:
     )
 
 
+def test_pillow_is_not_asked_for_what_it_logs_an_error_of(caplog: pytest.LogCaptureFixture) -> None:
+    for bands in (5, 13):
+        assert damage.verify_image(as_file(values(bands, "uint8")), to=PixelFormat(5)).notes == (
+            ("decoded by DALI alone",) if bands == 5 else ()
+        )
+    assert not caplog.records
+
+
+def test_a_strip_beyond_the_end_is_missing() -> None:
+    data = as_file(values(5, "uint8"))
+    length = struct.pack("<HHII", 279, 4, 1, 24 * 36 * 5)
+    assert length in data
+    longer = data.replace(length, struct.pack("<HHII", 279, 4, 1, 2 * len(data)))
+    verdict = damage.verify_image(longer, to=PixelFormat(5))
+    assert verdict == ("truncated", f"{len(data)} bytes of {2 * len(data) + 8}", ())
+
+
 # The command
 
 
@@ -509,7 +559,8 @@ def test_check_judges_by_the_options_and_remembers_each_apart(
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     files = {f"a/{name}": data for name, data in wrong_files().items()}
-    root = folder(tmp_path / "data", {**files, **good(), "b/deep.png": png(values(4, "uint16"))})
+    deep = {"b/deep.png": png(values(4, "uint16")), "b/float.tif": as_file(values(4, "float32"))}
+    root = folder(tmp_path / "data", {**files, **good(), **deep})
 
     def checked(*flags: str) -> tuple[int, dict[str, Any]]:
         status = cli.main(["check", str(root), "--json", *flags])
@@ -522,10 +573,11 @@ def test_check_judges_by_the_options_and_remembers_each_apart(
         assert found == {f"a/{name}": PROBLEMS.get(name, "bands") for name in wrong_files()}
     assert report["looked_at"] == 0
     notes = [note["name"] for note in report["notes"] if note["kind"] == "decoded by DALI alone"]
-    assert notes == ["b/0.tif", "b/1.tif", "b/2.tif", "b/deep.png"][: len(notes)]
-    assert len(notes) >= 3
+    assert notes == ["b/0.tif", "b/1.tif", "b/2.tif", "b/float.tif"]
+    _, report = checked("--channels", "4")
+    assert {"name": "b/float.tif", "kind": "depth", "detail": "float values"} in report["problems"]
     _, report = checked()
-    assert report["looked_at"] == len(files) + 4
+    assert report["looked_at"] == len(files) + 5
     assert {p["name"] for p in report["problems"]} >= {f"b/{k}.tif" for k in range(3)}
     assert cli.main(["check", str(root), "--channels", "33"]) == 1
     assert "`channels` must be at most 32" in capsys.readouterr().err
