@@ -13,7 +13,7 @@ from dali_cutmix._rules import states
 
 __all__ = ["by_index", "class_index", "paste", "zero_unless"]
 
-_WARP, _BLOCK = 32, 512  # values of a row
+_WARP, _BLOCK = 32, 256  # values of a row
 _MOST_CHANNELS = 16
 
 
@@ -55,7 +55,7 @@ def paste(
     """Returns what fn.multi_paste does, for outputs as large as the images.
 
     On a GPU its kernel (DALI 2.4.0) looks for what to paste behind the end of its list, until it
-    finds something or memory ends, where a row ends less than 32 values after a multiple of 512.
+    finds something or memory ends, where a row ends less than 32 values after a multiple of 256.
     There the canvas is wider, and cut afterwards.
 
     Args:
