@@ -70,7 +70,6 @@ def mix_boxes(
             when it runs: a `Loader` raises ValueError for them, a bare pipeline DALI's
             RuntimeError, in which the rule stands.
 
-    >>> import numpy as np
     >>> import dali_cutmix as dcm
     >>> from nvidia.dali import fn, pipeline_def, types
     >>> @pipeline_def(batch_size=16, num_threads=1, device_id=None, seed=1)
@@ -81,7 +80,7 @@ def mix_boxes(
     ...     mixed = dcm.mix(images, None, dcm.MixConfig(), size=(32, 48))
     ...     return dcm.mix_boxes(boxes, labels, mixed.params)
     >>> boxes, classes = pipe(root=photo_folder).run()
-    >>> boxes.shape() == [(len(of_sample), 4) for of_sample in classes]
+    >>> boxes.shape() == [(count, 4) for (count,) in classes.shape()]
     True
     """
     shares = _checked_arguments(boxes, classes, params, keep, extra, partners)
