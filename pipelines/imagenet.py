@@ -93,8 +93,9 @@ def train(
     images = pixels.decode_part(encoded, start, shape, device, hw_decoder_load, to)
     if until == "decode":
         return images, labels
+    width = pixels.signed_width(size, hflip, **own)
     images = pixels.resize(
-        images, size, hflip=hflip, interpolation=interpolation, antialias=antialias, **own
+        images, size, width, interpolation=interpolation, antialias=antialias, **own
     )
     if augment:
         fill = [round(255 * m) for m in mean]

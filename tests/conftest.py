@@ -19,6 +19,18 @@ def photos() -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
+def photo_masks(photos: str, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A mask for each of the photographs: 1 where it is bright, else 0."""
+    root = tmp_path_factory.mktemp("photo_masks")
+    for path in Path(photos).glob("*/*.jpg"):
+        (root / path.parent.name).mkdir(exist_ok=True)
+        with Image.open(path) as photo:
+            bright = (np.asarray(photo.convert("L")) > 128).astype(np.uint8)
+        Image.fromarray(bright).save(root / path.parent.name / f"{path.stem}.png")
+    return str(root)
+
+
+@pytest.fixture(scope="session")
 def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """scikit-learn's handwritten digits as JPEGs of 32 x 32: train/ with 1437, val/ with 360."""
     from sklearn.datasets import load_digits

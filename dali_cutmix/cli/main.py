@@ -171,8 +171,16 @@ def run_check(args: argparse.Namespace) -> int:
     console = Console(stderr=True, highlight=False)
     given = args.source if len(args.source) > 1 else args.source[0]
     source = sources.unchecked_source(
-        given, file_root=args.file_root, index_dir=args.index_dir, label_offset=args.label_offset
+        given,
+        file_root=args.file_root,
+        index_dir=args.index_dir,
+        label_offset=args.label_offset,
+        masks=args.masks,
+        mask_names=None if args.mask_names is None else tuple(args.mask_names),
     )
+    if source.masks is not None:
+        ends = {"num_classes": args.num_classes, "ignore_index": args.ignore_index}
+        source = dataclasses.replace(source, masks=source.masks._replace(**ends))
     if args.write_list is not None and source.kind not in ("folder", "list"):
         raise ValueError(f"`--write-list` must be left out for {source.kind}: it has no files.")
     speed = TextColumn("{task.fields[speed]}")
@@ -368,6 +376,11 @@ def _parser() -> argparse.ArgumentParser:
     add("--index-dir", metavar="DIR", help="of shards (default: beside them)")
     add("--label-offset", metavar="N", type=int, default=0, help="added to each label")
     add("--num-classes", metavar="N", type=int, help="labels from N on are a problem")
+    add("--masks", metavar="DIR", help="folder with the mask of each image, to be looked at too")
+    help_text = "how names of images and of masks end, where not only the ending differs"
+    add("--mask-names", metavar=("IMAGE", "MASK"), nargs=2, help=help_text)
+    help_text = "value of pixels without a class (default: %(default)s)"
+    add("--ignore-index", metavar="N", type=int, default=255, help=help_text)
     help_text = "that the loaders read (default: %(default)s)"
     add("--channels", metavar="N", type=int, default=3, help=help_text)
     help_text = "what the loaders read them as (default: %(default)s)"

@@ -193,8 +193,8 @@ def signed_width(size: tuple[int, int], hflip: float, *, seed: int, shard_id: in
 def resize(
     images: DataNode,
     size: tuple[int, int],
+    width: DataNode,
     *,
-    hflip: float,
     interpolation: str,
     antialias: bool,
     seed: int,
@@ -203,10 +203,9 @@ def resize(
     """Returns the images, of one size, some of them mirrored: which a resize does at no cost.
 
     Args:
-        hflip: probability that an image is mirrored.
+        width: `signed_width`.
         interpolation: "bilinear", "bicubic", or "random", one of the two for each image.
     """
-    width = signed_width(size, hflip, seed=seed, shard_id=shard_id)
     interp: Any
     if interpolation == "random":
         coin = fn.random.coin_flip(seed=op_seed(seed, "interpolation", shard_id), dtype=types.INT32)

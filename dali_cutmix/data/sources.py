@@ -17,7 +17,7 @@ import hashlib
 import io
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any, Literal, get_args
@@ -46,10 +46,12 @@ from dali_cutmix.data.formats.paths import (
     named_files,
     path_text,
 )
+from dali_cutmix.data.masks import Masks, fault_of, look_at, mask_path, pair, type_of
 from dali_cutmix.data.pixel_format import RGB8, PixelFormat
 from dali_cutmix.data.targets import IN_LIST, Targets, targets_of_files
 
 _LOOKED_AT = 20_000  # names
+_MASKS_LOOKED_AT = 20
 _MOST_SAMPLES = 100_000_000
 
 Samples = Sequence[tuple[Paths, int]]
@@ -76,8 +78,9 @@ class Source:
         paths: the folder, the list, or the shards.
         index_paths: the index of each shard; empty where none is needed.
         file_root, files, labels: of a list: paths within the root, labels with the offset added,
-            or the numbers of rows of `targets`.
+            or the numbers of rows of `targets`, or of rules of `masks`.
         targets: the table of targets beyond one class, else None.
+        masks: where the masks of the images are, else None.
         fields: names of the image and the label in a sample: extensions (``"jpg;png"``) of
             WebDataset, features of TFRecord.
         classes: names of the classes, of a folder.
@@ -99,6 +102,7 @@ class Source:
     size: int | None = None
     label_offset: int = 0
     targets: Targets | None = None
+    masks: Masks | None = None
 
     @property
     def remote(self) -> bool:
@@ -131,6 +135,7 @@ class Source:
             self.size,
             self.label_offset,
             *(() if self.targets is None else (self.targets.digest,)),
+            *(() if self.masks is None else self.masks[1:3]),
         )
         return f"{self.kind} {hashlib.sha256(repr(facts).encode()).hexdigest()[:16]}"
 
@@ -141,6 +146,8 @@ def find_source(
     kind: Kind | None = None,
     classes: Sequence[str] | Literal["natural"] | None = None,
     targets: Any = None,
+    masks: Paths | None = None,
+    mask_names: tuple[str, str] | None = None,
     subset: Sequence[int] | None = None,
     weights: Sequence[float] | Literal["balanced"] | None = None,
     repeated: bool = False,
@@ -171,6 +178,11 @@ def find_source(
             `source`; the same as a mapping; or an array with a row for each of the paths. Of a list
             whose lines have numbers behind the path, ``"labels"`` or ``"rows"``. The loaders then
             yield float32 (N, K), mixed by lam; `classes` are the names of the columns.
+        masks: a folder with a mask for each image of the folder, the list or the paths that are
+            `source`: a gray image of 8 or 16 bits, as large as the image, of the same name but for
+            its ending, see `data.masks`. Then `classes` are the names of the classes in the masks.
+        mask_names: where the names differ: how those of images and of masks end, such as
+            ``("_leftImg8bit.png", "_gtFine_labelIds.png")``.
         subset: indices of samples, of a folder, a list or samples, in the order to read them
             without shuffling; an index may come several times.
         weights: how often samples come in an epoch, of a folder, a list or samples: a number above
@@ -217,6 +229,12 @@ def find_source(
         checked_choice("kind", kind, get_args(Kind))
     if not isinstance(repeated, bool):
         raise TypeError(f"`repeated` must be a bool, got {repeated!r}.")
+    if masks is not None or mask_names is not None:
+        for name, value in (("targets", targets), ("label_offset", label_offset or None)):
+            if value is not None:
+                raise ValueError(f"`{name}` must be left out with `masks`, got {value!r}.")
+        found = _with_masks(source, kind, masks, mask_names, classes, file_root)
+        return _chosen(found, subset, weights)
     if targets is not None:
         if label_offset:
             raise ValueError(f"`label_offset` must be 0 with `targets`, got {label_offset}.")
@@ -251,6 +269,8 @@ def unchecked_source(
     file_root: Paths | None = None,
     index_dir: Paths | None = None,
     label_offset: int = 0,
+    masks: Paths | None = None,
+    mask_names: tuple[str, str] | None = None,
 ) -> Source:
     """Returns the source as `find_source` does, but nothing of what is in it is checked.
 
@@ -259,6 +279,8 @@ def unchecked_source(
     Raises:
         FileNotFoundError, TypeError, ValueError: as for `find_source`, where nothing is there.
     """
+    if masks is not None or mask_names is not None:
+        return _with_masks(source, None, masks, mask_names, None, file_root, checked=False)
     paths, kind = named_files(source, None)
     found = Source(kind=kind, paths=paths, label_offset=label_offset)
     if kind == "folder":
@@ -342,14 +364,18 @@ def damaged(source: Source, limit: int = 5, to: PixelFormat = RGB8) -> list[str]
     """
     from dali_cutmix.data.damage import unreadable_files  # its decoders are not needed to read
 
+    found: list[str]
     if source.kind in ("folder", "list"):
         if source.remote or is_remote(source.file_root or ""):
             return []
         files: Iterable[str] = image_files(source.paths[0])
         if source.kind == "list":
             files = [os.path.join(source.file_root or "", name) for name in source.files]
-        return unreadable_files(files, to=to, limit=limit)
-    found: list[str] = []
+        found = unreadable_files(files, to=to, limit=limit)
+        if source.masks is not None:
+            found += islice(_wrong_masks(source, source.masks), limit - len(found))
+        return found
+    found = []
     if source.remote or missing_indexes(source):
         return found
     for path, index_path in zip(source.paths, source.index_paths, strict=True):
@@ -362,6 +388,13 @@ def damaged(source: Source, limit: int = 5, to: PixelFormat = RGB8) -> list[str]
             if len(found) == limit:
                 return found
     return found
+
+
+def _wrong_masks(source: Source, masks: Masks) -> Iterator[str]:
+    for file, rule in zip(source.files, source.labels, strict=True):
+        mask = mask_path(masks, file, rule)
+        if fault := fault_of(os.path.join(source.file_root or "", file), mask, masks):
+            yield f"{mask} ({fault})"
 
 
 # --- each kind
@@ -489,32 +522,20 @@ def _files(paths: Sequence[str]) -> Source:
 def _with_targets(source: Any, kind: Any, targets: Any, classes: Any, file_root: Any) -> Source:
     """Returns the images of a folder, a list or paths, with targets beyond one class."""
     names: Any = _checked_classes(classes)
-    table: Targets | None = None
-    in_list = isinstance(targets, str) and targets in IN_LIST
-    if isinstance(source, np.ndarray):
-        source = source.tolist()
-    if isinstance(source, (list, tuple)):
-        if not source or in_list:
-            raise ValueError("`source` must be paths with `targets`, or a list.")
-        found = _files([path_text(path) for path in source])
-    elif os.path.isdir(root := os.path.abspath(path_text(source))):
-        if kind not in (None, "folder") or in_list or file_root is not None:
-            raise ValueError("`targets` of a folder must be a file, or a mapping.")
-        entries = [entry.path for entry in folder_entries(root) if entry.is_image]
-        if not entries:
-            raise FileNotFoundError(f"`source` must hold images, got {root!r}.")
-        files = tuple(os.path.relpath(path, root) for path in entries)
-        found = Source(kind="list", paths=(root,), file_root=root, files=files, size=len(files))
-    else:
-        (path, *_), kind = named_files(source, kind)
-        if kind != "list":
-            raise ValueError(f"`targets` must be left out for a {kind}.")
-        found = Source(kind=kind, paths=(path,), file_root=_root_of_list(path, file_root))
+    if isinstance(targets, str) and targets in IN_LIST:
+        found = _images_alone(source, kind, file_root)
+        if found.paths[0] == found.file_root:
+            raise ValueError(
+                f"`targets` must be a file, a mapping or an array where `source` is no list, got "
+                f"{targets!r}."
+            )
         files, table, numbers = read_target_list(
-            path, found.file_root or "", targets if in_list else None, names
+            found.paths[0], found.file_root or "", targets, names
         )
+        assert table is not None
         found = dataclasses.replace(found, files=files, size=len(files))
-    if table is None:
+    else:
+        found = _images_alone(source, kind, file_root)
         table, numbers = targets_of_files(targets, found.files, found.file_root or "", names)
     return dataclasses.replace(
         found,
@@ -523,6 +544,70 @@ def _with_targets(source: Any, kind: Any, targets: Any, classes: Any, file_root:
         classes=table.names,
         num_classes=table.rows.shape[1],
     )
+
+
+def _with_masks(
+    source: Any,
+    kind: Any,
+    masks: Any,
+    mask_names: tuple[str, str] | None,
+    classes: Any,
+    file_root: Any,
+    *,
+    checked: bool = True,
+) -> Source:
+    """Returns the images of a folder, a list or paths, with a mask each."""
+    names: Any = _checked_classes(classes)
+    folder = os.path.abspath(path_text(masks, "masks") or "")
+    if masks is None or not os.path.isdir(folder):
+        raise FileNotFoundError(f"`masks` must be an existing folder, got {masks!r}.")
+    ends: tuple[str, str] | None = None
+    if mask_names is not None:
+        two = isinstance(mask_names, (tuple, list)) and len(mask_names) == 2
+        if not two or not all(isinstance(name, str) and name for name in mask_names):
+            raise ValueError(f"`mask_names` must be two ends of names, got {mask_names!r}.")
+        ends = mask_names[0], mask_names[1]
+    found = _images_alone(source, kind, file_root)
+    where, rules, unused = pair(found.files, folder, ends)
+    if unused and found.paths[0] == found.file_root and not isinstance(source, (list, tuple)):
+        warn(f"{len(unused)} mask(s) of {folder!r} belong to no image, such as {unused[0]!r}.")
+    root = found.file_root or ""
+    step = max(1, len(rules) // _MASKS_LOOKED_AT)
+    some = [
+        (os.path.join(root, file), mask_path(where, file, rule))
+        for file, rule in list(zip(found.files, rules, strict=True))[::step]
+    ]
+    return dataclasses.replace(
+        found,
+        labels=rules,
+        masks=where._replace(dtype=look_at(some) if checked else type_of(some)),
+        classes=names,
+        num_classes=None if names is None else len(names),
+    )
+
+
+def _images_alone(source: Any, kind: Any, file_root: Any) -> Source:
+    """Returns the images of a folder, in it and in folders inside, of a list, or of paths."""
+    if isinstance(source, np.ndarray):
+        source = source.tolist()
+    if isinstance(source, (list, tuple)):
+        if not source:
+            raise ValueError("`source` must name at least one image, got an empty sequence.")
+        return _files([path_text(path) for path in source])
+    if os.path.isdir(root := os.path.abspath(path_text(source))):
+        if kind not in (None, "folder") or file_root is not None:
+            raise ValueError("`kind` and `file_root` must be left out for a folder of images.")
+        entries = [entry.path for entry in folder_entries(root) if entry.is_image]
+        if not entries:
+            raise FileNotFoundError(f"`source` must hold images, got {root!r}.")
+        files = tuple(os.path.relpath(path, root) for path in entries)
+        return Source(kind="list", paths=(root,), file_root=root, files=files, size=len(files))
+    (path, *_), kind = named_files(source, kind)
+    if kind != "list":
+        raise ValueError(f"`targets` and `masks` must be left out for a {kind}.")
+    root = _root_of_list(path, file_root)
+    files, _, _ = read_target_list(path, root, None, None)
+    return Source(kind=kind, paths=(path,), file_root=root, files=files, size=len(files))
 
 
 def _named(found: Source, classes: tuple[str, ...] | str | None) -> Source:

@@ -32,6 +32,7 @@ from dali_cutmix.data.folders import class_folders, folder_entries
 from dali_cutmix.data.formats import indexes
 from dali_cutmix.data.formats.listed import class_line, class_names_of, read_lines
 from dali_cutmix.data.formats.paths import INDEXED, is_remote
+from dali_cutmix.data.masks import Masks, fault_of, mask_path
 from dali_cutmix.data.pixel_format import PixelFormat, ReadAs, checked_format
 from dali_cutmix.data.sources import Source
 
@@ -56,6 +57,7 @@ PROBLEMS = {
     "empty class": "is a class folder without images",
     "shard": "is a shard that cannot be read to its end",
     "index": "is an index that does not fit its shard",
+    "mask": "has a mask that cannot be used",
 }
 
 
@@ -136,7 +138,7 @@ def verify(
     checked_int("max_pixels", max_pixels, 1, 2**63 - 1)
     threads = checked_int("threads", threads or len(os.sched_getaffinity(0)), 1, 4096)
     start = time.monotonic()
-    if source.targets is not None:
+    if source.targets is not None or source.masks is not None:
         num_classes = None  # labels are numbers of rows, which are right
     checker = _Checker(
         max_pixels, num_classes, source.label_offset, checked_format(channels, read_as)
@@ -265,10 +267,18 @@ class _Checker(NamedTuple):
         except OSError as error:
             return damage.Verdict("unreadable", error.strerror or str(error))
 
+    def check_with_mask(self, path: str, mask: str, masks: Masks) -> damage.Verdict:
+        verdict = self.check_file(path)
+        if verdict.problem is None and (fault := fault_of(path, mask, masks)) is not None:
+            return damage.Verdict("mask", f"{mask!r} {fault}", verdict.notes)
+        return verdict
+
     def fingerprint(self, source: Source) -> str:
         """Returns what the findings depend on, but for the data."""
         decoders = f"pillow {PIL.__version__}, simplejpeg {simplejpeg.__version__}"
         fingerprint = f"3; {decoders}, DALI {VERSION}; {self.max_pixels} pixels; {self.to}"
+        if source.masks is not None:
+            fingerprint += f"; {source.masks}"
         if source.kind in INDEXED:
             fingerprint += f"; {self.num_classes} classes, {self.label_offset}, {source.fields}"
         return fingerprint
@@ -302,11 +312,16 @@ def _verify_files(
                 (notes if finding.problem == "not read" else problems).append(finding)
                 continue
             path = os.path.join(root, name)
-            state = cache.state(path)
+            if source.masks is None:
+                state, check = cache.state(path), partial(checker.check_file, path)
+            else:
+                mask = mask_path(source.masks, name, label)
+                state = cache.state(path, mask)
+                check = partial(checker.check_with_mask, path, mask, source.masks)
             known = cache.get(name, state)
             if known is not None:
                 known = damage.Verdict(known[0], known[1], tuple(known[2]))
-            yield (name, label, state), known or partial(checker.check_file, path)
+            yield (name, label, state), known or check
 
     total = sum(finding is None for _, _, finding in entries)
     results = _run_ahead(jobs(), pool, window)

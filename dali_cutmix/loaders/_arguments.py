@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal
@@ -13,13 +14,25 @@ import torch
 from dali_cutmix._rules import warn
 from dali_cutmix._validation import checked_choice, checked_fraction, checked_int
 from dali_cutmix.data.images import DTYPE, LAYOUT
+from dali_cutmix.data.pixel_format import RGB8, PixelFormat
+from dali_cutmix.data.sources import Source, unusual_files
 from dali_cutmix.loaders._torch_words import joined_a_group
 from dali_cutmix.loaders.loader import MAX_BATCH
 
 if TYPE_CHECKING:
     from rich.progress import Progress
 
-__all__ = ["Device", "OnError", "checked_options", "device_id", "given", "pair", "progress_bar"]
+__all__ = [
+    "Device",
+    "OnError",
+    "checked_options",
+    "device_id",
+    "given",
+    "look_at_a_few",
+    "pair",
+    "progress_bar",
+    "without_damaged",
+]
 
 Device = str | torch.device
 OnError = Literal["raise", "skip"]
@@ -167,3 +180,49 @@ def _shard(shard_id: int | None, num_shards: int | None) -> tuple[int, int]:
             f"`shard_id` must be in [0, num_shards), got {shard_id} of {num_shards} shards."
         )
     return shard_id, num_shards
+
+
+# The data
+
+
+def look_at_a_few(source: Source, to: PixelFormat = RGB8) -> None:
+    """Refuses kinds of files that DALI would decode to other pixels, or not at all.
+
+    Of each ending, but for JPEGs, the first few files are looked at; `verify` looks at all.
+    """
+    files = unusual_files(source)
+    if not files:
+        return
+    from dali_cutmix.data.damage import KINDS, PROBLEMS, verify_image
+
+    for path in files:
+        try:
+            with open(path, "rb") as file:
+                verdict = verify_image(file.read(), to=to)
+        except OSError:  # DALI says so
+            continue
+        if verdict.problem in KINDS:
+            other = ", or read them by other `channels` or `read_as`"
+            raise ValueError(
+                f"{path!r} {PROBLEMS[verdict.problem]}: {verdict.detail}. Convert such files"
+                f"{other if verdict.problem in ('bands', 'depth') else ''}; "
+                f'`dali-cutmix check{to.flags}` names them all, and `on_error="skip"` leaves them '
+                "out."
+            )
+
+
+def without_damaged(
+    source: Source, num_classes: int | None = None, to: PixelFormat = RGB8
+) -> tuple[Source, tuple[str, ...]]:
+    """Returns the source without the samples that have a problem, and their names."""
+    from dali_cutmix.data.verification import drop_damaged, verify
+
+    with progress_bar("looking for damage") as report:
+        found = verify(source, num_classes=num_classes, progress=report, **to._asdict())
+    names = tuple(f"{problem.name} ({problem.problem})" for problem in found.problems)
+    if names:
+        listed = ", ".join(names[:5]) + (", …" if len(names) > 5 else "")
+        warnings.warn(
+            f"{len(names)} of {found.samples} samples are left out: {listed}", stacklevel=4
+        )
+    return drop_damaged(source, found), names
