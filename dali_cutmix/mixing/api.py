@@ -128,7 +128,9 @@ def mix(
         partners = others, other_labels
     if params is not None:
         checks.check_params(params, partners, enabled, seed, keep_order)
-        if params.blended is not None and layout == "HWC":
+        if layout != "HWC":
+            checks.check_params_of_volumes(params, dtype)
+        elif params.blended is not None:
             images = checks.more_than_one_channel(images)
     of_volumes = None if known is None or layout == "HWC" else known
     batch = Batch(images, labels, shape, dtype, partners, of_volumes)

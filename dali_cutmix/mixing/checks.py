@@ -26,6 +26,7 @@ __all__ = [
     "check_arguments",
     "check_node",
     "check_params",
+    "check_params_of_volumes",
     "checked_kind",
     "class_row",
     "images_of_one_size",
@@ -263,6 +264,17 @@ def check_params(
         raise ValueError(
             "`params` must have a `partner` in the batch, or else `partners` must be given "
             "(and then no `partner` and no `original`)."
+        )
+
+
+def check_params_of_volumes(params: MixParams, dtype: str) -> None:
+    """Raises ValueError for `params` that volumes cannot follow."""
+    if params.resized is not None:
+        raise ValueError("`params` must be of CutMix or MixUp for volumes, got those of ResizeMix.")
+    if params.blended is not None and dtype == "int16":
+        raise ValueError(
+            '`dtype` must be "uint8" or "float32" where `params` may blend volumes (MixUp), got '
+            '"int16": cast them to float32 before mixing.'
         )
 
 

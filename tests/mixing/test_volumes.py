@@ -28,9 +28,12 @@ def shape_of(size: tuple[int, ...], layout: str) -> tuple[int, ...]:
 
 
 def for_device(size: tuple[int, int, int], device: str) -> tuple[int, int, int]:
-    """On a GPU the kernel of fn.multi_paste looks beyond its table for rows below 32 values."""
-    depth, height, width = size
-    return depth, height, width + (32 if device == "gpu" else 0)
+    """Returns a size of which all rows have a multiple of 32 values, on a GPU.
+
+    The kernel of fn.multi_paste there cuts rows into blocks of 32 threads, and where some have
+    nothing to do they look for it beyond the end of its table (DALI 2.4.0).
+    """
+    return (*size[:2], 32) if device == "gpu" else size
 
 
 def random_volumes(
@@ -379,3 +382,23 @@ def test_wrong_masks_of_volumes_are_named(dtype: str, layout: str) -> None:
     words = explain(caught.value)
     assert words is not None
     assert words.startswith("`masks` must be of `dtype`")
+
+
+def test_params_that_volumes_cannot_follow_are_refused() -> None:
+    @pipeline_def(batch_size=16, num_threads=1, device_id=None)
+    def pipe(flag: str) -> Any:
+        volumes: Any = fn.zeros(shape=[4, 5, 6])
+        fields = {
+            "lam": np.ones(16, np.float32),
+            "box": np.tile(np.array([4, 5, 6, 0, 0, 0], np.int32), (16, 1)),
+            "partner": np.zeros(16, np.int32),
+            flag: np.zeros(16, bool),
+        }
+        params = dcm.MixParams(**{name: graphs.feed(x) for name, x in fields.items()})
+        options: dict[str, Any] = {"size": (4, 5, 6), "layout": "DHW", "dtype": "int16"}
+        return dcm.mix(volumes, None, dcm.MixConfig(), params=params, **options).images
+
+    with pytest.raises(ValueError, match="`params` must be of CutMix or MixUp for volumes"):
+        pipe("resized")
+    with pytest.raises(ValueError, match='`dtype` must be "uint8" or "float32" where `params` may'):
+        pipe("blended")

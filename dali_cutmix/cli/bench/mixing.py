@@ -19,7 +19,9 @@ from dali_cutmix.cli.bench.peers import import_torchvision
 from dali_cutmix.cli.bench.results import Result, Row, in_turn
 from dali_cutmix.mixing.api import Batch, draw_plans, mix, mix_batch
 from dali_cutmix.mixing.config import MixConfig
+from dali_cutmix.mixing.followers.boxes import mix_boxes
 from dali_cutmix.mixing.followers.labels import mix_labels
+from dali_cutmix.mixing.followers.masks import mix_masks
 from dali_cutmix.mixing.pairing import pair
 from dali_cutmix.mixing.plan import MixParams, Size
 
@@ -43,6 +45,7 @@ BY_MIX: dict[str, Callable[[tuple[int, int]], dict[str, Any]]] = {
     "CutMix, elem, by mix()": lambda _: {},
 }
 PARTS = ("draws and boxes", "soft labels")
+MASKS, BOXES = "masks, uint8, besides the images", "boxes and classes, besides the images"
 
 
 class Work(NamedTuple):
@@ -70,7 +73,7 @@ class Cost(NamedTuple):
 
 def row_names() -> list[str]:
     """Returns who is measured, the installed and the absent."""
-    return [*PARTS, *CONFIGS, *BY_MIX, *(peer.name for peer in TORCH_PEERS)]
+    return [*PARTS, *CONFIGS, *BY_MIX, MASKS, BOXES, *(peer.name for peer in TORCH_PEERS)]
 
 
 def run(
@@ -79,8 +82,9 @@ def run(
     """Measures the cost of mixing into `result`, a group each of the fields of `Cost`.
 
     In the graph it is the difference to the same graph without mixing, measured next to each
-    other; the graph is that of the loaders, but for one row. The first two rows are parts of the
-    next, likewise. In torch it is the call.
+    other; the graph is that of the loaders, but for some rows. The first two rows are parts of the
+    next, likewise. Of masks and boxes it is what they take besides images that are mixed anyway. In
+    torch it is the call.
 
     Args:
         batches: of each measurement.
@@ -120,7 +124,7 @@ def run(
 
 
 def _cost_in_a_graph(name: str, work: Work, batches: int) -> Cost:
-    graph = _part if name in PARTS else _mixing
+    graph = _part if name in PARTS else _following if name in (MASKS, BOXES) else _mixing
     costs, memory = [], []
     for measured in (True, False):
         free = _free_gpu_memory(work)
@@ -158,16 +162,7 @@ def _free_gpu_memory(work: Work) -> float:
 @pipeline_def
 def _mixing(work: Work, name: str, measured: bool) -> Any:
     """Images and labels, mixed if measured."""
-    samples = list(_images(work))
-    images = fn.external_source(
-        source=lambda: samples, batch=True, layout="HWC", no_copy=True, device="cpu"
-    )
-    if work.device == "gpu":
-        on_gpu = [torch.from_numpy(image).cuda() for image in samples]
-        images = fn.external_source(
-            source=lambda: on_gpu, batch=True, layout="HWC", no_copy=True, device="gpu"
-        )
-    labels = _fed_labels(work)
+    images, labels = _fed_images(work, _images(work)), _fed_labels(work)
     if not measured:
         return images, labels
     cfg = MixConfig(num_classes=work.num_classes, **CONFIGS.get(name, {}))
@@ -205,9 +200,45 @@ def _part(work: Work, name: str, measured: bool) -> Any:
     return labels, params.original, params.partner, params.weights, target
 
 
+@pipeline_def
+def _following(work: Work, name: str, measured: bool) -> Any:
+    """Images that are mixed, and masks or boxes, which follow if measured."""
+    pixels, size = _images(work), (work.size, work.size)
+    images = _fed_images(work, pixels)
+    mixed = mix(images, None, MixConfig(), size=size, keep_order=False, seed=1)
+    if name == MASKS:
+        masks = _fed_images(work, np.ascontiguousarray(pixels[..., :1]))
+        return mixed.images, mix_masks(masks, mixed.params) if measured else masks
+    rng = np.random.default_rng(2)
+    corners = [np.sort(rng.random((n, 2, 2)), axis=1) for n in rng.integers(0, 30, len(pixels))]
+    rows = [part.reshape(-1, 4).astype(np.float32) for part in corners]
+    numbers = [np.arange(len(part), dtype=np.int32) for part in rows]
+    boxes, classes = _fed(rows), _fed(numbers)
+    followed = mix_boxes(boxes, classes, mixed.params) if measured else (boxes, classes)
+    return mixed.images, *followed
+
+
+def _fed_images(work: Work, images: np.ndarray[Any, Any]) -> DataNode:
+    samples = list(images)
+    if work.device == "gpu":
+        on_gpu = [torch.from_numpy(image).cuda() for image in samples]
+        fed: DataNode = fn.external_source(
+            source=lambda: on_gpu, batch=True, layout="HWC", no_copy=True, device="gpu"
+        )
+    else:
+        fed = fn.external_source(
+            source=lambda: samples, batch=True, layout="HWC", no_copy=True, device="cpu"
+        )
+    return fed
+
+
 def _fed_labels(work: Work) -> DataNode:
-    numbers = [np.array([label], np.int32) for label in _labels(work)]
-    return fn.external_source(source=lambda: numbers, batch=True, no_copy=True)
+    return _fed([np.array([label], np.int32) for label in _labels(work)])
+
+
+def _fed(samples: list[np.ndarray[Any, Any]]) -> DataNode:
+    fed: DataNode = fn.external_source(source=lambda: samples, batch=True, no_copy=True)
+    return fed
 
 
 def _images(work: Work) -> np.ndarray[Any, Any]:

@@ -181,16 +181,17 @@ def _boxes_of_both(
     And the indices of those that are shown, see `_indices`.
     """
     place = _place(params)
-    moved = other * place.scale
-    if place.shift is not None:
-        moved = moved + place.shift
-    pixels = fn.cat(own * place.size, moved)
+    both = fn.cat(own, other)
+    if place.shift is None:
+        pixels = both * place.size
+    else:
+        pixels = fn.cat(own * place.size, other * place.scale + place.shift)
     clipped = dmath.clamp(pixels, place.low, place.high)
     count = own.shape(dtype=types.INT32)[0]
     shown = _shown(pixels, clipped, count, place, keep)
     if params.blended is not None:
         shown = shown | params.blended
-    indices = _indices(shown, fn.cat(own, other))
+    indices = _indices(shown, both)
     # What is not clipped is to the bit what it was: a product of a float32 and an integer, exact.
     taken = fn.cast(clipped[count:] / place.size, dtype=types.FLOAT)
     return fn.cat(own, taken, types.Constant(np.zeros((1, 4), np.float32))), indices

@@ -139,10 +139,16 @@ def _seen(
         shape = fn.reshape(shape, shape=[len(layout)])
     first = 1 if layout == "CDHW" else 0
     found = fn.slice(shape, start=[first], shape=[size.axes], axes=[0])
-    zeros = types.Constant(np.zeros([1] * size.axes, np.int32))
-    axes = list(range(size.axes))
-    right = fn.slice(zeros, start=found - size.node, shape=[1] * size.axes, axes=axes)
-    checked = shape + fn.reshape(right, shape=[1]) + _zero_of_type(masks, dtype)
+    # Both checks in one: where 2 of the type could be joined and the size is right, this is 0.
+    if size.known is None:
+        beyond = size.node + 2
+    else:
+        beyond = types.Constant(np.array(size.known, np.int32) + 2)
+    start, one = found + _two_of_type(masks, dtype) - beyond, [1] * size.axes
+    zero = fn.slice(
+        types.Constant(np.zeros(one, np.int32)), start=start, shape=one, axes=list(range(len(one)))
+    )
+    checked = shape + fn.reshape(zero, shape=[1])
     if size.axes == 3:
         assert layout is not None
         assert size.known is not None
@@ -155,14 +161,14 @@ def _seen(
     return fn.reinterpret(masks, dtype=kind, shape=of_image, layout="HWC"), of_image, checked
 
 
-def _zero_of_type(masks: DataNode, dtype: str) -> DataNode:
-    """Returns 0, int32 (1,), on the CPU; fails unless the masks are of the type."""
+def _two_of_type(masks: DataNode, dtype: str) -> DataNode:
+    """Returns 2, int32 (1,), on the CPU; fails unless the masks are of the type."""
     pixels = fn.reshape(masks, shape=[-1, 1], layout="")
     # Of the operators that join only those of one type: two values, of which the shape is taken.
     first = fn.reshape(fn.sequence_rearrange(pixels, new_order=[0]), shape=[1])
     zeros = types.Constant(np.zeros(np.dtype(dtype).itemsize, np.uint8), device=masks.device)
     both = fn.cat(first, fn.reinterpret(zeros, dtype=_type(dtype)))
-    return both.shape(dtype=types.INT32) - 2
+    return both.shape(dtype=types.INT32)
 
 
 def _type(dtype: str) -> types.DALIDataType:
