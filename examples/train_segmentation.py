@@ -50,7 +50,7 @@ def block(inputs: int, outputs: int) -> nn.Sequential:
     return nn.Sequential(*layers)
 
 
-def mean_dice(model: nn.Module, loader: dcm.Loader, num_classes: int, device: str) -> float:
+def mean_dice(model: nn.Module, loader: dcm.Loader, num_classes: int) -> float:
     """Returns the Dice coefficient of all validation pixels, the mean over classes that occur."""
     pairs = torch.zeros(num_classes, num_classes)
     model.eval()
@@ -119,7 +119,7 @@ def main() -> None:
                     save()
                     return
             save()
-            dice = mean_dice(model, val, args.num_classes, device)
+            dice = mean_dice(model, val, args.num_classes)
             print(f"epoch {epoch}: loss {loss.item():.3f}, Dice {dice:.3f}", flush=True)
 
 

@@ -50,7 +50,7 @@ def dice_after_training(shapes: Path, shift: int) -> float:
     part = shapes / "val"
     options["training"] = False
     with dcm.segmentation_loader(part / "images", part / "masks", **options) as val:
-        return mean_dice(model, val, 3, "cpu")
+        return mean_dice(model, val, 3)
 
 
 def test_shapes_are_found_after_training_on_mixed_images(shapes: Path) -> None:
