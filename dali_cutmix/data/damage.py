@@ -311,8 +311,9 @@ def unreadable_files(
 
 def _is_unreadable(path: Any, to: PixelFormat) -> bool:
     try:
-        if not to.as_in_file and _format(path) in ("JPEG", "MPO"):
-            return False
+        if not to.as_in_file and (form := _format(path)) and form[0] in ("JPEG", "MPO"):
+            # Of four channels DALI may read other colours.
+            return form[1] == "CMYK" and verify_image(_bytes_of(path), to=to).problem is not None
         problem = verify_image(_bytes_of(path), to=to).problem
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
         return True
@@ -321,12 +322,12 @@ def _is_unreadable(path: Any, to: PixelFormat) -> bool:
     return problem not in (None, "too large", "depth", "other pixels", "not finite")
 
 
-def _format(path: Any) -> str | None:
-    """Returns the format by the header; None where Pillow knows none."""
+def _format(path: Any) -> tuple[str | None, str] | None:
+    """Returns format and mode by the header; None where Pillow knows none."""
     try:
         with Image.open(path) as image:
             image.verify()
-            return image.format
+            return image.format, image.mode
     except UnidentifiedImageError:
         return None
 

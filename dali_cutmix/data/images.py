@@ -5,14 +5,17 @@ The pixels are as near to PIL's and torchvision's as DALI's operators allow.
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Sequence
+from functools import reduce
 from typing import Any, cast
 
+import numpy as np
 from nvidia.dali import fn, types
 from nvidia.dali import math as dmath
 from nvidia.dali.data_node import DataNode
 
-from dali_cutmix._dali import graph_function
+from dali_cutmix._dali import graph_function, merge, split
 from dali_cutmix._graph import zero_unless
 from dali_cutmix._rules import states
 from dali_cutmix._seeds import op_seed
@@ -20,6 +23,7 @@ from dali_cutmix.data.pixel_format import RGB8, PixelFormat
 
 __all__ = [
     "BANDS",
+    "CMYK",
     "DTYPE",
     "INTERPOLATION",
     "LAYOUT",
@@ -32,6 +36,7 @@ __all__ = [
     "resize",
     "shape_of",
     "signed_width",
+    "zero_unless_bare_cmyk",
 ]
 
 INTERPOLATION = {"bilinear": types.INTERP_LINEAR, "bicubic": types.INTERP_CUBIC}
@@ -41,6 +46,7 @@ BANDS = (
     "`channels` must be the number of bands of every image, unless it is 1 or 3, to which gray and "
     "colours are converted; JPEGs are read by no other."
 )
+CMYK = "A JPEG of four channels must have Adobe's marker, without which DALI reads other colours."
 _READ_AS = {"uint8": types.UINT8, "float32": types.FLOAT}
 _COLORS = {1: types.GRAY, 3: types.RGB}
 
@@ -78,11 +84,31 @@ def _needs_cpu(to: PixelFormat) -> bool:
 
 
 def shape_of(encoded: DataNode) -> DataNode:
-    """Returns (H, W, C) of each file's header, int32; DALI merges equal operators of a graph.
+    """Returns (H, W, C) of each file's header, int32; DALI merges equal operators of a graph."""
+    return fn.peek_image_shape(encoded, dtype=types.INT32, image_type=types.ANY_DATA)
 
-    C is of no use: it is 3 for all but JPEGs.
-    """
-    return fn.peek_image_shape(encoded, dtype=types.INT32)
+
+_ADOBE = (0xFF, 0xEE, 0x00, 0x0E)  # the marker and its length
+
+
+@states(CMYK)
+def zero_unless_bare_cmyk(encoded: DataNode) -> DataNode:
+    """Returns 0, int32 (1,); fails where a JPEG has four channels and no marker of Adobe's."""
+    has_four = shape_of(encoded)[2] == 4
+    suspicious = split(encoded, has_four)[0]
+    zero, zeros = split(types.Constant(np.zeros(1, np.int32)), has_four)
+    length = suspicious.shape(dtype=types.INT32) - (len(_ADOBE) - 1)
+    found = suspicious[0] != 0xFF  # no JPEG
+    match = reduce(
+        operator.and_,
+        (
+            fn.slice(suspicious, start=[i], shape=length, axes=[0]) == byte
+            for i, byte in enumerate(_ADOBE)
+        ),
+    )
+    found = found | (fn.reductions.max(fn.cast(match, dtype=types.INT32)) > 0)
+    start = fn.reshape(fn.cast(found ^ True, dtype=types.INT32), shape=[1])
+    return merge(fn.slice(zero, start=start, shape=[1], axes=[0]), zeros, has_four)
 
 
 def _decode_part(

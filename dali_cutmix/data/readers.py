@@ -21,6 +21,7 @@ from dali_cutmix._graph import by_index, class_index, zero_unless
 from dali_cutmix._rules import states
 from dali_cutmix._seeds import op_seed
 from dali_cutmix.data.folders import IMAGE_PATTERNS, class_filters, class_folders, holds_image
+from dali_cutmix.data.images import zero_unless_bare_cmyk
 from dali_cutmix.data.sources import Source, find_source, missing_indexes
 from dali_cutmix.data.targets import look_up
 
@@ -79,6 +80,7 @@ def read(
     if not isinstance(source, Source):
         source = find_source(source)
     encoded, labels = _read(source, shuffle, seed, shard_id, num_shards, initial_fill, name)
+    labels = labels + zero_unless_bare_cmyk(encoded)  # not of images, which would wait for it
     known = source.num_classes
     if source.targets is not None:
         labels = look_up(labels, source.targets)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from dali_cutmix._rules import dali_reason, explain
-from dali_cutmix.data.images import BANDS
+from dali_cutmix.data.images import BANDS, CMYK
 from dali_cutmix.data.masks import MASK_SIZE
 from dali_cutmix.data.pixel_format import RGB8, PixelFormat
 from dali_cutmix.data.readers import LABEL
@@ -33,7 +33,7 @@ def in_own_words(error: BaseException, options: Mapping[str, Any]) -> str | None
         shards = options.get("num_shards")
         return f"`num_shards` must be at most the number of images, got {shards}."
     rule = explain(error)
-    if rule is not None and not rule.startswith((LABEL, BANDS, MASK_SIZE)):
+    if rule is not None and not rule.startswith((LABEL, BANDS, CMYK, MASK_SIZE)):
         return rule
     if rule is None and not _READS.search(text):
         return None
@@ -41,10 +41,9 @@ def in_own_words(error: BaseException, options: Mapping[str, Any]) -> str | None
         return None  # of the graph, not of what a decoder met
     files = _files(text, options)
     reason = f"DALI: {dali_reason(text)}"
-    if rule is not None and rule.startswith(BANDS):
-        return f"{BANDS[:-1]}{_listed(files)}. Convert or remove, then start again. {reason}"
-    if rule is not None and rule.startswith(MASK_SIZE):
-        return f"{MASK_SIZE[:-1]}{_listed(files)}. Mend or remove, then start again. {reason}"
+    for broken in (BANDS, CMYK, MASK_SIZE):
+        if rule is not None and rule.startswith(broken):
+            return f"{broken[:-1]}{_listed(files)}. Convert or remove, then start again. {reason}"
     # A TFRecord without its label fails in the reader.
     if rule is not None or (files and all(file.endswith(": label)") for file in files)):
         return f"{LABEL[:-1]}{_listed(files)}. Mend it, then start again. {reason}"

@@ -193,6 +193,7 @@ NAMED = {
         "wrong type",
     ),
     "PGM in ASCII": (pgm_in_ascii, "wrong type"),
+    "CMYK without Adobe's marker": (cmyk_without_adobe, "other pixels"),
     "four bands": (lambda: tiff_of_bands(4), "wrong type"),
     "two bands beside colours": (lambda: tiff_of_bands(5, 2), "bands"),
 }
@@ -204,7 +205,7 @@ def test_what_is_not_as_in_the_file_is_named_by_the_loaders(name: str, tmp_path:
     data = make()
     assert damage.verify_image(data).problem == problem
     (tmp_path / "a").mkdir()
-    kind = {b"II": "tif", b"\x89P": "png", b"P2": "pgm"}.get(data[:2], "jp2")
+    kind = {b"II": "tif", b"\x89P": "png", b"P2": "pgm", b"\xff\xd8": "jpg"}.get(data[:2], "jp2")
     for k in range(3):
         (tmp_path / "a" / f"{k}.jpg").write_bytes(encoded(in_mode("RGB", 24, 40), "JPEG"))
     (tmp_path / "a" / f"odd.{kind}").write_bytes(data)
