@@ -91,7 +91,7 @@ def erase(
     draw = draw_erase(
         erasing, size=size, channels=channels, seed=seed, shard_id=shard_id, device=images.device
     )
-    return apply_erase(images, draw, size=size)
+    return apply_erase(images, draw, size=size, channels=channels)
 
 
 def draw_erase(
@@ -163,13 +163,16 @@ def _first_that_fits(
     return fn.cat(start, chosen), fits & (chosen[0] * chosen[1] > 0)
 
 
-def apply_erase(images: DataNode, draw: EraseDraw, *, size: tuple[int, int]) -> DataNode:
+def apply_erase(
+    images: DataNode, draw: EraseDraw, *, size: tuple[int, int], channels: int = -1
+) -> DataNode:
     """Returns normalised images with the drawn boxes erased. Nothing is random.
 
     Args:
         images: float32 HWC, all of `size`, CPU or GPU.
         draw: what to erase; where `erased` is set, the box must not be empty.
         size: (H, W).
+        channels: of the images; -1 where it is not known.
     """
 
     def of(node: DataNode) -> DataNode:
@@ -186,7 +189,7 @@ def apply_erase(images: DataNode, draw: EraseDraw, *, size: tuple[int, int]) -> 
         part = paste(
             part,
             noise,
-            shape=[*size, -1],
+            shape=[*size, channels],
             in_anchors=fn.stack(origin, origin),
             out_anchors=fn.stack(origin, box[:2]),
             shapes=fn.stack(of(types.Constant(np.array(size, np.int32))), box[2:]),
