@@ -175,9 +175,15 @@ REFUSED: dict[str, Refused] = {
     ),
     "floats": Refused("a/1.jpg 0.37\nb/1.jpg 2.5\n", "line 1: .*integer label"),
     "whole floats": Refused("a/1.jpg 0.0\n", "line 1: .*integer label"),
-    "several labels": Refused("a/1.jpg 0 1\n", "line 1: .*a line has one label", error=MISSING),
-    "several after tabs": Refused("a/1.jpg\t0\t1\n", "line 1: .*one label", error=MISSING),
-    "one-hot": Refused("a/1.jpg 1 0 0\n", "line 1: .*a line has one label", error=MISSING),
+    "several labels": Refused(
+        "a/1.jpg 0 1\n", "line 1: .*several labels are read with find_source", error=MISSING
+    ),
+    "several after tabs": Refused(
+        "a/1.jpg\t0\t1\n", "line 1: .*several labels are read with find_source", error=MISSING
+    ),
+    "one-hot": Refused(
+        "a/1.jpg 1 0 0\n", "line 1: .*several labels are read with find_source", error=MISSING
+    ),
     "several of MXNet": Refused("0\t1.0\t0.0\ta/1.jpg\n", "line 1: .*integer label", "l.lst"),
     "a float of MXNet": Refused("0\t0.5\ta/1.jpg\n", "line 1: .*integer label", "l.lst"),
     "another ending": Refused("a/1.jpg 0\n", '\\*.csv.*kind="list"', "l.train"),

@@ -30,6 +30,10 @@ __all__ = [
 ]
 
 _OF_MXNET = "a list of MXNet, of index, label and path, is read from *.lst"
+_SEVERAL = (
+    'several labels are read with find_source(…, targets="labels"), other numbers with '
+    'targets="rows"'
+)
 _integer = re.compile(r"[+-]?[0-9]{1,18}").fullmatch
 
 
@@ -250,6 +254,8 @@ def _fault_of_entry(name: str, text: str, numbers: dict[str, int] | None) -> str
         return f"{fault}; values separated by commas are read from *.csv"
     if is_image_name(got):
         return f"{fault}, which has no label"
+    if name and is_number(text):
+        return f"{fault}; {_SEVERAL}"
     return fault
 
 
@@ -270,7 +276,7 @@ def _hint_for_file(root: str, name: str) -> str:
     if is_number(first) and "\t" in name:
         return f"; {_OF_MXNET}"
     if is_number(last):
-        return "; a line has one label"
+        return f"; {_SEVERAL}"
     if is_image_name(first):
         return "; names with blanks are separated from the path by a tab"
     if "." not in name and "/" not in name:
