@@ -16,6 +16,7 @@ import dali_cutmix as dcm
 pytestmark = pytest.mark.slow
 
 EPOCHS = 15
+PAIR_EPOCHS = 20
 HELD_OUT = 360
 
 
@@ -110,10 +111,10 @@ def average_precision_of_pairs(pairs: Path, shift: int) -> float:
     )
     net = small_cnn()
     optimiser = torch.optim.AdamW(net.parameters(), weight_decay=0.01)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 5e-3, 2 * EPOCHS * len(train))
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 5e-3, PAIR_EPOCHS * len(train))
     loss_of = nn.BCEWithLogitsLoss()
     with train:
-        for _ in range(2 * EPOCHS):
+        for _ in range(PAIR_EPOCHS):
             for images, target in train:
                 loss = loss_of(net(images), target.roll(shift, 0))
                 optimiser.zero_grad()
@@ -133,7 +134,7 @@ def average_precision_of_pairs(pairs: Path, shift: int) -> float:
 
 
 def test_several_labels_are_learnt(pairs: Path) -> None:
-    assert average_precision_of_pairs(pairs, shift=0) >= 0.88
+    assert average_precision_of_pairs(pairs, shift=0) >= 0.85
     # Chance is the share of a label, 0.19.
     assert average_precision_of_pairs(pairs, shift=1) < 0.4
 
@@ -150,7 +151,7 @@ def recall_of_rare_digits(digits: Path, weights: Any, shift: int = 0) -> float:
     mix = dcm.MixConfig(prob=0.5)
     train = dcm.train_loader(source, mix=mix, hflip=0.0, area=(0.6, 1.0), seed=1, **options)
     net = small_cnn()
-    steps = 700  # whatever the length of an epoch
+    steps = 400  # whatever the length of an epoch
     optimiser = torch.optim.AdamW(net.parameters(), weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 5e-3, steps)
     done = 0
