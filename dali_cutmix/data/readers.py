@@ -113,7 +113,7 @@ def read_volumes(
         **_options(name, shard_id, num_shards),
         **(_shuffled(seed) if shuffle else _IN_ORDER),
     )
-    return images
+    return fn.reshape(images, layout=volumes.layout)
 
 
 def _read(

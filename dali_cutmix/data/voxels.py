@@ -171,10 +171,10 @@ def _before(spare: DataNode) -> DataNode:
 def crop(
     x: DataNode, start: DataNode, *, layout: str, size: Sequence[int], fill: Sequence[float]
 ) -> DataNode:
-    """Returns a part of each volume or mask; beyond its border is `fill`, of all channels or each."""
+    """Returns a part of each volume or mask, with `fill` beyond the border, one or by channel."""
     first = int(layout == "CDHW")
     part: DataNode = fn.slice(
-        fn.reshape(x, layout=layout),
+        x,
         start=start,
         shape=list(size),
         axes=[first, first + 1, first + 2],
@@ -213,7 +213,7 @@ def flip(
             x = fn.flip(fn.expand_dims(x, axes=[3], new_axis_names="C"), **turned)
             flipped.append(fn.squeeze(x, axes=[3]))
         else:
-            flipped.append(fn.flip(fn.reshape(x, layout=layout), **turned))
+            flipped.append(fn.flip(x, **turned))
     return flipped
 
 
