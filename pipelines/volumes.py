@@ -40,6 +40,7 @@ def train(
     scaling: Scaling = UNSCALED,
     fill: Sequence[float] = (0.0,),
     num_classes: int | None = None,
+    shuffle: bool = True,
     device: str = "cpu",
     dtype: str = "float32",
     shard_id: int = 0,
@@ -52,7 +53,7 @@ def train(
     """
     seed, layout, kind = Pipeline.current().seed or 0, source.layout, voxels.mask_type(source)
     own: dict[str, Any] = {"seed": seed, "shard_id": shard_id}
-    images = read_volumes(source, shuffle=True, num_shards=num_shards, **own)
+    images = read_volumes(source, shuffle=shuffle, num_shards=num_shards, **own)
     masks = voxels.read_mask(source, images)
     start = voxels.random_crop(
         images, masks, layout=layout, size=size, foreground=foreground, **own

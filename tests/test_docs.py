@@ -54,7 +54,7 @@ def test_public_functions_have_examples() -> None:
     named = {param.id for param in examples()}
     public = [getattr(dali_cutmix, name) for name in dali_cutmix.__all__]
     functions = [f"{f.__module__}.{f.__name__}" for f in public if inspect.isfunction(f)]
-    assert len(functions) == 8
+    assert len(functions) == 9
     assert {*functions} <= named
 
 

@@ -115,8 +115,7 @@ def find_volumes(
     images: str | os.PathLike[str],
     masks: str | os.PathLike[str],
     *,
-    image_suffix: str = ".npy",
-    mask_suffix: str = ".npy",
+    mask_names: tuple[str, str] | None = None,
     layout: VolumeLayout = "DHW",
     subset: Sequence[int] | None = None,
     skip: bool = False,
@@ -125,8 +124,7 @@ def find_volumes(
 
     Args:
         images, masks: folders of .npy files, searched at every depth; may be one folder.
-        image_suffix, mask_suffix: the ends of the paths of a volume and of its mask, which are else
-            the same, within their folders.
+        mask_names: where the names of volumes and masks differ: how both end.
         layout: of the volumes, of DHW shape, or with up to 16 channels last or first. They are
             uint8, int16 or float32, all alike. Masks are DHW, of an integer type or bool, all
             alike.
@@ -144,15 +142,13 @@ def find_volumes(
         _folder(name, path) for name, path in (("images", images), ("masks", masks))
     )
     checked_choice("layout", layout, get_args(VolumeLayout))
-    for name, suffix in (("image_suffix", image_suffix), ("mask_suffix", mask_suffix)):
-        if not isinstance(suffix, str) or not suffix.endswith(".npy"):
-            raise ValueError(f"`{name}` must be the end of a path, with .npy, got {suffix!r}.")
-    files = _paired(image_root, mask_root, image_suffix, mask_suffix)
+    suffixes = _suffixes(mask_names)
+    files = _paired(image_root, mask_root, *suffixes)
     found = Volumes(
         file_root=image_root,
         files=tuple(files),
         mask_root=mask_root,
-        suffixes=(image_suffix, mask_suffix),
+        suffixes=suffixes,
         layout=layout,
     )
     found = _described(found)
@@ -222,6 +218,19 @@ def _folder(name: str, path: Any) -> str:
     return root
 
 
+def _suffixes(mask_names: Any) -> tuple[str, str]:
+    """Returns how paths of volumes and of masks end."""
+    if mask_names is None:
+        return ".npy", ".npy"
+    two = isinstance(mask_names, (tuple, list)) and len(mask_names) == 2
+    if not two or not all(isinstance(end, str) and end.endswith(".npy") for end in mask_names):
+        raise ValueError(
+            "`mask_names` must be how the names of volumes and of masks end, such as "
+            f'("_0000.npy", ".npy"), got {mask_names!r}.'
+        )
+    return mask_names[0], mask_names[1]
+
+
 def _npy_files(root: str) -> Iterator[str]:
     """Yields the paths of .npy files within a folder, hidden ones left out, in any order."""
     for folder, inside, names in os.walk(root, followlinks=True):
@@ -238,7 +247,7 @@ def _paired(image_root: str, mask_root: str, image_suffix: str, mask_suffix: str
     if image_root == mask_root:
         if image_suffix == mask_suffix:
             raise ValueError(
-                "`image_suffix` and `mask_suffix` must differ where `images` and `masks` are one "
+                "`mask_names` must be two different ends where `images` and `masks` are one "
                 f"folder, got {image_suffix!r} for both."
             )
         if image_suffix.endswith(mask_suffix):
@@ -254,7 +263,7 @@ def _paired(image_root: str, mask_root: str, image_suffix: str, mask_suffix: str
     others = [name for name in names if not name.endswith(image_suffix)]
     if others:
         raise ValueError(
-            f"`image_suffix` must end every volume, {image_suffix!r}, got {_listed(others)}."
+            f"`mask_names` must end every volume, {image_suffix!r}, got {_listed(others)}."
         )
     wanted = {name: name[: len(name) - len(image_suffix)] + mask_suffix for name in names}
     lacking = [name for name, mask in wanted.items() if mask not in there]
@@ -263,7 +272,7 @@ def _paired(image_root: str, mask_root: str, image_suffix: str, mask_suffix: str
             f"`masks` must have a mask for each of the {len(names)} volumes, {mask_root!r} lacks "
             f"{len(lacking)}: {_listed([wanted[name] for name in lacking])}; it has "
             f"{_listed(sorted(there)) or 'no .npy files'}. (For names that end differently give "
-            "`image_suffix` and `mask_suffix`.)"
+            "`mask_names`.)"
         )
     used = set(wanted.values())
     unused = sorted(name for name in there if name not in used and name.endswith(mask_suffix))

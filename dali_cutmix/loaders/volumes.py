@@ -44,8 +44,7 @@ def volume_loader(
     training: bool = True,
     mix: MixConfig | None = None,
     num_classes: int | None = None,
-    image_suffix: str = ".npy",
-    mask_suffix: str = ".npy",
+    mask_names: tuple[str, str] | None = None,
     layout: VolumeLayout = "DHW",
     subset: Sequence[int] | None = None,
     foreground: float = 0.0,
@@ -54,6 +53,7 @@ def volume_loader(
     std: float | Sequence[float] | None = None,
     window: tuple[float, float] | None = None,
     fill: float | None = None,
+    shuffle: bool = True,
     on_error: OnError = "raise",
     device: Device = "gpu",
     seed: int = 0,
@@ -90,8 +90,8 @@ def volume_loader(
             averaged.
         num_classes: masks must hold class indices below it, which is checked of every crop; by
             default anything may be there, such as a value that a loss ignores.
-        image_suffix, mask_suffix: the ends of the names of a volume and of its mask where they
-            differ: ``"_0000.npy"`` and ``".npy"``. `images` and `masks` may then be one folder.
+        mask_names: where the names of volumes and masks differ: how both end, such as
+            ``("_0000.npy", ".npy")``. `images` and `masks` may then be one folder.
         layout: of the files of volumes; channels, up to 16, come last or first.
         subset: indices of the volumes to use, in the order of their names: a fold of a
             cross-validation.
@@ -106,6 +106,7 @@ def volume_loader(
         fill: voxels around a volume that is smaller than the crop, in the units of the files; it
             then lies in the middle. By default what becomes 0 (`window`'s low, `mean`, or 0; the
             nearest whole number, for integers). Their class is 0.
+        shuffle: whether every epoch of training has an order of its own.
         on_error: what to do about damaged files. All headers are read at the start, and compared:
             with ``"raise"`` what does not fit is an error that names it. ``"skip"``: all volumes
             and masks are read to their end before the first batch, as `dali-cutmix check` does,
@@ -127,9 +128,9 @@ def volume_loader(
     ...     volume = np.random.default_rng(i).normal(size=(20, 30, 25)).astype(np.float32)
     ...     np.save(f"{folder.name}/{i}_image.npy", volume)
     ...     np.save(f"{folder.name}/{i}_mask.npy", (volume > 1).astype(np.uint8))
-    >>> with volume_loader(folder.name, folder.name, image_suffix="_image.npy",
-    ...                    mask_suffix="_mask.npy", batch_size=2, size=(16, 24, 24),
-    ...                    mix=MixConfig(), device="cpu") as loader:
+    >>> ends = "_image.npy", "_mask.npy"
+    >>> with volume_loader(folder.name, folder.name, mask_names=ends, batch_size=2,
+    ...                    size=(16, 24, 24), mix=MixConfig(), device="cpu") as loader:
     ...     for volumes, masks in loader:
     ...         print(volumes.shape, masks.shape, bool(((volumes[:, 0] > 1) == masks).all()))
     torch.Size([2, 1, 16, 24, 24]) torch.Size([2, 16, 24, 24]) True
@@ -137,6 +138,7 @@ def volume_loader(
     """
     checked_bool("training", training)
     checked_bool("switchable", switchable)
+    checked_bool("shuffle", shuffle)
     options = checked_options(
         on_error=on_error,
         batch_size=batch_size,
@@ -158,8 +160,7 @@ def volume_loader(
     source = find_volumes(
         images,
         masks,
-        image_suffix=image_suffix,
-        mask_suffix=mask_suffix,
+        mask_names=mask_names,
         layout=layout,
         subset=subset,
         skip=skip,
@@ -181,6 +182,7 @@ def volume_loader(
             switchable=switchable,
             start_epoch=start_epoch,
             mix=mix,
+            shuffle=shuffle,
             foreground=foreground,
             flip=flip,
             **options,

@@ -365,6 +365,7 @@ def test_a_state_goes_on_and_knows_its_data(coded: Path, tmp_path: Path) -> None
         "flip": {"flip": (0, 0, 0)},
         "scaling": {"window": (0, 1)},
         "fill": {"fill": 3},
+        "shuffle": {"shuffle": False},
         "size": {"size": (4, 4, 4)},
         "foreground": {"foreground": 0.2},
         "num_classes": {"num_classes": 14_000},
@@ -403,6 +404,14 @@ def test_a_subset(coded: Path) -> None:
         load(coded, subset=[13])
 
 
+def test_an_order_of_ones_own(coded: Path) -> None:
+    order = [12, 3, 3, 7]
+    with load(coded, subset=order, shuffle=False, batch_size=2) as loader:
+        for _ in range(2):
+            numbers = [int(m.max() - 1) // CODES for _, masks in loader for m in masks]
+            assert numbers == [in_order()[k] for k in order]
+
+
 def test_mixing_is_switched(coded: Path) -> None:
     def mixed(loader: dcm.Loader) -> int:
         return sum(len(regions(codes)) == 2 for _, masks in loader for codes in masks.numpy())
@@ -422,7 +431,7 @@ def test_names_may_differ_at_their_ends(tmp_path: Path) -> None:
     write(tmp_path)
     for path in [*(tmp_path / "images").rglob("*.npy")]:
         path.rename(path.with_name(path.stem + "_0000.npy"))
-    with load(tmp_path, image_suffix="_0000.npy") as loader:
+    with load(tmp_path, mask_names=("_0000.npy", ".npy")) as loader:
         assert loader.num_images == COUNT
     both = tmp_path / "both"
     both.mkdir()
@@ -431,7 +440,7 @@ def test_names_may_differ_at_their_ends(tmp_path: Path) -> None:
     for path in [*(tmp_path / "masks").rglob("*.npy")]:
         path.rename(both / f"{path.stem}_seg.npy")
     (both / ".hidden_0000.npy").write_bytes(b"")
-    options: Any = {"image_suffix": "_0000.npy", "mask_suffix": "_seg.npy", "device": "cpu"}
+    options: Any = {"mask_names": ("_0000.npy", "_seg.npy"), "device": "cpu"}
     with dcm.volume_loader(both, both, batch_size=4, size=SIZE, **options) as loader:
         for images, masks in loader:
             assert np.array_equal(images[:, 0], voxels_of(masks.numpy(), "int16"))
@@ -467,9 +476,11 @@ def test_names_may_differ_at_their_ends(tmp_path: Path) -> None:
         ({"fill": 40_000}, ValueError, "`fill` must be a value of the volumes, int16"),
         ({"layout": "HWD"}, ValueError, '`layout` must be one of "DHW", "DHWC", "CDHW"'),
         ({"layout": "DHWC"}, ValueError, r"must be DHWC \(`layout`\), got shape \(6, 7, 8\)"),
-        ({"image_suffix": "x"}, ValueError, "`image_suffix` must be the end of a path, with .npy"),
-        ({"image_suffix": "_0.npy"}, ValueError, "`image_suffix` must end every volume"),
-        ({"mask_suffix": "_0.npy"}, FileNotFoundError, "`masks` must have a mask for each"),
+        ({"mask_names": ".npy"}, ValueError, "`mask_names` must be how the names of volumes and"),
+        ({"mask_names": ("x", ".npy")}, ValueError, "`mask_names` must be how the names of volu"),
+        ({"mask_names": ("_0.npy", ".npy")}, ValueError, "`mask_names` must end every volume"),
+        ({"mask_names": (".npy", "_0.npy")}, FileNotFoundError, "`masks` must have a mask for e"),
+        ({"shuffle": 0}, TypeError, "`shuffle` must be a bool"),
         ({"subset": []}, ValueError, "`subset` must have an index"),
         ({"num_classes": 0}, ValueError, "`num_classes` must be at least 1, got 0"),
         ({"on_error": "ignore"}, ValueError, '`on_error` must be one of "raise", "skip"'),
@@ -493,7 +504,7 @@ def test_wrong_folders_are_refused(coded: Path, tmp_path: Path) -> None:
         dcm.volume_loader(3, images, **given)  # type: ignore[arg-type]
     with pytest.raises(FileNotFoundError, match=r"`images` must hold .npy files"):
         dcm.volume_loader(tmp_path, images, **given)
-    with pytest.raises(ValueError, match="must differ where `images` and `masks` are one folder"):
+    with pytest.raises(ValueError, match="`mask_names` must be two different ends where"):
         dcm.volume_loader(images, images, **given)
 
 
