@@ -68,9 +68,9 @@ def dice_after_training(root: Path, shift: int) -> float:
 
 
 def test_volumes_are_learnt_from_mixed_batches_alone(synthetic: Path) -> None:
-    assert dice_after_training(synthetic, shift=0) >= 0.85
+    assert dice_after_training(synthetic, shift=0) >= 0.75
 
 
 def test_volumes_are_not_learnt_from_the_masks_of_the_next_sample(synthetic: Path) -> None:
     # The check above can fail.
-    assert dice_after_training(synthetic, shift=1) < 0.5
+    assert dice_after_training(synthetic, shift=1) < 0.4
