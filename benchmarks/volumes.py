@@ -22,6 +22,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -177,6 +178,8 @@ def main() -> None:
     if args.json:
         options = {name: value for name, value in vars(args).items() if name != "json"}
         found = {"environment": environment(), "options": options, "results": rows}
+        if importlib.util.find_spec("monai") is not None:
+            found["environment"]["versions"]["monai"] = metadata.version("monai")
         with open(args.json, "w", encoding="utf-8") as file:
             json.dump(found, file, indent=2)
             file.write("\n")
