@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from dali_cutmix.loaders.classification import train_loader, val_loader
     from dali_cutmix.loaders.loader import Loader
     from dali_cutmix.loaders.segmentation import segmentation_loader
+    from dali_cutmix.loaders.volumes import volume_loader
     from dali_cutmix.mixing.api import Mixed, cutmix, mix, mixup
     from dali_cutmix.mixing.config import MixConfig
     from dali_cutmix.mixing.followers.boxes import mix_boxes
@@ -61,6 +62,7 @@ __all__ = [
     "segmentation_loader",
     "train_loader",
     "val_loader",
+    "volume_loader",
 ]
 
 _NAMES = {
@@ -72,6 +74,7 @@ _NAMES = {
     "dali_cutmix.loaders.classification": ("train_loader", "val_loader"),
     "dali_cutmix.loaders.loader": ("Loader",),
     "dali_cutmix.loaders.segmentation": ("segmentation_loader",),
+    "dali_cutmix.loaders.volumes": ("volume_loader",),
     "dali_cutmix.mixing.api": ("Mixed", "cutmix", "mix", "mixup"),
     "dali_cutmix.mixing.config": ("MixConfig",),
     "dali_cutmix.mixing.followers.boxes": ("mix_boxes",),

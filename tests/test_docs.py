@@ -14,6 +14,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -54,7 +55,7 @@ def test_public_functions_have_examples() -> None:
     named = {param.id for param in examples()}
     public = [getattr(dali_cutmix, name) for name in dali_cutmix.__all__]
     functions = [f"{f.__module__}.{f.__name__}" for f in public if inspect.isfunction(f)]
-    assert len(functions) == 9
+    assert len(functions) == 10
     assert {*functions} <= named
 
 
@@ -71,6 +72,11 @@ def test_readme_code_runs(block: int, photos: str, tmp_path: Path) -> None:
     ]
     findings.write_text("\n".join(["file,findings", *lines]))
     code = code.replace("/data/labels.csv", str(findings))
+    for part, dtype in (("images", np.int16), ("masks", np.uint8)):
+        (tmp_path / part).mkdir()
+        for k in range(2):
+            np.save(tmp_path / part / f"{k}.npy", np.full((90, 100, 97), k, dtype))
+    code = code.replace("/data/volumes", str(tmp_path))
     for name in ("/data/imagenet/train", "/data/imagenet/val"):
         code = code.replace(name, photos)
     code = code.replace("1000", "5").replace("256", "32")
@@ -96,8 +102,11 @@ def test_readme_code_runs(block: int, photos: str, tmp_path: Path) -> None:
         assert names["targets"].as_cpu().as_array().shape == (32, 5)
     elif block == 4:
         assert names["cfg"] == names["same"]
-    else:
+    elif block == 5:
         assert names["cfg"].weights == (0.4, 0.4, 0.2)
+    else:
+        assert names["volumes"].shape == (2, 1, 96, 96, 96)
+        assert names["masks"].shape == (2, 96, 96, 96)
 
 
 def test_the_readme_names_every_option() -> None:

@@ -200,3 +200,28 @@ def test_the_trainer_of_hugging_face_resumes_exactly(digits: Path, tmp_path: Pat
     halfway = load_file(rest / "checkpoint-30" / "model.safetensors")
     assert equal(*ends)
     assert not equal(halfway, ends[0])
+
+
+def test_a_killed_run_on_volumes_ends_with_the_same_weights(tmp_path: Path) -> None:
+    def arguments(name: str) -> list[str]:
+        small = ["--size", "8", "16", "16", "--width", "2", "--epochs", "4", "--threads", "1"]
+        options = ["--synthetic", "--device", "cpu", "--save-every", "2", *small]
+        return [
+            sys.executable,
+            "examples/train_volumes.py",
+            *options,
+            "--out",
+            str(tmp_path / name),
+        ]
+
+    text = finished(arguments("whole"))
+    assert "6 steps per epoch, from epoch 0" in text
+    assert re.search(r"epoch 3: loss [\d.]+, [\d.]+ s, Dice of each class [\d.]+ [\d.]+", text)
+    whole = torch.load(tmp_path / "whole" / "last.pt", weights_only=True)
+    halfway = killed(arguments("killed"), tmp_path / "killed", wait=0.2)
+    assert 0 < halfway["schedule"]["last_epoch"] < 24
+    finished(arguments("killed"))
+    resumed = torch.load(tmp_path / "killed" / "last.pt", weights_only=True)
+    assert resumed["schedule"]["last_epoch"] == 24
+    for part in ("model", "optimiser", "schedule", "loader"):
+        assert equal(resumed[part], whole[part]), part

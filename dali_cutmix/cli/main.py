@@ -33,7 +33,7 @@ from rich.table import Table
 import dali_cutmix as dcm
 from dali_cutmix import recipes
 from dali_cutmix._validation import checked_int
-from dali_cutmix.cli import demo
+from dali_cutmix.cli import demo, volumes
 from dali_cutmix.cli.bench import command as bench
 from dali_cutmix.data import folders, sources, verification
 from dali_cutmix.data.atomic import atomic_write, check_writable
@@ -59,7 +59,7 @@ def main(argv: list[str] | None = None) -> int:
     except BrokenPipeError:  # who read the output has stopped
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
-    except (ValueError, TypeError, OSError) as error:
+    except (ValueError, TypeError, OSError, ImportError) as error:
         print(f"dali-cutmix: {error}", file=sys.stderr)
         return 1
 
@@ -398,6 +398,7 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("source", metavar="SOURCE", nargs="+", help=help_text)
     command.add_argument("--out", metavar="DIR", help="folder for them (default: beside the data)")
     command.add_argument("--json", action="store_true", help="report as JSON on stdout")
+    volumes.add_parser(commands, check=_writable, save=_save)
     bench.add_parser(commands)
     return parser
 

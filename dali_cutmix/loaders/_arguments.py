@@ -41,9 +41,9 @@ OnError = Literal["raise", "skip"]
 def checked_options(**options: Any) -> dict[str, Any]:
     """Returns the options that pipelines of all kinds take, checked and filled in.
 
-    In: on_error, batch_size, num_threads, prefetch_queue_depth, device, dtype, layout, antialias,
-    hw_decoder_load, shard_id, num_shards, and where there is one seed. Out: also device_id, and
-    ``_alone``, of the loader.
+    In: on_error, batch_size, num_threads, prefetch_queue_depth, device, dtype, shard_id,
+    num_shards, and where there is one layout, antialias, hw_decoder_load, seed. Out: also
+    device_id, and ``_alone``, of the loader.
     """
     if options["num_threads"] is None:
         options["num_threads"] = min(16, len(os.sched_getaffinity(0)))
@@ -55,12 +55,14 @@ def checked_options(**options: Any) -> dict[str, Any]:
     checked_choice("on_error", options["on_error"], ("raise", "skip"))
     options["device"], options["device_id"] = _device(options["device"])
     checked_choice("dtype", options["dtype"], DTYPE)
-    checked_choice("layout", options["layout"], LAYOUT)
-    if not isinstance(options["antialias"], bool):
+    if "layout" in options:
+        checked_choice("layout", options["layout"], LAYOUT)
+    if not isinstance(options.get("antialias", True), bool):
         raise TypeError(f"`antialias` must be a bool, got {options['antialias']!r}.")
-    options["hw_decoder_load"] = checked_fraction("hw_decoder_load", options["hw_decoder_load"])
-    if options["device"] == "cpu":
-        del options["hw_decoder_load"]  # changes nothing there, so it does not belong to the state
+    if "hw_decoder_load" in options:
+        options["hw_decoder_load"] = checked_fraction("hw_decoder_load", options["hw_decoder_load"])
+    if options["device"] == "cpu":  # it changes nothing there, so it does not belong to the state
+        options.pop("hw_decoder_load", None)
     told = options["shard_id"] is not None or _environment() or joined_a_group()
     options["_alone"] = not told
     options["shard_id"], options["num_shards"] = _shard(options["shard_id"], options["num_shards"])

@@ -12,11 +12,13 @@ from dali_cutmix.data.masks import MASK_SIZE
 from dali_cutmix.data.pixel_format import RGB8, PixelFormat
 from dali_cutmix.data.readers import LABEL
 from dali_cutmix.data.sources import Source, damaged, find_source
+from dali_cutmix.data.volumes import Volumes, damaged_volumes
 
 __all__ = ["in_own_words"]
 
 _TOO_MANY_SHARDS = "requested number of shards"
 _READS = re.compile(r"fn\.(decoders|readers)\.|fn\.peek_image_shape")  # what can meet a bad file
+_READS_ARRAYS = re.compile(r"fn\.readers\.numpy|fn\.io\.file\.read")
 _FILE = re.compile(r"(?:Failed to decode sample #\d+ ?: |File mapping failed: )(.+)")
 
 
@@ -33,6 +35,8 @@ def in_own_words(error: BaseException, options: Mapping[str, Any]) -> str | None
         shards = options.get("num_shards")
         return f"`num_shards` must be at most the number of images, got {shards}."
     rule = explain(error)
+    if isinstance(options.get("source"), Volumes):
+        return _of_volumes(text, rule, options)
     if rule is not None and not rule.startswith((LABEL, BANDS, CMYK, MASK_SIZE)):
         return rule
     if rule is None and not _READS.search(text):
@@ -52,6 +56,22 @@ def in_own_words(error: BaseException, options: Mapping[str, Any]) -> str | None
         f"{what} cannot be read{_listed(files)}. Damaged, or of a format that DALI does not "
         f"decode: replace or remove, then start again. {reason}"
     )
+
+
+def _of_volumes(text: str, rule: str | None, options: Mapping[str, Any]) -> str | None:
+    """Returns words for what a pipeline of volumes met, with what is wrong in which files."""
+    if rule is None and not _READS_ARRAYS.search(text):
+        return None
+    faults = damaged_volumes(options["source"], options.get("num_classes"))
+    if rule is not None and not faults:
+        return rule
+    if faults:
+        listed = "; ".join(map(str, faults))
+        return (
+            f"{len(faults)} volume(s) or mask(s) cannot be used: {listed}. Mend or remove, then "
+            f"start again. DALI: {dali_reason(text)}"
+        )
+    return f"a volume or a mask cannot be read. DALI: {dali_reason(text)}"
 
 
 def _files(text: str, options: Mapping[str, Any]) -> list[str]:

@@ -21,6 +21,7 @@ from dali_cutmix import _dali
 from dali_cutmix._rules import warn
 from dali_cutmix._validation import checked_choice, checked_int
 from dali_cutmix.data.sources import Source
+from dali_cutmix.data.volumes import Volumes
 from dali_cutmix.loaders._reader import Counts, checked_reader
 from dali_cutmix.loaders._run import Run
 from dali_cutmix.loaders._switch import Switch
@@ -598,7 +599,7 @@ class Loader:
     def _data(self) -> dict[str, str]:
         if self._identity is None:  # once: of a folder it lists all names
             source = self._options.get("source")
-            self._identity = source.identity if isinstance(source, Source) else ""
+            self._identity = source.identity if isinstance(source, (Source, Volumes)) else ""
         return {
             "images": str(self._run.counts.images),
             "classes": _printed(self.classes),

@@ -297,7 +297,14 @@ def draw_plans(
     blends = [method.blends for method, _ in methods]
     # Pasting alone gains by a shuffle: it takes both images of a sample from where they are.
     keep_order = keep_order or any(blends) or any(method.resizes for method, _ in methods)
-    pairs = pair(cfg.partner, batch_size, seed, keep_order=keep_order, second_batch=second_batch)
+    pairs = pair(
+        cfg.partner,
+        batch_size,
+        seed,
+        keep_order=keep_order,
+        second_batch=second_batch,
+        small=size.axes == 3,
+    )
     # A lam alone is drawn for each sample by itself, which is cheaper than dealing rows.
     alone = cfg.mode == "elem" and all(blends)
     draw = Draw.for_mode(cfg.mode, batch_size, seed, None if alone else pairs.order)

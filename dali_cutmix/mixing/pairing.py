@@ -32,7 +32,13 @@ class Pairs(NamedTuple):
 
 
 def pair(
-    partner: str, batch_size: int, seed: int, *, keep_order: bool = True, second_batch: bool = False
+    partner: str,
+    batch_size: int,
+    seed: int,
+    *,
+    keep_order: bool = True,
+    second_batch: bool = False,
+    small: bool = False,
 ) -> Pairs:
     """Returns the two images of every sample.
 
@@ -43,6 +49,7 @@ def pair(
         keep_order: with ``False`` the batch is shuffled too: ``original`` is a random permutation,
             and partners are drawn among the shuffled samples. That saves a copy of the images.
         second_batch: no partners are drawn.
+        small: there is no other way than small batches, of which then nothing is said.
 
     Raises:
         ValueError: there are no two samples to pair.
@@ -50,7 +57,7 @@ def pair(
     order = fn.batch_permutation(seed=op_seed(seed, "order"))
     if second_batch:
         return Pairs(order, None, None)
-    _check_batch_size(batch_size)
+    _check_batch_size(batch_size, small)
     original = None if keep_order else order
     if partner in ("flip", "roll"):
         places = [-1 - i if partner == "flip" else i - 1 for i in range(batch_size)]
@@ -67,13 +74,13 @@ def pair(
     return Pairs(order, original, drawn)
 
 
-def _check_batch_size(batch_size: int) -> None:
+def _check_batch_size(batch_size: int, small: bool) -> None:
     if batch_size < 2:
         raise ValueError(
             f"`batch_size` must be at least 2 for mixing, got {batch_size}: "
             "pass `partners=` to mix with a second batch."
         )
-    if batch_size < _LITTLE_VARIETY:
+    if batch_size < _LITTLE_VARIETY and not small:
         warn(
             f"Mixing in a batch of {batch_size}: pairing has little variety below "
             f"{_LITTLE_VARIETY}."
