@@ -199,6 +199,7 @@ def test_smaller_volumes_lie_in_the_middle(training: bool, device: str, tmp_path
                     assert 0 <= start <= have - want
             assert np.array_equal(image, np.where(codes > 0, voxels_of(codes, "int16"), -77))
             assert (codes > 0).sum() == np.minimum(shapes(number), SIZE).prod()
+            assert (codes[codes <= 0] == 0).all()
 
 
 def test_what_is_around_a_small_volume_becomes_0(tmp_path: Path) -> None:
