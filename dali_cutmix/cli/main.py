@@ -170,14 +170,22 @@ def run_check(args: argparse.Namespace) -> int:
             check_writable(f"--{name.replace('_', '-')}", getattr(args, name))
     console = Console(stderr=True, highlight=False)
     given = args.source if len(args.source) > 1 else args.source[0]
-    source = sources.unchecked_source(
-        given,
-        file_root=args.file_root,
-        index_dir=args.index_dir,
-        label_offset=args.label_offset,
-        masks=args.masks,
-        mask_names=None if args.mask_names is None else tuple(args.mask_names),
-    )
+    masks_too = {
+        "masks": args.masks,
+        "mask_names": None if args.mask_names is None else tuple(args.mask_names),
+    }
+    if args.targets is not None:
+        source = sources.find_source(
+            given, targets=args.targets, file_root=args.file_root, **masks_too
+        )
+    else:
+        source = sources.unchecked_source(
+            given,
+            file_root=args.file_root,
+            index_dir=args.index_dir,
+            label_offset=args.label_offset,
+            **masks_too,
+        )
     if source.masks is not None:
         ends = {"num_classes": args.num_classes, "ignore_index": args.ignore_index}
         source = dataclasses.replace(source, masks=source.masks._replace(**ends))
@@ -376,6 +384,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--index-dir", metavar="DIR", help="of shards (default: beside them)")
     add("--label-offset", metavar="N", type=int, default=0, help="added to each label")
     add("--num-classes", metavar="N", type=int, help="labels from N on are a problem")
+    help_text = "CSV or JSON file, or labels or rows in a list, as find_source takes them"
+    add("--targets", metavar="FILE", help=help_text)
     add("--masks", metavar="DIR", help="folder with the mask of each image, to be looked at too")
     help_text = "how names of images and of masks end, where not only the ending differs"
     add("--mask-names", metavar=("IMAGE", "MASK"), nargs=2, help=help_text)

@@ -178,7 +178,7 @@ def _verdict_of_kind(
     values = np.asarray(image)
     if values.dtype.itemsize > 1 and to.read_as == "uint8":
         top = int(values.max())
-        if top < 2**14:
+        if 0 < top < 2**14:
             return Verdict("depth", f"values up to {top} of {2**16 - 1}", notes)
     if to.as_in_file and len(image.getbands()) != to.channels:
         return Verdict(None, "", (*notes, _BY_DALI_ALONE))  # Pillow leaves bands out

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
@@ -18,11 +19,12 @@ from nvidia.dali.data_node import DataNode
 
 from dali_cutmix._dali import graph_function, read_file
 from dali_cutmix._graph import zero_unless
-from dali_cutmix._rules import states
+from dali_cutmix._rules import states, warn
 from dali_cutmix.data.folders import folder_entries
 from dali_cutmix.data.images import shape_of
 
 __all__ = [
+    "MASK_KIND",
     "MASK_SIZE",
     "Masks",
     "decode_part",
@@ -34,7 +36,13 @@ __all__ = [
     "type_of",
 ]
 
+_LOSSY = (".jpg", ".jpeg", ".jp2", ".webp")
 MaskBits = Literal["uint8", "uint16"]
+MASK_KIND = (
+    "Every mask must be gray, a class per pixel, and have as many bits as the others, 8 or 16: no "
+    "palette, no colours."
+)
+_PNG = b"\x89PNG"
 MASK_SIZE = "Every mask must be as large as its image."
 _MODES: dict[str, MaskBits] = {"L": "uint8", "I;16": "uint16", "I;16B": "uint16"}  # of Pillow
 
@@ -44,14 +52,14 @@ class Masks(NamedTuple):
 
     Fields:
         root: the folder of the masks.
-        rules: (characters to cut from the end of the image's path, what comes in their place).
+        rules: (the end of the image's path, what comes in its place), different ones.
         dtype: "uint8" or "uint16".
         num_classes: values are below it, or `ignore_index`; None: any will do.
         ignore_index: the value of pixels without a class.
     """
 
     root: str
-    rules: tuple[tuple[int, str], ...]
+    rules: tuple[tuple[str, str], ...]
     dtype: MaskBits = "uint8"
     num_classes: int | None = None
     ignore_index: int = 255
@@ -59,60 +67,80 @@ class Masks(NamedTuple):
 
 def mask_path(masks: Masks, file: str, rule: int) -> str:
     """Returns the path of the mask of an image, whose path is within the root of the images."""
-    cut, ending = masks.rules[rule]
-    return os.path.join(masks.root, file[: len(file) - cut] + ending)
+    of_image, of_mask = masks.rules[rule]
+    return os.path.join(masks.root, file[: len(file) - len(of_image)] + of_mask)
 
 
 def pair(
-    files: Sequence[str], root: str, names: tuple[str, str] | None
+    files: Sequence[str],
+    root: str,
+    names: tuple[str, str] | None,
+    *,
+    lacking_is_fault: bool = True,
 ) -> tuple[Masks, tuple[int, ...], list[str]]:
     """Returns the masks in a folder, the number of the rule for each image, and masks of none.
 
     Args:
         names: how the names of images and of masks end, where not only the ending differs.
+        lacking_is_fault: else an image without a mask gets the rule of the first one with a mask.
 
     Raises:
-        FileNotFoundError: an image has no mask.
-        ValueError: two masks have the name of one image, or an image does not end so.
+        FileNotFoundError: an image has no mask, or none has one.
+        ValueError: two masks have the name of one image, or two images that of one mask; an image
+            does not end so; or masks are of a format that changes values.
     """
     there = [os.path.relpath(entry.path, root) for entry in folder_entries(root) if entry.is_image]
     wanted = _by_name(files, there) if names is None else _by_ends(files, there, *names)
     lacking = [file for file, rule in zip(files, wanted, strict=True) if rule is None]
-    if lacking:
+    if lacking and (lacking_is_fault or len(lacking) == len(files)):
         raise FileNotFoundError(
             f"`masks` must have a mask for each of the {len(files)} images, {root!r} lacks "
             f"{len(lacking)}: {_listed(lacking)}; it has {_listed(there) or 'no images'}. (Where "
             "names end differently `mask_names` says how.)"
         )
     rules = {rule: number for number, rule in enumerate(sorted({r for r in wanted if r}))}
+    changing = [end for _, end in rules if end.lower().endswith(_LOSSY)]
+    if changing:
+        raise ValueError(
+            f"`masks` must be of a format that keeps values, such as PNG, got {changing[0]!r}."
+        )
     masks = Masks(root, tuple(rules))
-    numbers = tuple(rules[rule] for rule in wanted if rule is not None)
-    used = {mask_path(masks, *one) for one in zip(files, numbers, strict=True)}
+    numbers = tuple(0 if rule is None else rules[rule] for rule in wanted)
+    images = dict(zip(files, numbers, strict=True))
+    used: dict[str, str] = {}
+    for image, number in images.items():
+        mask = mask_path(masks, image, number)
+        if mask in used:
+            raise ValueError(
+                f"`masks` must have a mask for each image, got {mask!r} for {used[mask]!r} and "
+                f"{image!r}."
+            )
+        used[mask] = image
     return masks, numbers, [name for name in there if os.path.join(root, name) not in used]
 
 
-def _by_name(files: Sequence[str], there: Sequence[str]) -> list[tuple[int, str] | None]:
+def _by_name(files: Sequence[str], there: Sequence[str]) -> list[tuple[str, str] | None]:
     by_stem: dict[str, str] = {}
     for name in there:
         stem, ending = os.path.splitext(name)
         if stem in by_stem:
             raise ValueError(f"`masks` must have one mask of the name {stem!r}, got several.")
         by_stem[stem] = ending
-    found: list[tuple[int, str] | None] = []
+    found: list[tuple[str, str] | None] = []
     for file in files:
         stem, ending = os.path.splitext(file)
-        found.append((len(ending), by_stem[stem]) if stem in by_stem else None)
+        found.append((ending, by_stem[stem]) if stem in by_stem else None)
     return found
 
 
 def _by_ends(
     files: Sequence[str], there: Sequence[str], of_image: str, of_mask: str
-) -> list[tuple[int, str] | None]:
+) -> list[tuple[str, str] | None]:
     masks, cut = set(there), len(of_image)
     for file in files:
         if not file.endswith(of_image):
             raise ValueError(f"`mask_names` must have the end of every image, got {file!r}.")
-    return [(cut, of_mask) if file[:-cut] + of_mask in masks else None for file in files]
+    return [(of_image, of_mask) if file[:-cut] + of_mask in masks else None for file in files]
 
 
 def _listed(names: Sequence[str]) -> str:
@@ -132,33 +160,42 @@ def look_at(paths: Sequence[tuple[str, str]]) -> MaskBits:
     from PIL import Image  # not needed for a graph
 
     kinds: dict[MaskBits, str] = {}
+    turned: list[str] = []
     for image, mask in paths:
         try:
             with Image.open(mask) as opened, Image.open(image) as other:
                 fault = _fault_of_header(opened, other)
                 mode = opened.mode
+                if _orientation(other) not in (0, 1) and not turned:
+                    turned.append(image)
         except (OSError, ValueError, SyntaxError) as error:
             raise ValueError(f"the mask {mask!r} or its image cannot be read: {error}.") from error
         if fault:
             raise ValueError(f"the mask {mask!r} {fault}.")
         kinds.setdefault(_MODES[mode], mask)
+    if turned:
+        warn(
+            f"images are turned upright as their EXIF tag says, such as {turned[0]!r}: masks must "
+            "be those of the images as they are then shown."
+        )
     if len(kinds) > 1:
         raise ValueError(f"`masks` must all have 8 bits, or all 16, got {kinds}.")
     return next(iter(kinds))
 
 
 def type_of(paths: Sequence[tuple[str, str]]) -> MaskBits:
-    """Returns the type of the first of some masks that can be used."""
+    """Returns the type that most of some masks have."""
     from PIL import Image
 
+    found: Counter[MaskBits] = Counter()
     for _, mask in paths:
         try:
             with Image.open(mask) as opened:
                 if opened.mode in _MODES:
-                    return _MODES[opened.mode]
+                    found[_MODES[opened.mode]] += 1
         except (OSError, ValueError, SyntaxError):
             continue
-    return "uint8"
+    return found.most_common(1)[0][0] if found else "uint8"
 
 
 def fault_of(image: str, mask: str, masks: Masks) -> str | None:
@@ -200,8 +237,10 @@ def _fault_of_header(mask: Any, image: Any) -> str | None:
             f"{_bits(mask)} bits: colours, and values that are scaled to 8 bits, must be turned "
             "into classes first"
         )
-    if mask.size != (size := _upright(image)):
-        return f"must be as large as its image, {size}, got {mask.size} (width, height)"
+    if mask.format in ("JPEG", "MPO", "WEBP", "JPEG2000"):
+        return f"must be of a format that keeps values, such as PNG, got {mask.format}"
+    if (found := _upright(mask)) != (size := _upright(image)):
+        return f"must be as large as its image, {size}, got {found} (width, height)"
     return None
 
 
@@ -217,8 +256,11 @@ def _bits(mask: Any) -> int:
 def _upright(image: Any) -> tuple[int, int]:
     """Returns (width, height) as it is shown, by EXIF's orientation."""
     width, height = image.size
-    turned = image.getexif().get(0x0112, 1) in (5, 6, 7, 8)
-    return (height, width) if turned else (width, height)
+    return (height, width) if _orientation(image) in (5, 6, 7, 8) else (width, height)
+
+
+def _orientation(image: Any) -> int:
+    return int(image.getexif().get(0x0112, 1))
 
 
 # In a graph
@@ -234,17 +276,11 @@ def read_encoded(encoded: DataNode, rule: DataNode, masks: Masks) -> DataNode:
     """
     path = fn.get_property(encoded, key="source_info")
     rule = fn.reshape(rule, shape=[1])
-    endings = [ending.encode() for _, ending in masks.rules]
+    cuts, endings = ([text.encode() for text in texts] for texts in zip(*masks.rules, strict=True))
     widest = max(map(len, endings))
     table = np.array([np.frombuffer(e.ljust(widest), np.uint8) for e in endings])
-    ends = _row(
-        types.Constant(
-            np.array(
-                [[cut, len(e)] for (cut, _), e in zip(masks.rules, endings, strict=True)], np.int32
-            )
-        ),
-        rule,
-    )
+    lengths = [[*map(len, pair)] for pair in zip(cuts, endings, strict=True)]
+    ends = _row(types.Constant(np.array(lengths, np.int32)), rule)
     length = path.shape(dtype=types.INT32) - ends[:1]
     ending = fn.slice(_row(types.Constant(table), rule), start=[0], shape=ends[1:], axes=[0])
     root = np.frombuffer(os.path.join(masks.root, "").encode(), np.uint8)
@@ -267,7 +303,7 @@ def decode_part(
         start, shape: of the part, as fn.decoders.image_slice takes them.
         image: the image's file, which must be as large.
     """
-    checked = _of_size(shape_of(encoded), shape_of(image))
+    checked = _of_size(shape_of(encoded), shape_of(image)) + _gray_png(encoded, masks)
     part: DataNode = fn.decoders.image_slice(
         encoded,
         start + checked,
@@ -277,6 +313,20 @@ def decode_part(
         dtype=types.UINT8 if masks.dtype == "uint8" else types.UINT16,
     )
     return part
+
+
+@states(MASK_KIND)
+def _gray_png(encoded: DataNode, masks: Masks) -> DataNode:
+    """Returns 0, int32 (1,); fails where a mask is a PNG of another kind than the others.
+
+    Of a palette DALI would read the colours, of colours their luma, and other bits it would scale.
+    """
+    head = fn.slice(encoded, start=[0], shape=[26], axes=[0], out_of_bounds_policy="pad")
+    wrong = (head[24] != (8 if masks.dtype == "uint8" else 16)) | (head[25] != 0)  # bits and colour
+    is_png = head[0] == _PNG[0]
+    if all(of_mask.lower().endswith(".png") for _, of_mask in masks.rules):
+        return zero_unless((is_png ^ True) | wrong)
+    return zero_unless(is_png & wrong)
 
 
 @states(MASK_SIZE)

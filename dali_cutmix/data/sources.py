@@ -17,7 +17,7 @@ import hashlib
 import io
 import os
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any, Literal, get_args
@@ -28,6 +28,7 @@ from dali_cutmix._rules import warn
 from dali_cutmix._validation import checked_choice, checked_int, checked_number
 from dali_cutmix.data.folders import (
     class_folders,
+    class_names,
     folder_entries,
     holds_image,
     image_files,
@@ -230,14 +231,13 @@ def find_source(
     if not isinstance(repeated, bool):
         raise TypeError(f"`repeated` must be a bool, got {repeated!r}.")
     if masks is not None or mask_names is not None:
-        for name, value in (("targets", targets), ("label_offset", label_offset or None)):
-            if value is not None:
-                raise ValueError(f"`{name}` must be left out with `masks`, got {value!r}.")
+        if targets is not None:
+            raise ValueError(f"`targets` must be left out with `masks`, got {targets!r}.")
+        _only_for_labels(label_offset, fields, index_dir, repeated)
         found = _with_masks(source, kind, masks, mask_names, classes, file_root)
         return _chosen(found, subset, weights)
     if targets is not None:
-        if label_offset:
-            raise ValueError(f"`label_offset` must be 0 with `targets`, got {label_offset}.")
+        _only_for_labels(label_offset, fields, index_dir, repeated)
         return _chosen(_with_targets(source, kind, targets, classes, file_root), subset, weights)
     samples = samples_of(source)
     if samples is not None:
@@ -264,13 +264,14 @@ def find_source(
 
 
 def unchecked_source(
-    source: Paths | Sequence[Paths],
+    source: Paths | Sequence[Paths] | Samples,
     *,
     file_root: Paths | None = None,
     index_dir: Paths | None = None,
     label_offset: int = 0,
     masks: Paths | None = None,
     mask_names: tuple[str, str] | None = None,
+    classes: Sequence[str] | None = None,
 ) -> Source:
     """Returns the source as `find_source` does, but nothing of what is in it is checked.
 
@@ -280,10 +281,12 @@ def unchecked_source(
         FileNotFoundError, TypeError, ValueError: as for `find_source`, where nothing is there.
     """
     if masks is not None or mask_names is not None:
-        return _with_masks(source, None, masks, mask_names, None, file_root, checked=False)
+        return _with_masks(source, None, masks, mask_names, classes, file_root, checked=False)
     paths, kind = named_files(source, None)
     found = Source(kind=kind, paths=paths, label_offset=label_offset)
     if kind == "folder":
+        if not class_folders(paths[0]):
+            class_names(paths[0])  # which says so
         return dataclasses.replace(found, file_root=os.path.abspath(paths[0]))
     if kind == "list":
         return dataclasses.replace(found, file_root=_root_of_list(paths[0], file_root))
@@ -523,27 +526,45 @@ def _with_targets(source: Any, kind: Any, targets: Any, classes: Any, file_root:
     """Returns the images of a folder, a list or paths, with targets beyond one class."""
     names: Any = _checked_classes(classes)
     if isinstance(targets, str) and targets in IN_LIST:
-        found = _images_alone(source, kind, file_root)
-        if found.paths[0] == found.file_root:
+        paths, kind = named_files(source, kind)
+        if kind != "list":
             raise ValueError(
                 f"`targets` must be a file, a mapping or an array where `source` is no list, got "
                 f"{targets!r}."
             )
-        files, table, numbers = read_target_list(
-            found.paths[0], found.file_root or "", targets, names
-        )
+        root = _root_of_list(paths[0], file_root)
+        files, table, numbers = read_target_list(paths[0], root, targets, names)
         assert table is not None
-        found = dataclasses.replace(found, files=files, size=len(files))
+        found = Source(kind=kind, paths=paths, file_root=root, files=files, size=len(files))
     else:
         found = _images_alone(source, kind, file_root)
+        by_name = isinstance(targets, (str, os.PathLike, Mapping))
+        if not by_name and isinstance(source, (str, os.PathLike)) and found.kind == "list":
+            raise ValueError(
+                "`targets` must be a file or a mapping where `source` is a folder or a list, got "
+                f"{type(targets).__name__}: whose rows are they? Give them with a list of paths."
+            )
         table, numbers = targets_of_files(targets, found.files, found.file_root or "", names)
     return dataclasses.replace(
         found,
         labels=numbers,
         targets=table,
         classes=table.names,
-        num_classes=table.rows.shape[1],
+        num_classes=table.columns,
     )
+
+
+def _only_for_labels(label_offset: int, fields: Any, index_dir: Any, repeated: bool) -> None:
+    """Refuses what has no meaning beside targets or masks."""
+    given = {
+        "label_offset": label_offset or None,
+        "fields": fields,
+        "index_dir": index_dir,
+        "repeated": repeated or None,
+    }
+    for name, value in given.items():
+        if value is not None:
+            raise ValueError(f"`{name}` must be left out with `targets` or `masks`, got {value!r}.")
 
 
 def _with_masks(
@@ -568,7 +589,7 @@ def _with_masks(
             raise ValueError(f"`mask_names` must be two ends of names, got {mask_names!r}.")
         ends = mask_names[0], mask_names[1]
     found = _images_alone(source, kind, file_root)
-    where, rules, unused = pair(found.files, folder, ends)
+    where, rules, unused = pair(found.files, folder, ends, lacking_is_fault=checked)
     if unused and found.paths[0] == found.file_root and not isinstance(source, (list, tuple)):
         warn(f"{len(unused)} mask(s) of {folder!r} belong to no image, such as {unused[0]!r}.")
     root = found.file_root or ""
@@ -670,8 +691,8 @@ def _repeats(found: Source, weights: Any) -> list[int]:
     if isinstance(weights, str):
         if weights != "balanced":
             raise ValueError(f'`weights` must be "balanced" or numbers, got {weights!r}.')
-        if found.targets is not None:
-            raise ValueError('`weights` must be numbers with `targets`, got "balanced".')
+        if found.targets is not None or found.masks is not None:
+            raise ValueError('`weights` must be numbers with `targets` or `masks`, got "balanced".')
         groups = [np.flatnonzero(np.array(found.labels) == k) for k in sorted(set(found.labels))]
         most = max(map(len, groups))
         counts = np.zeros(len(found.files), np.int64)

@@ -14,6 +14,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
+import numbers
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -27,6 +28,7 @@ from nvidia.dali.data_node import DataNode
 from dali_cutmix._dali import graph_function
 from dali_cutmix._rules import warn
 from dali_cutmix._validation import checked_number
+from dali_cutmix.data.folders import is_image_name
 from dali_cutmix.data.formats.lines import is_number
 
 __all__ = [
@@ -41,25 +43,31 @@ IN_LIST = ("labels", "rows")
 _MOST_NUMBERS = 10_000_000  # DALI takes some 300 bytes for each while a graph is built
 _BITS = 31  # of an int32, that are not its sign
 _WHOLE = (
-    "`targets` of one number per image must be floats, got whole numbers: class labels are given "
-    "as a list or as (path, label) samples; for regression write 3.0."
+    "`targets` of whole numbers other than 0 and 1 must be floats (3.0), got whole numbers: class "
+    "labels are given as a list or as (path, label) samples, several labels by their names "
+    '(["cat", "dog"] or ["3", "17"]).'
 )
-_SEPARATORS = re.compile(r"\s*[|;,]\s*|\s+")
+_SEPARATORS = re.compile(r"\s*[|;,]\s*")
 
 
 class Targets:
-    """A table of different rows, and of which kind they are.
+    """A table of different rows, as it is in the graph.
 
     Attributes:
-        rows: float32 (M, K), no two alike.
+        words: float32 (M, K), or where all numbers are 0 or 1 their bits, int32 (M, words).
+        columns: K.
+        packed: whether they are bits.
         names: of the columns, where they have names.
         digest: short text that is equal for equal tables.
     """
 
-    def __init__(self, rows: NDArray[np.float32], names: Sequence[str] | None) -> None:
-        self.rows = rows
+    def __init__(
+        self, words: NDArray[Any], columns: int, packed: bool, names: Sequence[str] | None
+    ) -> None:
+        self.words, self.columns, self.packed = words, columns, packed
         self.names = None if names is None else tuple(names)
-        self.digest = hashlib.sha256(rows.tobytes() + repr(self.names).encode()).hexdigest()[:16]
+        facts = words.tobytes() + repr((columns, packed, self.names)).encode()
+        self.digest = hashlib.sha256(facts).hexdigest()[:16]
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Targets) and other.digest == self.digest
@@ -68,7 +76,7 @@ class Targets:
         return hash(self.digest)
 
     def __repr__(self) -> str:
-        return f"<Targets: {self.rows.shape[1]} columns, {len(self.rows)} different rows>"
+        return f"<Targets: {self.columns} columns, {len(self.words)} different rows>"
 
     @classmethod
     def of(cls, rows: Any, names: Sequence[str] | None = None) -> tuple[Targets, tuple[int, ...]]:
@@ -80,27 +88,38 @@ class Targets:
         every = np.ascontiguousarray(rows, np.float32)
         if not np.isfinite(every).all():
             raise ValueError("`targets` must be finite numbers, got nan or infinity.")
-        table, numbers = np.unique(every, axis=0, return_inverse=True)
-        targets = cls(table, names)
-        if targets._words().size > _MOST_NUMBERS:
-            raise ValueError(
-                f"`targets` must be at most {_MOST_NUMBERS:,} numbers in different rows, got "
-                f"{len(table):,} rows of {table.shape[1]:,}. (Rows of 0 and 1 count for less.)"
+        if ((every == 0) | (every == 1)).all():
+            return cls.of_labels(
+                [np.flatnonzero(row).tolist() for row in every], every.shape[1], names
             )
-        return targets, tuple(numbers.reshape(-1).tolist())
+        first: dict[bytes, int] = {}
+        numbers = tuple(first.setdefault(row.tobytes(), len(first)) for row in every)
+        _check_size(len(first), every.shape[1], every.shape[1])
+        table = np.frombuffer(b"".join(first), np.float32).reshape(len(first), -1)
+        return cls(table, every.shape[1], False, names), numbers
 
-    def _packed(self) -> bool:
-        return bool(((self.rows == 0) | (self.rows == 1)).all())
+    @classmethod
+    def of_labels(
+        cls, labels: Sequence[Iterable[int]], columns: int, names: Sequence[str] | None = None
+    ) -> tuple[Targets, tuple[int, ...]]:
+        """Returns the table of rows of 0 and 1, which are 1 where the labels of each row say so."""
+        first: dict[tuple[int, ...], int] = {}
+        numbers = tuple(first.setdefault(tuple(sorted(set(one))), len(first)) for one in labels)
+        width = -(-columns // _BITS)
+        _check_size(len(first), columns, width)
+        words = np.zeros((len(first), width), np.int32)
+        for row, one in zip(words, first, strict=True):
+            for label in one:
+                row[label // _BITS] |= np.int32(1 << label % _BITS)
+        return cls(words, columns, True, names), numbers
 
-    def _words(self) -> NDArray[Any]:
-        """Returns the table as it is in the graph: rows of 0 and 1 as bits, int32 (M, words)."""
-        if not self._packed():
-            return self.rows
-        bits = self.rows.astype(np.int32)
-        missing = -bits.shape[1] % _BITS
-        bits = np.pad(bits, ((0, 0), (0, missing))).reshape(len(bits), -1, _BITS)
-        words: NDArray[Any] = (bits << np.arange(_BITS, dtype=np.int32)).sum(2, dtype=np.int32)
-        return words
+
+def _check_size(rows: int, columns: int, width: int) -> None:
+    if rows * width > _MOST_NUMBERS:
+        raise ValueError(
+            f"`targets` must be at most {_MOST_NUMBERS:,} numbers in different rows, got "
+            f"{rows:,} rows of {columns:,}. (Rows of 0 and 1 count for less.)"
+        )
 
 
 @graph_function
@@ -110,19 +129,15 @@ def look_up(number: DataNode, targets: Targets) -> DataNode:
     Args:
         number: int32 (1,), of the row.
     """
-    columns = targets.rows.shape[1]
     row = fn.slice(
-        types.Constant(targets._words()),
-        start=fn.reshape(number, shape=[1]),
-        shape=[1],
-        axes=[0],
+        types.Constant(targets.words), start=fn.reshape(number, shape=[1]), shape=[1], axes=[0]
     )
-    if not targets._packed():
-        return fn.reshape(row, shape=[columns])
+    if not targets.packed:
+        return fn.reshape(row, shape=[targets.columns])
     powers = types.Constant(1 << np.arange(_BITS, dtype=np.int32)[None])
     bits = fn.reshape(fn.reshape(row, shape=[-1, 1]) & powers, shape=[-1])
-    if columns % _BITS:
-        bits = fn.slice(bits, start=[0], shape=[columns], axes=[0])
+    if targets.columns % _BITS:
+        bits = fn.slice(bits, start=[0], shape=[targets.columns], axes=[0])
     return fn.cast(bits != 0, dtype=types.FLOAT)
 
 
@@ -136,17 +151,20 @@ def targets_of_files(
 
     Args:
         given: the path of a CSV or JSON file; a mapping from file to value; or an array of a row,
-            or a number, per file. A value is a number, a row of numbers, a name, names, or one text
-            of names that are separated by blanks, ``|``, ``;`` or ``,``.
+            or a number, per file. A value is a number, a row of numbers, names, or one text of
+            names: separated by ``|``, ``;`` or ``,`` where any text has one of these, else by
+            blanks.
         files: paths within `root`.
-        classes: names of the labels, or of the columns; by default the names that come, sorted.
+        classes: names of the labels by column, or of the columns; a CSV's columns are put in their
+            order. By default the names that come, sorted; names that are all numbers are the
+            numbers of the columns.
 
     Raises:
         TypeError: `given` is nothing of that.
         ValueError: an image has no value, or values are not of one kind.
     """
     if isinstance(given, Mapping):
-        return _of_values(_matched(dict(given), files, root, "targets"), classes)
+        return _of_values(_matched(dict(given), files, root, "targets"), classes, "targets")
     if isinstance(given, (str, os.PathLike)):
         path = os.fspath(given)
         if not os.path.isfile(path):
@@ -154,14 +172,17 @@ def targets_of_files(
                 f"`targets` must be an existing file (or a mapping, or an array), got {path!r}."
             )
         read, names = _read_json(path) if path.lower().endswith(".json") else _read_csv(path)
-        return _of_values(_matched(read, files, root, path), classes or names)
+        values = _matched(read, files, root, path)
+        if names is None:
+            return _of_values(values, classes, path)
+        return Targets.of(*_in_order(values, names, classes, path))
     rows = np.asarray(given)
     if rows.dtype.kind not in "biuf" or rows.ndim not in (1, 2):
         raise TypeError(
             "`targets` must be a CSV or JSON file, a mapping from file to value, or an array of "
             f"numbers, (N,) or (N, K), got {type(given).__name__}."
         )
-    if rows.ndim == 1 and rows.dtype.kind != "f":
+    if rows.dtype.kind in "iu" and (rows.ndim == 1 or not np.isin(rows, (0, 1)).all()):
         raise ValueError(_WHOLE)
     if len(rows) != len(files):
         raise ValueError(
@@ -196,11 +217,15 @@ def _read_csv(path: str) -> tuple[dict[str, Any], list[str] | None]:
             lines = [line for line in csv.reader(file, delimiter=delimiter) if line]
     except (csv.Error, UnicodeDecodeError) as error:
         raise ValueError(f"{path!r} must be CSV in UTF-8: {error}.") from error
+    if lines and is_image_name(lines[0][0].strip()):
+        raise ValueError(f"{path!r} must begin with a line that names the columns: {lines[0]!r}.")
     if len(lines) < 2 or len(lines[0]) < 2:
         raise ValueError(
             f"{path!r} must have a header and lines: a column of files, and one or more of values."
         )
     header, *lines = lines
+    if len({*header}) < len(header):
+        raise ValueError(f"{path!r} must have different names of columns, got {header}.")
     values: dict[str, Any] = {}
     for number, line in enumerate(lines, 2):
         if len(line) != len(header):
@@ -223,6 +248,20 @@ def _read_csv(path: str) -> tuple[dict[str, Any], list[str] | None]:
             f"for {wrong[0]!r}."
         )
     return {name: cell for name, (cell,) in values.items()}, None
+
+
+def _in_order(
+    rows: list[Any], names: list[str], classes: Sequence[str] | None, path: str
+) -> tuple[NDArray[np.float64], list[str]]:
+    """Returns the rows with their columns in the order of the classes."""
+    order = names if classes is None else list(classes)
+    if set(order) != set(names):
+        other = sorted(set(order) ^ set(names))
+        raise ValueError(
+            f"`classes` must be the columns of {path!r}, got {len(order)} names that differ in "
+            f"{', '.join(map(repr, other[:5]))}."
+        )
+    return np.array(rows)[:, [names.index(name) for name in order]], order
 
 
 def _matched(values: dict[str, Any], files: Sequence[str], root: str, where: str) -> list[Any]:
@@ -260,12 +299,11 @@ def _within(name: str, root: str) -> str:
 
 
 def _of_values(
-    values: Sequence[Any], classes: Sequence[str] | None
+    values: Sequence[Any], classes: Sequence[str] | None, where: str
 ) -> tuple[Targets, tuple[int, ...]]:
-    names = [_names(value) for value in values]
-    if all(one is not None for one in names):
-        return _several_labels([one or [] for one in names], classes)
-    if all(isinstance(value, int) for value in values):
+    if all(isinstance(value, str) or _is_names(value) for value in values):
+        return _several_labels(_split(values, where), classes)
+    if all(isinstance(value, numbers.Integral) for value in values):
         raise ValueError(_WHOLE)
     rows = [value if _is_row(value) else [value] for value in values]
     lengths = {len(row) for row in rows}
@@ -274,21 +312,40 @@ def _of_values(
             f"`targets` must be rows of one length, got {', '.join(map(str, sorted(lengths)))}. "
             'Several labels are given by their names: ["cat", "dog"], or ["0", "7"].'
         )
-    numbers = [[checked_number("targets", number) for number in row] for row in rows]
-    return Targets.of(numbers, _checked_names(classes, len(numbers[0])))
+    every = [number for row in rows for number in row]
+    if all(isinstance(number, numbers.Integral) for number in every) and not {*every} <= {0, 1}:
+        raise ValueError(_WHOLE)
+    table = [[checked_number("targets", number) for number in row] for row in rows]
+    return Targets.of(table, _checked_names(classes, len(table[0])))
 
 
 def _is_row(value: Any) -> bool:
     return isinstance(value, (Sequence, np.ndarray)) and not isinstance(value, str)
 
 
-def _names(value: Any) -> list[str] | None:
-    """Returns the names of labels, or None where the value is no such thing."""
-    if isinstance(value, str):
-        return [name for name in _SEPARATORS.split(value.strip()) if name]
-    if _is_row(value) and all(isinstance(name, str) for name in value):
-        return list(value)
-    return None
+def _is_names(value: Any) -> bool:
+    return _is_row(value) and all(isinstance(name, str) for name in value)
+
+
+def _split(values: Sequence[Any], where: str) -> list[list[str]]:
+    """Returns the names in each value."""
+    texts = [value for value in values if isinstance(value, str)]
+    if any(_SEPARATORS.search(text) for text in texts):
+        separator = _SEPARATORS
+    else:
+        separator = re.compile(r"\s+")
+        parted = next((text for text in texts if len(text.split()) > 1), None)
+        if parted is not None:
+            warn(
+                f"the labels of {where!r} are separated by blanks: {parted!r} are "
+                f"{len(parted.split())} labels. Where names hold blanks separate them by |."
+            )
+    return [
+        [name for name in separator.split(value.strip()) if name]
+        if isinstance(value, str)
+        else list(value)
+        for value in values
+    ]
 
 
 def _several_labels(
@@ -297,14 +354,13 @@ def _several_labels(
     known = sorted({name for one in names for name in one}) if classes is None else list(classes)
     if not known:
         raise ValueError("`targets` must have at least one label, got none for any image.")
+    if classes is None and all(name.isdecimal() for name in known):
+        return Targets.of_labels([[*map(int, one)] for one in names], max(map(int, known)) + 1)
     column = {name: k for k, name in enumerate(known)}
-    rows = np.zeros((len(names), len(known)), np.float32)
-    for row, one in zip(rows, names, strict=True):
-        unknown = [name for name in one if name not in column]
-        if unknown:
-            raise ValueError(f"`classes` must name every label, lacks {unknown[0]!r}.")
-        row[[column[name] for name in one]] = 1
-    return Targets.of(rows, known)
+    unknown = next((name for one in names for name in one if name not in column), None)
+    if unknown is not None:
+        raise ValueError(f"`classes` must name every label, lacks {unknown!r}.")
+    return Targets.of_labels([[column[name] for name in one] for one in names], len(known), known)
 
 
 def _checked_names(classes: Sequence[str] | None, columns: int) -> Sequence[str] | None:
@@ -345,11 +401,9 @@ def targets_in_list(
         rows.append([float(cell) for cell in cells])
     if kind == "rows":
         return Targets.of(rows, _checked_names(classes, len(rows[0])))
-    most = int(max((number for row in rows for number in row), default=-1)) + 1
+    labels = [[int(number) for number in row] for row in rows]
+    most = max((label for one in labels for label in one), default=-1) + 1
     count = most if classes is None else len(classes)
     if most > count or count == 0:
         raise ValueError(f"`classes` must name the {most} labels of {path!r}, got {count} names.")
-    k_hot = np.zeros((len(rows), count), np.float32)
-    for line, labels in zip(k_hot, rows, strict=True):
-        line[np.array(labels, np.int64)] = 1
-    return Targets.of(k_hot, classes)
+    return Targets.of_labels(labels, count, classes)

@@ -12,9 +12,7 @@ from dali_cutmix.loaders._iterator import Batches
 from dali_cutmix.loaders._reader import Counts
 from dali_cutmix.loaders._switch import Switch
 
-__all__ = ["REPEATED", "Run"]
-
-REPEATED = -100  # label of an image that comes again, which torch's cross_entropy ignores
+__all__ = ["Run"]
 
 
 class Run:
@@ -40,6 +38,7 @@ class Run:
         place: tuple[int, int],
         *,
         restored: bool,
+        repeated: int,
         not_computable: str | None,
         explain: Callable[[Exception], NoReturn],
     ) -> None:
@@ -48,7 +47,7 @@ class Run:
         self.placed = self.position > 0
         self.interrupted: dict[str, Any] | None = None
         self.batches: Batches | None = Batches(pipeline, reader, even=counts.even)
-        self._explain = explain
+        self._explain, self._repeated = explain, repeated
         # Whether the pipeline stands at the end of an epoch whose padding was not read yet.
         self._padded = restored and self.epoch > 0 and self.position == 0
         self._checkpoint = self.batches.checkpoints()[0]
@@ -146,12 +145,12 @@ class Run:
             outputs = [output[:kept] for output in outputs]
         if twice is not None:
             images, labels, *others = outputs
-            if labels.ndim != 1 or labels.is_floating_point():
+            if labels.is_floating_point():
                 raise ValueError(
-                    "`even` must be False where targets are no integers, (N,): a repeated sample "
-                    "cannot be marked."
+                    "`even` must be False where targets are no integers: a repeated sample cannot "
+                    "be marked."
                 )
             labels = labels.clone()  # not in DALI's memory
-            labels[twice] = REPEATED
+            labels[twice] = self._repeated
             return [images, labels, *others]
         return outputs

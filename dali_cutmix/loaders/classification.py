@@ -200,10 +200,15 @@ def train_loader(
             "an image would be mixed with copies of itself alone."
         )
     if used.mix is not None:
-        mix = used.mix
-        if options["source"].targets is not None and mix.labels == "int":
-            mix = dataclasses.replace(mix, labels="float")
-        options["mix"] = _with_classes(mix, num_classes, options, classes)
+        mixing = used.mix
+        if options["source"].targets is not None and mixing.labels == "int":
+            if mixing.label_smoothing and isinstance(mix, str):
+                raise ValueError(
+                    f"`mix` must be given with `targets`: recipe {used.name!r} smooths the labels "
+                    f"of one class, by {mixing.label_smoothing}."
+                )
+            mixing = dataclasses.replace(mixing, labels="float")
+        options["mix"] = _with_classes(mixing, num_classes, options, classes)
         options["num_classes"] = options["mix"].num_classes
     elif with_params or switchable:
         name = "with_params" if with_params else "switchable"

@@ -8,7 +8,7 @@ from typing import Any
 
 from dali_cutmix._rules import dali_reason, explain
 from dali_cutmix.data.images import BANDS, CMYK
-from dali_cutmix.data.masks import MASK_SIZE
+from dali_cutmix.data.masks import MASK_KIND, MASK_SIZE
 from dali_cutmix.data.pixel_format import RGB8, PixelFormat
 from dali_cutmix.data.readers import LABEL
 from dali_cutmix.data.sources import Source, damaged, find_source
@@ -17,7 +17,7 @@ from dali_cutmix.data.volumes import Volumes, damaged_volumes
 __all__ = ["in_own_words"]
 
 _TOO_MANY_SHARDS = "requested number of shards"
-_READS = re.compile(r"fn\.(decoders|readers)\.|fn\.peek_image_shape")  # what can meet a bad file
+_READS = re.compile(r"fn\.(decoders|readers|io)\.|fn\.peek_image_shape")  # what can meet a bad file
 _READS_ARRAYS = re.compile(r"fn\.readers\.numpy|fn\.io\.file\.read")
 _FILE = re.compile(r"(?:Failed to decode sample #\d+ ?: |File mapping failed: )(.+)")
 
@@ -37,7 +37,7 @@ def in_own_words(error: BaseException, options: Mapping[str, Any]) -> str | None
     rule = explain(error)
     if isinstance(options.get("source"), Volumes):
         return _of_volumes(text, rule, options)
-    if rule is not None and not rule.startswith((LABEL, BANDS, CMYK, MASK_SIZE)):
+    if rule is not None and not rule.startswith((LABEL, BANDS, CMYK, MASK_KIND, MASK_SIZE)):
         return rule
     if rule is None and not _READS.search(text):
         return None
@@ -45,7 +45,7 @@ def in_own_words(error: BaseException, options: Mapping[str, Any]) -> str | None
         return None  # of the graph, not of what a decoder met
     files = _files(text, options)
     reason = f"DALI: {dali_reason(text)}"
-    for broken in (BANDS, CMYK, MASK_SIZE):
+    for broken in (BANDS, CMYK, MASK_KIND, MASK_SIZE):
         if rule is not None and rule.startswith(broken):
             return f"{broken[:-1]}{_listed(files)}. Convert or remove, then start again. {reason}"
     # A TFRecord without its label fails in the reader.

@@ -69,8 +69,8 @@ class Loader:
         even: with ``"partial"`` and several shards, whose lengths may differ by one sample: every
             shard yields as many batches of the same sizes, so that a collective in each batch
             finds all of them. A shard that lacks a sample yields its last one twice, the first
-            time with label -100, which torch's cross_entropy ignores. Then the targets must be
-            integers, (N,).
+            time with label `ignore_index`. Then the targets must be integers, (N,) or (N, …).
+        ignore_index: label that is ignored, by default that of torch's cross_entropy.
         channels_last: the images leave the pipeline as NHWC; they are yielded as NCHW tensors in
             torch.channels_last, without a copy.
         switchable: makes `mixing` settable. The pipeline then has an argument ``mixing``, a source
@@ -109,6 +109,7 @@ class Loader:
         reader_name: str | None = None,
         last_batch: Literal["drop", "partial"] = "drop",
         even: bool = False,
+        ignore_index: int = -100,
         channels_last: bool = False,
         switchable: bool = False,
         start_epoch: int = 0,
@@ -136,6 +137,7 @@ class Loader:
         self._reader_name = reader_name
         self._last_batch = last_batch
         self._even = even
+        self._ignore_index = checked_int("ignore_index", ignore_index, -(2**31))
         self._channels_last = channels_last
         self._collate = _as_they_are if collate is None else collate
         self._options = options
@@ -573,6 +575,7 @@ class Loader:
             switch,
             place,
             restored=checkpoint is not None,
+            repeated=self._ignore_index,
             not_computable=not_computable,
             explain=partial(_raise_explained, self._options),
         )

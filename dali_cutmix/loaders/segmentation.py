@@ -16,7 +16,7 @@ from dali_cutmix._validation import (
 )
 from dali_cutmix.data.formats.paths import Paths
 from dali_cutmix.data.images import INTERPOLATION
-from dali_cutmix.data.sources import Source, find_source
+from dali_cutmix.data.sources import Source, find_source, unchecked_source
 from dali_cutmix.loaders._arguments import (
     Device,
     OnError,
@@ -47,6 +47,7 @@ def segmentation_loader(
     mask_names: tuple[str, str] | None = None,
     mix: MixConfig | None = None,
     blend: Blend = "refuse",
+    even: bool = True,
     size: int | tuple[int, int] = 512,
     area: Sequence[float] = (0.25, 1.0),
     ratio: Sequence[float] = (3 / 4, 4 / 3),
@@ -85,11 +86,14 @@ def segmentation_loader(
         images: a folder of images (also in folders inside), a list of them, or paths; or what
             ``find_source(images, masks=…)`` returned, which has more options, such as `subset`.
         masks: the folder of the masks: ``x/1.png`` for ``x/1.jpg``. Gray images of 8 or 16 bits, a
-            class index per pixel. A missing or a mismatched one is an error that names it.
+            class index per pixel, in a format that keeps values. A missing one is an error that
+            names it, and so is one of another size or kind, when it is read at the latest. Images
+            are turned upright as their EXIF tag says, and masks are to be those of upright images.
         batch_size: samples per batch, of this shard.
         training: else the loader is one for validation.
         num_classes: number of classes, by which ``on_error="skip"`` and `dali-cutmix check` judge
-            the values in the masks.
+            the values in the masks. (``"raise"`` does not look at each value: torch's cross_entropy
+            fails for one that is too high.)
         classes: their names, for ``loader.classes``.
         ignore_index: the value of pixels without a class.
         mask_names: where the names of images and masks differ: how both end, such as
@@ -98,6 +102,9 @@ def segmentation_loader(
             pixels are mixed counts: there are no labels.
         blend: where `mix` has MixUp: ``"refuse"``, since classes cannot be averaged, or
             ``"heavier"``, the mask of the image with the larger share.
+        even: for validation on several shards, one of which may have an image less: its last one
+            comes twice, the first time with all of its mask `ignore_index`, so that every shard has
+            the same batches and a collective in each does not hang.
         size: side, or (H, W), of the images that are yielded.
         area, ratio: range of the crop's fraction of the image, and of width by height.
         resize: for validation, length of the shorter side, at least `size`; by default the larger
@@ -122,7 +129,7 @@ def segmentation_loader(
     """
     for name, flag in (
         *(("training", training), ("shuffle", shuffle)),
-        *(("switchable", switchable), ("antialias", antialias)),
+        *(("switchable", switchable), ("antialias", antialias), ("even", even)),
     ):
         checked_bool(name, flag)
     checked_choice("blend", blend, get_args(Blend))
@@ -160,7 +167,7 @@ def segmentation_loader(
         hw_decoder_load=hw_decoder_load,
         **options,
     )
-    source = _found(images, masks, mask_names, classes)
+    source = _found(images, masks, mask_names, classes, checked=on_error == "raise")
     count = (
         source.num_classes if num_classes is None else checked_int("num_classes", num_classes, 1)
     )
@@ -183,6 +190,8 @@ def segmentation_loader(
         segmentation.train if training else segmentation.val,
         source=source,
         last_batch="drop" if training else "partial",
+        even=even and not training,
+        ignore_index=values.ignore_index,
         channels_last=layout == "NHWC",
         switchable=switchable,
         start_epoch=start_epoch,
@@ -233,10 +242,12 @@ def _checked_resize(resize: int | None, size: tuple[int, int]) -> int:
     return resize
 
 
-def _found(images: Any, masks: Any, mask_names: Any, classes: Any) -> Source:
+def _found(images: Any, masks: Any, mask_names: Any, classes: Any, *, checked: bool) -> Source:
     if not isinstance(images, Source):
         if masks is None:
             raise TypeError("`masks` must be given with `images`, got None.")
+        if not checked:  # all of them are looked at
+            return unchecked_source(images, masks=masks, mask_names=mask_names, classes=classes)
         return find_source(images, masks=masks, mask_names=mask_names, classes=classes)
     for name, value in (("masks", masks), ("mask_names", mask_names), ("classes", classes)):
         if value is not None:

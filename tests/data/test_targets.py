@@ -15,6 +15,7 @@ from nvidia.dali import fn, pipeline_def
 from PIL import Image
 
 import dali_cutmix as dcm
+from dali_cutmix.cli.main import main
 from dali_cutmix.data import targets as tables
 
 SMALL: dict[str, Any] = {"batch_size": 4, "size": 8, "device": "cpu", "num_threads": 1}
@@ -70,6 +71,42 @@ def test_columns_of_numbers(root: Path, tmp_path: Path) -> None:
     source = dcm.find_source(root, targets=path)
     assert (source.classes, source.num_classes) == (tuple("abcd"), 4)
     assert yielded(source) == dict(enumerate(SOFT.tolist()))
+
+
+def test_columns_are_put_in_the_order_of_the_classes(root: Path, tmp_path: Path) -> None:
+    """A validation set whose columns are in another order has training's columns."""
+    paths = {}
+    for order in ((0, 1, 2), (2, 0, 1)):
+        path = paths[order] = tmp_path / f"{order[0]}.csv"
+        lines = [
+            ",".join([name, *(str(row[k]) for k in order)])
+            for name, row in zip(NAMES, K_HOT, strict=True)
+        ]
+        header = ",".join(["file", *(CLASSES[k] for k in order)])
+        path.write_text("\n".join([header, *lines]))
+    with dcm.train_loader(root, targets=paths[0, 1, 2], mix=None, **SMALL) as train:
+        options = {**LEVEL, "like": train, "batch_size": 4, "size": 8}
+        assert yielded(root, targets=paths[2, 0, 1], **options) == dict(enumerate(K_HOT))
+    with pytest.raises(ValueError, match="names that differ in 'bird', 'cat', 'owl'"):
+        dcm.find_source(root, targets=paths[0, 1, 2], classes=["bird", "dog"])
+
+
+def test_labels_that_are_numbers_are_columns(root: Path) -> None:
+    given = dict(zip(NAMES, ["0|7", "1", "", "10", "2;3", "7, 1", "3", "0"], strict=True))
+    expected = [[0, 7], [1], [], [10], [2, 3], [1, 7], [3], [0]]
+    found = yielded(root, targets=given)
+    assert [np.flatnonzero(found[i]).tolist() for i in range(8)] == expected
+    source = dcm.find_source(root, targets=given)
+    assert (source.num_classes, source.classes) == (11, None)
+
+
+def test_names_with_blanks(root: Path) -> None:
+    given = dict.fromkeys(NAMES, "No Finding")
+    with pytest.warns(UserWarning, match="'No Finding' are 2 labels. .* separate them by |"):
+        assert dcm.find_source(root, targets=given).classes == ("Finding", "No")
+    given[NAMES[0]] = "Edema|Pleural Thickening"
+    source = dcm.find_source(root, targets=given)
+    assert source.classes == ("Edema", "No Finding", "Pleural Thickening")
 
 
 def test_names_of_files_without_folder_or_extension(root: Path) -> None:
@@ -139,7 +176,7 @@ def test_rows_are_looked_up_exactly(columns: int, packed: bool) -> None:
     (out,) = pipe().run()
     assert out.dtype.name == "FLOAT"
     assert np.array_equal(np.array(out.as_array()), rows)
-    assert table._packed() is packed
+    assert table.packed is packed
 
 
 Given = Callable[[Path], Any]
@@ -169,9 +206,16 @@ WRONG: dict[str, tuple[Given, dict[str, Any], str]] = {
         "must name the 2 columns of the targets, got 1 names",
     ),
     "no file": (lambda path: path / "none.csv", {}, "must be an existing file"),
-    "a number": (lambda _: 3, {}, r"must be a CSV or JSON file, a mapping .* got int"),
-    "rows for other images": (lambda _: np.zeros((3, 2)), {}, "a row for each of the 8 images"),
-    "in a folder": (lambda _: "labels", {}, "`targets` of a folder must be a file"),
+    "a number": (lambda _: 3, {}, "must be a file or a mapping where .* got int"),
+    "rows of a folder": (lambda _: np.zeros((8, 2)), {}, "got ndarray: whose rows are they?"),
+    "numbers of NumPy": (lambda _: dict.fromkeys(NAMES, np.int64(3)), {}, "must be floats"),
+    "two numbers each": (lambda _: {n: [3, 17] for n in NAMES}, {}, "several labels by their"),
+    "labels beside them": (lambda _: {n: [1.0] for n in NAMES}, {"repeated": True}, "`repeated`"),
+    "in a folder": (
+        lambda _: "labels",
+        {},
+        "must be a file, a mapping or an array where",
+    ),
 }
 
 
@@ -187,6 +231,8 @@ CSVS = {
     "file,cat,dog\nx.png,1\n": "line 2: must have 3 values",
     "file,tags\nx.png,cat\nx.png,dog\n": "line 3: must name every file once, got 'x.png'",
     "file,label\nx.png,1\ny.png,0\n": "class labels are given as a list",
+    "x.png,1\ny.png,0\n": "must begin with a line that names the columns",
+    "file,a,a\nx.png,1,0\n": "must have different names of columns",
     "file,a,b\nx.png,1,\n": "must have numbers in its columns, or one column of names, got ''",
 }
 
@@ -308,7 +354,7 @@ def test_weights(root: Path) -> None:
         with pytest.raises(ValueError, match=words):
             dcm.find_source(root, weights=wrong)
     given = dict(zip(NAMES, LABELS, strict=True))
-    with pytest.raises(ValueError, match='must be numbers with `targets`, got "balanced"'):
+    with pytest.raises(ValueError, match="must be numbers with `targets` or `masks`"):
         dcm.find_source(root, targets=given, weights="balanced")
 
 
@@ -341,6 +387,50 @@ def test_an_order_of_ones_own(root: Path) -> None:
         with dcm.train_loader(source, **{**options, **shard}) as loader:
             parts.append([[int(labels[0]) for _, labels in loader] for _ in range(2)])
     assert parts == [[[5, 0, 7]] * 2, [[2, 2, 6]] * 2]
+
+
+def test_labels_between_commas_are_no_names(root: Path) -> None:
+    path = root / "list.txt"
+    path.write_text("a/0.png 0,3\nb/1.png 3,1\n")
+    source = dcm.find_source(path, targets="labels")
+    assert (source.classes, source.num_classes) == (None, 4)
+    with pytest.raises(ValueError, match="several labels are read with find_source"):
+        dcm.find_source(path)
+    path.write_text("a/0.png cat\nb/1.png dog\n")  # a split with names, and targets for all
+    given = {"a/0.png": [0.5], "b/1.png": [1.5]}
+    assert yielded(path, targets=given) == {0: [0.5], 1: [1.5]}
+    path.unlink()
+
+
+def test_a_label_far_too_large_takes_no_memory(root: Path) -> None:
+    path = root / "list.txt"
+    path.write_text("a/0.png 0\nb/1.png 1000000000\n")
+    with pytest.raises(ValueError, match="at most 10,000,000 numbers in different rows"):
+        dcm.find_source(path, targets="labels")
+    path.unlink()
+
+
+def test_a_recipe_that_smooths_labels_needs_a_mix(root: Path) -> None:
+    given = dict(zip(NAMES, LABELS, strict=True))
+    with pytest.raises(ValueError, match="`mix` must be given with `targets`: recipe 'deit'"):
+        dcm.train_loader(root, targets=given, recipe="deit", **{**SMALL, "batch_size": 8})
+
+
+def test_check_knows_targets(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    flat = tmp_path / "flat"
+    flat.mkdir()
+    for i in range(3):
+        Image.new("RGB", (9, 9), (20 * i,) * 3).save(flat / f"{i}.png")
+    (flat / "1.png").write_bytes((flat / "1.png").read_bytes()[:40])
+    ages = tmp_path / "ages.csv"
+    ages.write_text("file,age\n" + "\n".join(f"{i}.png,{i}.5" for i in range(3)))
+    assert main(["check", str(flat)]) == 1  # of no use without targets, and said
+    assert "holds images itself" in capsys.readouterr().err.replace("\n", " ")
+    assert main(["check", str(flat), "--targets", str(ages)]) == 3
+    assert "1.png" in capsys.readouterr().out
 
 
 def test_several_labels_in_a_list_of_mxnet(root: Path) -> None:

@@ -208,9 +208,9 @@ def test_names_that_differ(root: Path, tmp_path: Path) -> None:
         dcm.segmentation_loader(*paths, mask_names=("_other.png", "x.png"), **SMALL)
 
 
-def damage(root: Path, case: str) -> str:
+def damage(root: Path, case: str, name: str = "0.png") -> str:
     """Makes a fault, and returns a part of the words that must name it."""
-    first = root / "masks" / "0.png"
+    first = root / "masks" / name
     mask = Image.fromarray(np.asarray(Image.open(first)))
     if case == "missing":
         first.unlink()
@@ -280,6 +280,93 @@ def test_a_wrong_mask_among_many_is_named_or_left_out(
 
 def root_names(root: Path) -> list[str]:
     return list(dcm.find_source(root / "images", masks=root / "masks").files)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("case", ["a palette", "colours", "one bit", "16 bits"])
+def test_a_mask_of_another_kind_among_many_is_named(
+    case: str, device: str, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dali_cutmix.data.sources._MASKS_LOOKED_AT", 1)
+    other = copied(root, tmp_path)
+    damage(other, case, "4.png")  # which is not the first one
+    with pytest.raises(ValueError, match=r"Every mask must be gray, .*masks/4\.png"):
+        dcm.segmentation_loader(
+            other / "images", other / "masks", **{**SMALL, "batch_size": 40, "device": device}
+        )
+
+
+def test_masks_of_formats_that_change_values_are_refused(root: Path, tmp_path: Path) -> None:
+    other = copied(root, tmp_path)
+    for path in (other / "masks").rglob("*.png"):
+        Image.open(path).save(path.with_suffix(".jpg"))
+        path.unlink()
+    with pytest.raises(ValueError, match=r"of a format that keeps values, such as PNG, got '.jpg'"):
+        dcm.segmentation_loader(other / "images", other / "masks", **SMALL)
+
+
+def test_images_turned_by_exif_are_told(root: Path, tmp_path: Path) -> None:
+    other = copied(root, tmp_path)
+    for path in (other / "images").rglob("*.png"):
+        image = Image.open(path)
+        exif = image.getexif()
+        exif[0x0112] = 3
+        image.rotate(180).save(path, exif=exif)
+    with pytest.warns(UserWarning, match="images are turned upright as their EXIF tag says"):
+        loader = dcm.segmentation_loader(
+            other / "images", other / "masks", training=False, **{**SMALL, "size": 60}
+        )
+    with loader:
+        for images, masks in loader:
+            assert agreement(images, masks) == 1
+
+
+def test_two_images_of_one_mask_are_refused(root: Path, tmp_path: Path) -> None:
+    other = copied(root, tmp_path)
+    shutil.copy(other / "images" / "0.png", other / "images" / "0.bmp")
+    with pytest.raises(ValueError, match=r"a mask for each image, got .*0.png' for '0.bmp' and"):
+        dcm.find_source(other / "images", masks=other / "masks")
+
+
+def test_names_beyond_ascii(root: Path, tmp_path: Path) -> None:
+    other = copied(root, tmp_path)
+    for folder, end in (("images", "_größe.png"), ("masks", "_fläche.png")):
+        for path in (other / folder).rglob("*.png"):
+            path.rename(path.with_name(f"ß{path.stem}{end}"))
+    options = {**SMALL, "size": 60, "training": False, "mask_names": ("_größe.png", "_fläche.png")}
+    with dcm.segmentation_loader(other / "images", other / "masks", **options) as loader:
+        for images, masks in loader:
+            assert agreement(images, masks) == 1
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_any_wrong_mask_is_left_out_where_that_is_asked_for(
+    case: str, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    other = copied(root, tmp_path)
+    damage(other, case)
+    with pytest.warns(UserWarning, match=r"1 of 40 samples are left out: 0.png \(mask\)"):
+        loader = dcm.segmentation_loader(
+            other / "images", other / "masks", on_error="skip", **SMALL
+        )
+    with loader:
+        assert loader.num_images == COUNT - 1
+
+
+def test_every_shard_has_the_same_validation_batches(root: Path) -> None:
+    source = dcm.find_source(root / "images", masks=root / "masks", subset=range(5))
+    options = {**SMALL, "size": 60, "training": False, "batch_size": 2, "num_shards": 2}
+    lengths, ignored = [], 0
+    for shard_id in (0, 1):
+        with dcm.segmentation_loader(source, shard_id=shard_id, **options) as loader:
+            batches = [masks for _, masks in loader]
+        lengths.append([len(masks) for masks in batches])
+        ignored += sum(int((one == 255).all()) for masks in batches for one in masks)
+    assert lengths == [[2, 1], [2, 1]]
+    assert ignored == 1
+    with dcm.segmentation_loader(source, shard_id=0, even=False, **options) as loader:
+        assert len(loader) == 1
 
 
 def test_check_judges_masks(
@@ -353,6 +440,8 @@ def test_wrong_sources_are_refused(root: Path) -> None:
     source = dcm.find_source([(root / "images" / "0.png", 0)])
     with pytest.raises(ValueError, match="must be a source with masks"):
         dcm.segmentation_loader(source, **SMALL)
+    with pytest.raises(ValueError, match="`weights` must be numbers with `targets` or `masks`"):
+        dcm.find_source(root / "images", masks=root / "masks", weights="balanced")
     source = dcm.find_source(root / "images", masks=root / "masks")
     with pytest.raises(ValueError, match="`masks` must be given to find_source"):
         dcm.segmentation_loader(source, root / "masks", **SMALL)

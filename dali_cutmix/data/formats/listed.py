@@ -61,11 +61,16 @@ def class_names_of(path: str) -> tuple[str, ...] | None:
 
     None where it has neither.
     """
-    first = first_text(path)
+    names = _names_in(first_text(path), path)
+    if names is None and _has_names(path):
+        names = tuple(sorted({label for _, _, label in rows(path) if _is_name(label)}))
+    return names
+
+
+def _names_in(first: str, path: str) -> tuple[str, ...] | None:
+    """Returns the names in the first line of a list, where it has them."""
     if not first.startswith(CLASSES):
-        if not _has_names(path):
-            return None
-        return tuple(sorted({label for _, _, label in rows(path) if _is_name(label)}))
+        return None
     try:
         names = json.loads(first[len(CLASSES) :])
     except json.JSONDecodeError:
@@ -123,7 +128,11 @@ def read_target_list(
     files: list[str] = []
     numbers: list[tuple[int, Sequence[str]]] = []
     there: dict[str, set[str]] = {}
+    # Of "path label", whose label may be a name.
+    paths = {} if kind is not None else {number: name for number, name, _ in rows(path)}
     for number, name, cells in rows_of_numbers(path):
+        if paths.get(number) and not is_there(root, name, there):
+            name = paths[number]
         line = _parsed(number, name, "0", root, 0)
         if line.fault is not None:
             raise ValueError(f"{path!r}, line {number}: {line.fault}.")
@@ -136,7 +145,7 @@ def read_target_list(
         raise ValueError(f"{path!r} must hold at least one line, got none.")
     if kind is None:
         return tuple(files), None, ()
-    names = class_names_of(path) if classes is None else classes
+    names = _names_in(first_text(path), path) if classes is None else classes
     return tuple(files), *targets_in_list(numbers, path, kind, names)
 
 
@@ -179,7 +188,8 @@ def _has_names(path: str) -> bool:
 
 
 def _is_name(label: str) -> bool:
-    return bool(label) and "\t" not in label and not is_number(label) and not _is_path(label)
+    several = re.search(r"[|;\t]", label) or all(map(is_number, label.split(",")))
+    return bool(label) and not several and not _is_path(label)
 
 
 def _is_path(text: str) -> bool:
@@ -250,12 +260,12 @@ def _fault_of_entry(name: str, text: str, numbers: dict[str, int] | None) -> str
         return f"{fault}; it has a no-break space, which separates nothing"
     if is_number(re.split(r"\s", name)[0]) and _is_path(text):
         return fault + "; " + (_OF_MXNET if "\t" in name else "the label comes last")
+    if name and (re.search("[|;]", text) or all(map(is_number, text.split(",")))):
+        return f"{fault}; {_SEVERAL}"
     if "," in got:
         return f"{fault}; values separated by commas are read from *.csv"
     if is_image_name(got):
         return f"{fault}, which has no label"
-    if name and is_number(text):
-        return f"{fault}; {_SEVERAL}"
     return fault
 
 
