@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from nvidia.dali import pipeline_def
 
 import dali_cutmix as dcm
 from tests import reference
@@ -212,3 +213,22 @@ def test_a_configuration_with_methods_can_be_changed() -> None:
     assert cfg.weights == (1 / 3,) * 3
     assert dataclasses.replace(cfg, num_classes=7).methods == METHODS
     assert hash(cfg) == hash(dcm.MixConfig(methods=METHODS))
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("known", [True, False])
+def test_images_whose_layout_was_not_said(known: bool, device: str) -> None:
+    """As fn.external_source gives them; those that are resized and the others are joined."""
+    count, size = 32, (9, 12)
+    images = graphs.distinct_images(np.random.default_rng(0), count, size)
+    cfg = dcm.MixConfig(methods=METHODS)
+
+    @pipeline_def(batch_size=count, num_threads=1, device_id=0 if device == "gpu" else None, seed=1)
+    def pipe(layout: str | None) -> Any:
+        nodes = graphs.feed(images, layout)
+        nodes = nodes.gpu() if device == "gpu" else nodes
+        return dcm.mix(nodes, None, cfg, size=size if known else None).images
+
+    outputs = [graphs.run(pipe(layout))[0][0] for layout in (None, "HWC")]
+    assert np.array_equal(*outputs)
+    assert not np.array_equal(outputs[0], images)

@@ -120,7 +120,7 @@ def _resized_into_box(partners: DataNode, dtype: str, params: MixParams) -> Data
     assert params.resized is not None
     assert params.box is not None
     assert params.size is not None
-    whole, rest = split(partners, params.resized)
+    whole, rest = split(fn.reshape(partners, layout="HWC"), params.resized)
     box, size = (split(x, params.resized)[0] for x in (params.box, params.size.node))
     if dtype == "int32":  # which fn.resize does not take
         whole = fn.reinterpret(whole, dtype=types.INT16)
