@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     )
     from dali_cutmix.data.sources import Source, find_source
     from dali_cutmix.loaders.classification import train_loader, val_loader
+    from dali_cutmix.loaders.detection import detection_loader
     from dali_cutmix.loaders.loader import Loader
     from dali_cutmix.mixing.api import Mixed, cutmix, mix, mixup
     from dali_cutmix.mixing.config import MixConfig
@@ -50,6 +51,7 @@ __all__ = [
     "TrivialAugmentWide",
     "__version__",
     "cutmix",
+    "detection_loader",
     "find_source",
     "losses",
     "mix",
@@ -68,6 +70,7 @@ _NAMES = {
     ),
     "dali_cutmix.data.sources": ("Source", "find_source"),
     "dali_cutmix.loaders.classification": ("train_loader", "val_loader"),
+    "dali_cutmix.loaders.detection": ("detection_loader",),
     "dali_cutmix.loaders.loader": ("Loader",),
     "dali_cutmix.mixing.api": ("Mixed", "cutmix", "mix", "mixup"),
     "dali_cutmix.mixing.config": ("MixConfig",),

@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from dali_cutmix.cli import demo
+from dali_cutmix.cli import demo, shapes
 
 
 @pytest.fixture(scope="session")
@@ -16,6 +16,14 @@ def photos() -> Iterator[str]:
     """An ImageFolder of 5 classes with 16 real photographs each."""
     with demo.photo_folder(crops_a_class=16) as root:
         yield root
+
+
+@pytest.fixture(scope="session")
+def shape_folder(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """60 images of 120 x 160 with 0 to 4 shapes each, and annotations.json."""
+    folder = str(tmp_path_factory.mktemp("shapes"))
+    shapes.write_shapes(folder, images=60)
+    return folder
 
 
 @pytest.fixture(scope="session")

@@ -37,8 +37,8 @@ def examples() -> list[Any]:
 
 
 @pytest.mark.parametrize("test", examples())
-def test_docstring_examples(test: doctest.DocTest, photos: str) -> None:
-    test.globs = {**test.globs, "photo_folder": photos}
+def test_docstring_examples(test: doctest.DocTest, photos: str, shape_folder: str) -> None:
+    test.globs = {**test.globs, "photo_folder": photos, "shape_folder": shape_folder}
     runner = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS)
     assert runner.run(test, clear_globs=False).failed == 0
 
@@ -54,7 +54,7 @@ def test_public_functions_have_examples() -> None:
     named = {param.id for param in examples()}
     public = [getattr(dali_cutmix, name) for name in dali_cutmix.__all__]
     functions = [f"{f.__module__}.{f.__name__}" for f in public if inspect.isfunction(f)]
-    assert len(functions) == 8
+    assert len(functions) == 9
     assert {*functions} <= named
 
 

@@ -36,6 +36,7 @@ from dali_cutmix.data.folders import (
     names_of_images,
 )
 from dali_cutmix.data.formats import indexes, tars, tfrecords
+from dali_cutmix.data.formats.coco import Annotations, read_annotations
 from dali_cutmix.data.formats.indexes import Progress, make_index
 from dali_cutmix.data.formats.listed import is_there, read_list, read_target_list
 from dali_cutmix.data.formats.paths import (
@@ -78,6 +79,7 @@ class Source:
         file_root, files, labels: of a list: paths within the root, labels with the offset added,
             or the numbers of rows of `targets`.
         targets: the table of targets beyond one class, else None.
+        annotations: of boxes, of a list whose labels are the ids of its images, else None.
         fields: names of the image and the label in a sample: extensions (``"jpg;png"``) of
             WebDataset, features of TFRecord.
         classes: names of the classes, of a folder.
@@ -99,6 +101,7 @@ class Source:
     size: int | None = None
     label_offset: int = 0
     targets: Targets | None = None
+    annotations: Annotations | None = None
 
     @property
     def remote(self) -> bool:
@@ -131,6 +134,7 @@ class Source:
             self.size,
             self.label_offset,
             *(() if self.targets is None else (self.targets.digest,)),
+            *(() if self.annotations is None else (self.annotations.digest,)),
         )
         return f"{self.kind} {hashlib.sha256(repr(facts).encode()).hexdigest()[:16]}"
 
@@ -141,6 +145,7 @@ def find_source(
     kind: Kind | None = None,
     classes: Sequence[str] | Literal["natural"] | None = None,
     targets: Any = None,
+    annotations: Paths | None = None,
     subset: Sequence[int] | None = None,
     weights: Sequence[float] | Literal["balanced"] | None = None,
     repeated: bool = False,
@@ -171,6 +176,9 @@ def find_source(
             `source`; the same as a mapping; or an array with a row for each of the paths. Of a list
             whose lines have numbers behind the path, ``"labels"`` or ``"rows"``. The loaders then
             yield float32 (N, K), mixed by lam; `classes` are the names of the columns.
+        annotations: boxes of objects, for `detection_loader`: a JSON file as COCO has it, of images
+            within the folder that is `source`. Its classes are numbered from 1 by the ids of their
+            categories, or as `classes` has their names; 0 is the background.
         subset: indices of samples, of a folder, a list or samples, in the order to read them
             without shuffling; an index may come several times.
         weights: how often samples come in an epoch, of a folder, a list or samples: a number above
@@ -217,6 +225,17 @@ def find_source(
         checked_choice("kind", kind, get_args(Kind))
     if not isinstance(repeated, bool):
         raise TypeError(f"`repeated` must be a bool, got {repeated!r}.")
+    if annotations is not None:
+        others = {"kind": kind, "targets": targets, "file_root": file_root, "fields": fields}
+        for name, value in {
+            **others,
+            "index_dir": index_dir,
+            "label_offset": label_offset or None,
+        }.items():
+            if value is not None:
+                raise ValueError(f"`{name}` must be left out with `annotations`, got {value!r}.")
+        found = _annotated(source, annotations, classes)
+        return _chosen(_without_faults(found), subset, weights)
     if targets is not None:
         if label_offset:
             raise ValueError(f"`label_offset` must be 0 with `targets`, got {label_offset}.")
@@ -248,6 +267,8 @@ def find_source(
 def unchecked_source(
     source: Paths | Sequence[Paths],
     *,
+    annotations: Paths | None = None,
+    classes: Sequence[str] | None = None,
     file_root: Paths | None = None,
     index_dir: Paths | None = None,
     label_offset: int = 0,
@@ -259,6 +280,8 @@ def unchecked_source(
     Raises:
         FileNotFoundError, TypeError, ValueError: as for `find_source`, where nothing is there.
     """
+    if annotations is not None:
+        return _annotated(source, annotations, classes)
     paths, kind = named_files(source, None)
     found = Source(kind=kind, paths=paths, label_offset=label_offset)
     if kind == "folder":
@@ -525,6 +548,47 @@ def _with_targets(source: Any, kind: Any, targets: Any, classes: Any, file_root:
     )
 
 
+def _annotated(source: Any, annotations: Any, classes: Any) -> Source:
+    """Returns the images of a file of annotations, with what is wrong with them."""
+    root, path = path_text(source), path_text(annotations, "annotations")
+    if is_remote(root) or is_remote(path) or not os.path.isdir(root):
+        raise ValueError(
+            f"`source` must be a folder on this machine with `annotations`, got {root!r}."
+        )
+    if not os.path.isfile(path):
+        raise FileNotFoundError(f"`annotations` must be a file, got {path!r}.")
+    root, path = os.path.abspath(root), os.path.abspath(path)
+    names: Any = _checked_classes(classes)
+    found, numbers, names = read_annotations(path, root, names)
+    return Source(
+        kind="list",
+        paths=(root,),
+        file_root=root,
+        files=tuple(numbers),
+        labels=tuple(numbers.values()),
+        classes=names,
+        num_classes=len(names),
+        size=len(numbers),
+        annotations=found,
+    )
+
+
+def _without_faults(found: Source) -> Source:
+    """Returns annotated images; raises where something is wrong with one."""
+    assert found.annotations is not None
+    faults = found.annotations.faults
+    if not faults:
+        return found
+    file, problem, detail = faults[0]
+    error = FileNotFoundError if problem == "missing" else ValueError
+    more = f", and {len(faults) - 1} more fault(s)" if len(faults) > 1 else ""
+    raise error(
+        f"{found.annotations.path!r} must fit its images, got {file!r}: {detail}{more}. "
+        "`dali-cutmix check IMAGES --annotations FILE` names them all, and "
+        '`on_error="skip"` of the loader leaves such images out.'
+    )
+
+
 def _named(found: Source, classes: tuple[str, ...] | str | None) -> Source:
     """Returns a list or shards with the names of their labels."""
     if classes is None:
@@ -585,8 +649,9 @@ def _repeats(found: Source, weights: Any) -> list[int]:
     if isinstance(weights, str):
         if weights != "balanced":
             raise ValueError(f'`weights` must be "balanced" or numbers, got {weights!r}.')
-        if found.targets is not None:
-            raise ValueError('`weights` must be numbers with `targets`, got "balanced".')
+        if found.targets is not None or found.annotations is not None:
+            name = "annotations" if found.targets is None else "targets"
+            raise ValueError(f'`weights` must be numbers with `{name}`, got "balanced".')
         groups = [np.flatnonzero(np.array(found.labels) == k) for k in sorted(set(found.labels))]
         most = max(map(len, groups))
         counts = np.zeros(len(found.files), np.int64)

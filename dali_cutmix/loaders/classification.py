@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -12,7 +11,7 @@ from dali_cutmix import recipes
 from dali_cutmix._validation import checked_bool, checked_choice, checked_int
 from dali_cutmix.augment.policies import Policy, RandomErasing
 from dali_cutmix.data.pixel_format import RGB8, PixelFormat, ReadAs, checked_format
-from dali_cutmix.data.sources import Samples, Source, find_source, unusual_files
+from dali_cutmix.data.sources import Samples, Source, find_source
 from dali_cutmix.loaders._arguments import (
     Device,
     OnError,
@@ -21,6 +20,7 @@ from dali_cutmix.loaders._arguments import (
     pair,
     progress_bar,
 )
+from dali_cutmix.loaders._damage import look_at_a_few, without_damaged
 from dali_cutmix.loaders.loader import Loader
 from dali_cutmix.mixing.config import MAX_CLASSES, MixConfig
 from dali_cutmix.pipelines import imagenet
@@ -490,9 +490,9 @@ def _checked(**options: Any) -> dict[str, Any]:
     options["num_classes"] = _class_count(options["num_classes"], source)
     options["skipped"] = ()
     if options.pop("on_error") == "skip":
-        options["source"], options["skipped"] = _drop_damaged(source, options["num_classes"], to)
+        options["source"], options["skipped"] = without_damaged(source, options["num_classes"], to)
     else:
-        _look_at_a_few(source, to)
+        look_at_a_few(source, to)
     if to != RGB8:  # the default has no place in the state
         options |= to._asdict()
     return options
@@ -508,49 +508,6 @@ def _found(source: Any, classes: Sequence[str] | None = None, targets: Any = Non
         return find_source(
             source, classes=classes, targets=targets, make_indexes=True, progress=report
         )
-
-
-def _look_at_a_few(source: Source, to: PixelFormat) -> None:
-    """Refuses kinds of files that DALI would decode to other pixels, or not at all.
-
-    Of each ending, but for JPEGs, the first few files are looked at; `verify` looks at all.
-    """
-    files = unusual_files(source)
-    if not files:
-        return
-    from dali_cutmix.data.damage import KINDS, PROBLEMS, verify_image
-
-    for path in files:
-        try:
-            with open(path, "rb") as file:
-                verdict = verify_image(file.read(), to=to)
-        except OSError:  # DALI says so
-            continue
-        if verdict.problem in KINDS:
-            other = ", or read them by other `channels` or `read_as`"
-            raise ValueError(
-                f"{path!r} {PROBLEMS[verdict.problem]}: {verdict.detail}. Convert such files"
-                f"{other if verdict.problem in ('bands', 'depth') else ''}; "
-                f'`dali-cutmix check{to.flags}` names them all, and `on_error="skip"` leaves them '
-                "out."
-            )
-
-
-def _drop_damaged(
-    source: Source, num_classes: int | None, to: PixelFormat
-) -> tuple[Source, tuple[str, ...]]:
-    """Returns the source without the samples that have a problem, and their names."""
-    from dali_cutmix.data.verification import drop_damaged, verify
-
-    with progress_bar("looking for damage") as report:
-        found = verify(source, num_classes=num_classes, progress=report, **to._asdict())
-    names = tuple(f"{problem.name} ({problem.problem})" for problem in found.problems)
-    if names:
-        listed = ", ".join(names[:5]) + (", …" if len(names) > 5 else "")
-        warnings.warn(
-            f"{len(names)} of {found.samples} samples are left out: {listed}", stacklevel=4
-        )
-    return drop_damaged(source, found), names
 
 
 def _class_count(num_classes: int | None, source: Source) -> int | None:
