@@ -63,14 +63,16 @@ def ssd_crop(
         num_attempts=50,
         seed=op_seed(seed, "crop", shard_id),
     )
-    # To whole pixels, outwards; the boxes are moved by what that adds.
+    # To whole pixels, outwards; the boxes are moved by what that adds, and those that were clipped
+    # end where the part does.
     width_height = _swapped(size)
     low, span = start * width_height, shape * width_height
     begin = dmath.floor(low)
     sides = dmath.min(dmath.ceil(low + span), width_height) - begin
     moved = (boxes * _twice(span) + _twice(low - begin)) / _twice(sides)
+    moved = dmath.clamp(moved * (boxes > 0.0), boxes >= 1.0, 1.0)
     begin, sides = (fn.cast(_swapped(x), dtype=types.INT32) for x in (begin, sides))
-    return Crop(begin, sides, dmath.clamp(moved, 0.0, 1.0), labels)
+    return Crop(begin, sides, moved, labels)
 
 
 def _swapped(x: DataNode) -> DataNode:
