@@ -171,8 +171,14 @@ def run_check(args: argparse.Namespace) -> int:
     console = Console(stderr=True, highlight=False)
     given = args.source if len(args.source) > 1 else args.source[0]
     source = sources.unchecked_source(
-        given, file_root=args.file_root, index_dir=args.index_dir, label_offset=args.label_offset
+        given,
+        annotations=args.annotations,
+        file_root=args.file_root,
+        index_dir=args.index_dir,
+        label_offset=args.label_offset,
     )
+    if args.write_list is not None and args.annotations is not None:
+        raise ValueError("`--write-list` must be left out with `--annotations`.")
     if args.write_list is not None and source.kind not in ("folder", "list"):
         raise ValueError(f"`--write-list` must be left out for {source.kind}: it has no files.")
     speed = TextColumn("{task.fields[speed]}")
@@ -364,6 +370,8 @@ def _parser() -> argparse.ArgumentParser:
     add = command.add_argument
     help_text = "folder, list, files or patterns, as train_loader takes them"
     add("source", metavar="SOURCE", nargs="+", help=help_text)
+    help_text = "of boxes in the images of a folder, as COCO has them"
+    add("--annotations", metavar="FILE", help=help_text)
     add("--file-root", metavar="DIR", help="of a list (default: its folder)")
     add("--index-dir", metavar="DIR", help="of shards (default: beside them)")
     add("--label-offset", metavar="N", type=int, default=0, help="added to each label")
