@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import itertools
 import json
 import warnings
@@ -12,9 +13,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from nvidia.dali import pipeline_def
 from PIL import Image
 
 import dali_cutmix as dcm
+from dali_cutmix.data.boxes import ssd_crop
 from dali_cutmix.pipelines import detection
 from tests import reference
 from tests.support import graphs
@@ -178,6 +181,33 @@ def test_crops_move_boxes_by_less_than_a_quarter_of_a_pixel(tmp_path: Path) -> N
     assert seen > 80
     assert cropped > 30
     assert worst < 0.25
+
+
+def test_crops_are_of_the_sizes_and_overlaps_that_ssd_has() -> None:
+    size, one = (60, 200), np.array([[0.4, 0.3, 0.7, 0.8]], np.float32)
+    file = io.BytesIO()
+    Image.new("RGB", size[::-1]).save(file, "PNG")
+    encoded = np.frombuffer(file.getvalue(), np.uint8)
+
+    @pipeline_def(batch_size=500, num_threads=2, device_id=None)
+    def pipe() -> Any:
+        feeds = [graphs.feed([x] * 500) for x in (encoded, one, np.ones((1, 1), np.int32))]
+        start, shape, boxes, _ = ssd_crop(*feeds, seed=1, shard_id=0)
+        return start, shape, boxes.shape()[0]
+
+    start, shape, kept = graphs.run(pipe())[0]
+    whole = (shape == size).all(1)
+    h, w = shape[~whole].T
+    assert (start[~whole] + shape[~whole] <= size).all()
+    # One of seven rules, and where an overlap of 0.9 is not found the next one is drawn.
+    assert 0.14 < whole.mean() < 0.4
+    # Rounded outwards, so that each side may be up to two pixels more.
+    assert (w - 2 <= 2 * h).all()
+    assert (w >= 0.5 * (h - 2)).all()
+    assert (h >= 18).all()
+    assert (w >= 60).all()
+    assert min((w > 1.5 * h).mean(), (w < 1.3 * h).mean()) > 0.05
+    assert 0.5 < kept.mean() < 0.99  # by the centre, and one rule asks for no overlap
 
 
 def test_every_box_is_there_or_its_centre_is_not(data: Rectangles) -> None:
@@ -349,6 +379,8 @@ def test_seeds_and_shards_draw_apart(data: Rectangles) -> None:
 
     assert boxes() == boxes()
     assert boxes() != boxes(seed=1)
+    with loader(data, seed=1) as one, loader(data, seed=2) as two:
+        assert ids_of(iter(one)) != ids_of(iter(two))
     shard = {"num_shards": 2}
     assert boxes(shard_id=0, **shard) != boxes(shard_id=1, **shard)
 
