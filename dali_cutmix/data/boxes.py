@@ -44,9 +44,9 @@ def ssd_crop(
 
     One of seven rules at random: the whole image, any part, or one whose IoU with an object is at
     least 0.1, 0.3, 0.5, 0.7 or 0.9; its sides are 0.3 to 1 of the image's, its width 0.5 to 2 times
-    its height. A box stays where its centre is in the part, and is clipped to it. What torchvision
-    calls RandomIoUCrop, with DALI's operator. (The paper says 0.1 to 1 for the size; 0.3 is of its
-    code.)
+    its height. A box stays where its centre is in the part, and is clipped to it; of an image with
+    boxes at least one does. What torchvision calls RandomIoUCrop, with DALI's operator. (The paper
+    says 0.1 to 1 for the size; 0.3 is of its code.)
     """
     size = shape_of(encoded)[:2]
     start, shape, boxes, labels = fn.random_bbox_crop(  # type: ignore[misc]  # it returns a list
