@@ -63,7 +63,7 @@ def readme_code() -> list[str]:
 
 
 @pytest.mark.parametrize("block", range(len(readme_code())))
-def test_readme_code_runs(block: int, photos: str, tmp_path: Path) -> None:
+def test_readme_code_runs(block: int, photos: str, shape_folder: str, tmp_path: Path) -> None:
     code = readme_code()[block]
     findings = tmp_path / "labels.csv"
     lines = [
@@ -73,6 +73,8 @@ def test_readme_code_runs(block: int, photos: str, tmp_path: Path) -> None:
     code = code.replace("/data/labels.csv", str(findings))
     for name in ("/data/imagenet/train", "/data/imagenet/val"):
         code = code.replace(name, photos)
+    code = re.sub(r"/data/coco/\w+\.json", f"{shape_folder}/annotations.json", code)
+    code = re.sub(r"/data/coco/\w+", shape_folder, code)
     code = code.replace("1000", "5").replace("256", "32")
     device = "cuda"
     if not torch.cuda.is_available():
@@ -96,8 +98,12 @@ def test_readme_code_runs(block: int, photos: str, tmp_path: Path) -> None:
         assert names["targets"].as_cpu().as_array().shape == (32, 5)
     elif block == 4:
         assert names["cfg"] == names["same"]
-    else:
+    elif block == 5:
         assert names["cfg"].weights == (0.4, 0.4, 0.2)
+    else:
+        assert names["images"].shape == (32, 3, 320, 320)
+        assert len(names["targets"]) == 32
+        assert names["val"].classes == names["train"].classes
 
 
 def test_the_readme_names_every_option() -> None:
