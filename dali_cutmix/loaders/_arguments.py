@@ -12,14 +12,27 @@ import torch
 
 from dali_cutmix._rules import warn
 from dali_cutmix._validation import checked_choice, checked_fraction, checked_int
+from dali_cutmix.data.formats.paths import INDEXED
 from dali_cutmix.data.images import DTYPE, LAYOUT
+from dali_cutmix.data.pixel_format import RGB8, PixelFormat
+from dali_cutmix.data.sources import Source, unusual_files
 from dali_cutmix.loaders._torch_words import joined_a_group
 from dali_cutmix.loaders.loader import MAX_BATCH
 
 if TYPE_CHECKING:
     from rich.progress import Progress
 
-__all__ = ["Device", "OnError", "checked_options", "device_id", "given", "pair", "progress_bar"]
+__all__ = [
+    "Device",
+    "OnError",
+    "checked_options",
+    "device_id",
+    "given",
+    "look_at_a_few",
+    "pair",
+    "progress_bar",
+    "without_damaged",
+]
 
 Device = str | torch.device
 OnError = Literal["raise", "skip"]
@@ -28,9 +41,9 @@ OnError = Literal["raise", "skip"]
 def checked_options(**options: Any) -> dict[str, Any]:
     """Returns the options that pipelines of all kinds take, checked and filled in.
 
-    In: on_error, batch_size, num_threads, prefetch_queue_depth, device, dtype, layout, antialias,
-    hw_decoder_load, shard_id, num_shards, and where there is one seed. Out: also device_id, and
-    ``_alone``, of the loader.
+    In: on_error, batch_size, num_threads, prefetch_queue_depth, device, dtype, shard_id,
+    num_shards, and where there is one layout, antialias, hw_decoder_load, seed. Out: also
+    device_id, and ``_alone``, of the loader.
     """
     if options["num_threads"] is None:
         options["num_threads"] = min(16, len(os.sched_getaffinity(0)))
@@ -42,12 +55,14 @@ def checked_options(**options: Any) -> dict[str, Any]:
     checked_choice("on_error", options["on_error"], ("raise", "skip"))
     options["device"], options["device_id"] = _device(options["device"])
     checked_choice("dtype", options["dtype"], DTYPE)
-    checked_choice("layout", options["layout"], LAYOUT)
-    if not isinstance(options["antialias"], bool):
+    if "layout" in options:
+        checked_choice("layout", options["layout"], LAYOUT)
+    if not isinstance(options.get("antialias", True), bool):
         raise TypeError(f"`antialias` must be a bool, got {options['antialias']!r}.")
-    options["hw_decoder_load"] = checked_fraction("hw_decoder_load", options["hw_decoder_load"])
-    if options["device"] == "cpu":
-        del options["hw_decoder_load"]  # changes nothing there, so it does not belong to the state
+    if "hw_decoder_load" in options:
+        options["hw_decoder_load"] = checked_fraction("hw_decoder_load", options["hw_decoder_load"])
+    if options["device"] == "cpu":  # it changes nothing there, so it does not belong to the state
+        options.pop("hw_decoder_load", None)
     told = options["shard_id"] is not None or _environment() or joined_a_group()
     options["_alone"] = not told
     options["shard_id"], options["num_shards"] = _shard(options["shard_id"], options["num_shards"])
@@ -167,3 +182,50 @@ def _shard(shard_id: int | None, num_shards: int | None) -> tuple[int, int]:
             f"`shard_id` must be in [0, num_shards), got {shard_id} of {num_shards} shards."
         )
     return shard_id, num_shards
+
+
+# The data
+
+
+def look_at_a_few(source: Source, to: PixelFormat = RGB8) -> None:
+    """Refuses kinds of files that DALI would decode to other pixels, or not at all.
+
+    Of each ending, but for JPEGs, the first few files are looked at; `verify` looks at all.
+    """
+    files = unusual_files(source)
+    if not files:
+        return
+    from dali_cutmix.data.damage import KINDS, PROBLEMS, verify_image
+
+    for path in files:
+        try:
+            with open(path, "rb") as file:
+                verdict = verify_image(file.read(), to=to)
+        except OSError:  # DALI says so
+            continue
+        if verdict.problem in KINDS:
+            other = ", or read them by other `channels` or `read_as`"
+            raise ValueError(
+                f"{path!r} {PROBLEMS[verdict.problem]}: {verdict.detail}. Convert such files"
+                f"{other if verdict.problem in ('bands', 'depth') else ''}; "
+                f'`dali-cutmix check{to.flags}` names them all, and `on_error="skip"` leaves them '
+                "out."
+            )
+
+
+def without_damaged(
+    source: Source, num_classes: int | None = None, to: PixelFormat = RGB8
+) -> tuple[Source, tuple[str, ...]]:
+    """Returns the source without the samples that have a problem, and their names; warns."""
+    from dali_cutmix.data.verification import drop_damaged, verify
+
+    with progress_bar("looking for damage") as report:
+        found = verify(source, num_classes=num_classes, progress=report, **to._asdict())
+    # An image may have several.
+    names = tuple(dict.fromkeys(f"{one.name} ({one.problem})" for one in found.problems))
+    if names:
+        listed = ", ".join(names[:5]) + (", …" if len(names) > 5 else "")
+        of_shards = sum(map(len, found.bad.values()))
+        count = of_shards if source.kind in INDEXED else found.samples - len(found.good)
+        warn(f"{count} of {found.samples} samples are left out: {listed}")
+    return drop_damaged(source, found), names

@@ -17,10 +17,11 @@ from dali_cutmix.loaders._arguments import (
     OnError,
     checked_options,
     given,
+    look_at_a_few,
     pair,
     progress_bar,
+    without_damaged,
 )
-from dali_cutmix.loaders._damage import look_at_a_few, without_damaged
 from dali_cutmix.loaders.loader import Loader
 from dali_cutmix.mixing.config import MAX_CLASSES, MixConfig
 from dali_cutmix.pipelines import imagenet

@@ -17,8 +17,14 @@ from dali_cutmix._validation import (
 )
 from dali_cutmix.data.images import INTERPOLATION
 from dali_cutmix.data.sources import Source, find_source, unchecked_source
-from dali_cutmix.loaders._arguments import Device, OnError, checked_options, pair
-from dali_cutmix.loaders._damage import look_at_a_few, without_damaged
+from dali_cutmix.loaders._arguments import (
+    Device,
+    OnError,
+    checked_options,
+    look_at_a_few,
+    pair,
+    without_damaged,
+)
 from dali_cutmix.loaders.loader import Loader
 from dali_cutmix.mixing.config import MixConfig
 from dali_cutmix.pipelines import detection

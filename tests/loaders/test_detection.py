@@ -494,7 +494,11 @@ def test_normalised_as_told(data: Rectangles) -> None:
         ({"switchable": True}, ValueError, "`switchable` must be False where `mix` is None"),
         ({"with_params": True}, ValueError, "`with_params` must be False where `mix` is None"),
         ({"on_error": "ignore"}, ValueError, "`on_error` must be one of"),
-        ({"num_shards": 100, "shard_id": 0}, ValueError, "`num_shards` must be at most the 67"),
+        (
+            {"num_shards": 100, "shard_id": 0},
+            ValueError,
+            "`num_shards` must be at most the 67 images",
+        ),
         ({"classes": ["r1"]}, ValueError, "`classes` must name every category of"),
     ],
 )
