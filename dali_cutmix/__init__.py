@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     )
     from dali_cutmix.data.sources import Source, find_source
     from dali_cutmix.loaders.classification import train_loader, val_loader
+    from dali_cutmix.loaders.detection import detection_loader
     from dali_cutmix.loaders.loader import Loader
     from dali_cutmix.loaders.segmentation import segmentation_loader
     from dali_cutmix.loaders.volumes import volume_loader
@@ -52,6 +53,7 @@ __all__ = [
     "TrivialAugmentWide",
     "__version__",
     "cutmix",
+    "detection_loader",
     "find_source",
     "losses",
     "mix",
@@ -72,6 +74,7 @@ _NAMES = {
     ),
     "dali_cutmix.data.sources": ("Source", "find_source"),
     "dali_cutmix.loaders.classification": ("train_loader", "val_loader"),
+    "dali_cutmix.loaders.detection": ("detection_loader",),
     "dali_cutmix.loaders.loader": ("Loader",),
     "dali_cutmix.loaders.segmentation": ("segmentation_loader",),
     "dali_cutmix.loaders.volumes": ("volume_loader",),

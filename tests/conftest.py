@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from dali_cutmix.cli import demo
+from dali_cutmix.cli import demo, shapes
 
 
 @pytest.fixture(scope="session")
@@ -28,6 +28,14 @@ def photo_masks(photos: str, tmp_path_factory: pytest.TempPathFactory) -> str:
             bright = (np.asarray(photo.convert("L")) > 128).astype(np.uint8)
         Image.fromarray(bright).save(root / path.parent.name / f"{path.stem}.png")
     return str(root)
+
+
+@pytest.fixture(scope="session")
+def shape_folder(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """60 images of 120 x 160 with 0 to 4 shapes each, and annotations.json."""
+    folder = str(tmp_path_factory.mktemp("shapes"))
+    shapes.write_shapes(folder, images=60)
+    return folder
 
 
 @pytest.fixture(scope="session")

@@ -38,8 +38,11 @@ def examples() -> list[Any]:
 
 
 @pytest.mark.parametrize("test", examples())
-def test_docstring_examples(test: doctest.DocTest, photos: str, photo_masks: str) -> None:
-    test.globs = {**test.globs, "photo_folder": photos, "photo_masks": photo_masks}
+def test_docstring_examples(
+    test: doctest.DocTest, photos: str, photo_masks: str, shape_folder: str
+) -> None:
+    folders = {"photo_folder": photos, "photo_masks": photo_masks, "shape_folder": shape_folder}
+    test.globs = {**test.globs, **folders}
     runner = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS)
     assert runner.run(test, clear_globs=False).failed == 0
 
@@ -55,7 +58,7 @@ def test_public_functions_have_examples() -> None:
     named = {param.id for param in examples()}
     public = [getattr(dali_cutmix, name) for name in dali_cutmix.__all__]
     functions = [f"{f.__module__}.{f.__name__}" for f in public if inspect.isfunction(f)]
-    assert len(functions) == 10
+    assert len(functions) == 11
     assert {*functions} <= named
 
 
@@ -64,7 +67,7 @@ def readme_code() -> list[str]:
 
 
 @pytest.mark.parametrize("block", range(len(readme_code())))
-def test_readme_code_runs(block: int, photos: str, tmp_path: Path) -> None:
+def test_readme_code_runs(block: int, photos: str, shape_folder: str, tmp_path: Path) -> None:
     code = readme_code()[block]
     findings = tmp_path / "labels.csv"
     lines = [
@@ -79,6 +82,8 @@ def test_readme_code_runs(block: int, photos: str, tmp_path: Path) -> None:
     code = code.replace("/data/volumes", str(tmp_path))
     for name in ("/data/imagenet/train", "/data/imagenet/val"):
         code = code.replace(name, photos)
+    code = re.sub(r"/data/coco/\w+\.json", f"{shape_folder}/annotations.json", code)
+    code = re.sub(r"/data/coco/\w+", shape_folder, code)
     code = code.replace("1000", "5").replace("256", "32")
     device = "cuda"
     if not torch.cuda.is_available():
@@ -104,6 +109,10 @@ def test_readme_code_runs(block: int, photos: str, tmp_path: Path) -> None:
         assert names["cfg"] == names["same"]
     elif block == 5:
         assert names["cfg"].weights == (0.4, 0.4, 0.2)
+    elif block == 6:
+        assert names["images"].shape == (32, 3, 320, 320)
+        assert len(names["targets"]) == 32
+        assert names["val"].classes == names["train"].classes
     else:
         assert names["volumes"].shape == (2, 1, 96, 96, 96)
         assert names["masks"].shape == (2, 96, 96, 96)

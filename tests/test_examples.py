@@ -185,6 +185,34 @@ def test_progressive_sizes_go_on_exactly(digits: Path, tmp_path: Path) -> None:
         assert equal(rest[part], whole[part]), part
 
 
+def test_detection_goes_on_exactly(shape_folder: str, tmp_path: Path) -> None:
+    def run(name: str, *options: str) -> str:
+        data = [shape_folder, f"{shape_folder}/annotations.json"]
+        arguments = [
+            "--train",
+            *data,
+            "--val",
+            *data,
+            "--out",
+            str(tmp_path / name),
+            "--size",
+            "64",
+        ]
+        script = ["-m", "tests.support.run_example", "examples/train_detection.py"]
+        return finished([sys.executable, *script, *arguments, "--epochs", "3", *options])
+
+    text = run("whole")  # three epochs of 3 batches, the last two not mixed
+    assert re.findall(r"epoch (\d): loss [\d.]+, mAP at an IoU of 0.5: [\d.]+", text) == [*"012"]
+    assert run("rest", "--stop-after", "4") == text.splitlines(keepends=True)[0]
+    assert run("rest").startswith("goes on from step 4\nepoch 1: ")
+    whole, rest = (
+        torch.load(tmp_path / name / "last.pt", weights_only=True) for name in ("whole", "rest")
+    )
+    assert rest["step"] == whole["step"] == 9
+    for part in ("model", "optimiser", "schedule", "loader"):
+        assert equal(rest[part], whole[part]), part
+
+
 def test_the_trainer_of_hugging_face_resumes_exactly(digits: Path, tmp_path: Path) -> None:
     pytest.importorskip("transformers", reason="needs transformers")
     from safetensors.torch import load_file

@@ -46,7 +46,7 @@ OUTSIDE: dict[str, set[str]] = {
 DRAWING = {
     *("mixing.draw", "mixing.pairing"),
     *("augment.draws", "augment.erasing", "augment.lighting"),
-    *("data.images", "data.voxels", "cli.bench.mixing"),
+    *("data.boxes", "data.images", "data.voxels", "cli.bench.mixing"),
     "mixing.followers.boxes",  # fn.random_bbox_crop, of which nothing random is asked
 }
 DALI_INSIDE = {"_dali", "loaders._iterator"}

@@ -8,6 +8,7 @@ import io
 import json
 import os
 import sys
+import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -33,7 +34,7 @@ from rich.table import Table
 import dali_cutmix as dcm
 from dali_cutmix import recipes
 from dali_cutmix._validation import checked_int
-from dali_cutmix.cli import demo, volumes
+from dali_cutmix.cli import boxes, demo, shapes, volumes
 from dali_cutmix.cli.bench import command as bench
 from dali_cutmix.data import folders, sources, verification
 from dali_cutmix.data.atomic import atomic_write, check_writable
@@ -41,6 +42,7 @@ from dali_cutmix.data.damage import MAX_PIXELS
 from dali_cutmix.data.formats.paths import INDEXED, Kind, named_files
 from dali_cutmix.data.pixel_format import ReadAs
 from dali_cutmix.loaders._arguments import device_id
+from dali_cutmix.loaders.detection import Crop
 
 __all__ = ["main"]
 
@@ -121,6 +123,8 @@ def run_demo(args: argparse.Namespace) -> int:
 def run_show(args: argparse.Namespace) -> int:
     """Writes only the picture."""
     device = _device(args)
+    if args.annotations is not None:
+        return _show_boxes(args, device)
     with _data(args.data) as root:
         classes, mix = _classes_and_mix(root, args)
         samples = _samples(root, mix, device, args)
@@ -133,6 +137,39 @@ def run_show(args: argparse.Namespace) -> int:
         print(json.dumps({"classes": classes, "samples": report, "picture": args.out}))
     else:
         print(f"wrote {args.out}: {len(samples)} mixed images and their shares")
+    return 0
+
+
+def _show_boxes(args: argparse.Namespace, device: Literal["gpu", "cpu"]) -> int:
+    """Writes a picture of mixed images with their boxes."""
+    _check_picture(args)
+    if args.annotations and args.data is None:
+        raise ValueError("`--data` must be the folder of the images of `--annotations`.")
+    options = {"device": device, "size": args.size or 224, "batch_size": args.batch_size}
+    options |= {"crop": args.crop, "seed": args.seed}
+    mix = _mix(args)
+    with tempfile.TemporaryDirectory(prefix="dali-cutmix-") as folder:
+        data, annotations = args.data, args.annotations
+        if not annotations:
+            data, annotations = folder, shapes.write_shapes(folder, size=(240, 320))
+        samples = boxes.mixed_objects(data, annotations, mix, args.images, **options)
+    _save(boxes.grid(samples, args.columns), args.out)
+    if args.json:
+        report = [
+            {
+                "image_id": s.image_id,
+                "partner_id": s.partner_id,
+                "lam": round(s.lam, 6),
+                "cut": s.cut,
+                "boxes": s.boxes.round(3).tolist(),
+                "classes": s.labels,
+            }
+            for s in samples
+        ]
+        print(json.dumps({"samples": report, "picture": args.out}))
+    else:
+        count = sum(len(s.labels) for s in samples)
+        print(f"wrote {args.out}: {len(samples)} mixed images with {count} boxes")
     return 0
 
 
@@ -170,13 +207,14 @@ def run_check(args: argparse.Namespace) -> int:
             check_writable(f"--{name.replace('_', '-')}", getattr(args, name))
     console = Console(stderr=True, highlight=False)
     given = args.source if len(args.source) > 1 else args.source[0]
-    masks_too = {
+    beside = {
         "masks": args.masks,
         "mask_names": None if args.mask_names is None else tuple(args.mask_names),
+        "annotations": args.annotations,
     }
     if args.targets is not None:
         source = sources.find_source(
-            given, targets=args.targets, file_root=args.file_root, **masks_too
+            given, targets=args.targets, file_root=args.file_root, **beside
         )
     else:
         source = sources.unchecked_source(
@@ -184,11 +222,13 @@ def run_check(args: argparse.Namespace) -> int:
             file_root=args.file_root,
             index_dir=args.index_dir,
             label_offset=args.label_offset,
-            **masks_too,
+            **beside,
         )
     if source.masks is not None:
         ends = {"num_classes": args.num_classes, "ignore_index": args.ignore_index}
         source = dataclasses.replace(source, masks=source.masks._replace(**ends))
+    if args.write_list is not None and args.annotations is not None:
+        raise ValueError("`--write-list` must be left out with `--annotations`.")
     if args.write_list is not None and source.kind not in ("folder", "list"):
         raise ValueError(f"`--write-list` must be left out for {source.kind}: it has no files.")
     speed = TextColumn("{task.fields[speed]}")
@@ -366,6 +406,11 @@ def _parser() -> argparse.ArgumentParser:
         add("--images", metavar="N", type=int, default=12, help="shown (default: %(default)s)")
         add("--columns", metavar="N", type=int, default=4, help="default: %(default)s")
         add("--json", action="store_true", help="report as JSON on stdout")
+        if name == "show":
+            help_text = "of boxes, as COCO has them, of the images in --data (default: of shapes)"
+            add("--annotations", metavar="FILE", nargs="?", const="", help=help_text)
+            help_text = "of images with boxes: resize or ssd (default: %(default)s)"
+            add("--crop", choices=get_args(Crop), default="resize", help=help_text)
         if name == "demo":
             add("--epochs", metavar="N", type=int, default=5, help="timed (default: %(default)s)")
         _add_mix_options(command)
@@ -380,6 +425,8 @@ def _parser() -> argparse.ArgumentParser:
     add = command.add_argument
     help_text = "folder, list, files or patterns, as train_loader takes them"
     add("source", metavar="SOURCE", nargs="+", help=help_text)
+    help_text = "of boxes in the images of a folder, as COCO has them"
+    add("--annotations", metavar="FILE", help=help_text)
     add("--file-root", metavar="DIR", help="of a list (default: its folder)")
     add("--index-dir", metavar="DIR", help="of shards (default: beside them)")
     add("--label-offset", metavar="N", type=int, default=0, help="added to each label")
@@ -431,17 +478,25 @@ def _add_mix_options(command: argparse.ArgumentParser) -> None:
 
 
 def _classes_and_mix(root: str, args: argparse.Namespace) -> tuple[list[str], dcm.MixConfig]:
+    _check_picture(args)
+    classes = folders.class_names(root)
+    return classes, dataclasses.replace(_mix(args), num_classes=len(classes))
+
+
+def _check_picture(args: argparse.Namespace) -> None:
     _writable(args.out)
     for name in ("images", "columns", "epochs"):
         checked_int(f"--{name}", getattr(args, name, 1), 1, _MOST)
-    classes = folders.class_names(root)
+
+
+def _mix(args: argparse.Namespace) -> dcm.MixConfig:
+    """Returns how to mix, as the options and the recipe say."""
     base = None if args.recipe is None else recipes.get(args.recipe).mix
     names = {field.name for field in dataclasses.fields(dcm.MixConfig)}
     given = {k: v for k, v in vars(args).items() if k in names and v is not None}
-    given["num_classes"] = len(classes)
     if "minmax" in given:
         given["minmax"] = tuple(given["minmax"])
-    return classes, dataclasses.replace(base or dcm.MixConfig(), **given)
+    return dataclasses.replace(base or dcm.MixConfig(), **given)
 
 
 def _samples(

@@ -12,6 +12,7 @@ from __future__ import annotations
 import io
 import struct
 from collections.abc import Iterable
+from contextlib import suppress
 from itertools import islice
 from typing import Any, NamedTuple
 
@@ -24,7 +25,15 @@ from dali_cutmix.data.decoding import OtherBands, decoded
 from dali_cutmix.data.folders import FORMATS
 from dali_cutmix.data.pixel_format import RGB8, PixelFormat
 
-__all__ = ["KINDS", "MAX_PIXELS", "PROBLEMS", "Verdict", "unreadable_files", "verify_image"]
+__all__ = [
+    "KINDS",
+    "MAX_PIXELS",
+    "PROBLEMS",
+    "Verdict",
+    "size_of",
+    "unreadable_files",
+    "verify_image",
+]
 
 # Twice what Pillow warns of; ImageNet's largest image has 61 million.
 MAX_PIXELS = 178_956_970
@@ -57,6 +66,7 @@ _CODES = {1: "B", 3: "H", 4: "I", 16: "Q"}
 _FLOAT = 3  # as _TYPE
 _Tags = dict[int, tuple[int, ...]]
 _ERRORS = (OSError, ValueError, SyntaxError, EOFError, struct.error, MemoryError)  # of Pillow
+_ON_ITS_SIDE = (5, 6, 7, 8)  # EXIF's orientations
 _SOF = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}  # start of a frame; the others are tables
 # Baseline, extended, progressive; all Huffman coded, of 8 bits.
 _USUAL_FRAMES = ((0xC0, 8), (0xC1, 8), (0xC2, 8))
@@ -133,6 +143,24 @@ def verify_image(data: bytes, *, max_pixels: int = MAX_PIXELS, to: PixelFormat =
         return Verdict(*_unidentified(data))
     except _ERRORS as error:
         return Verdict(_problem_of(str(error)), str(error) or type(error).__name__)
+
+
+def size_of(data: bytes, to: PixelFormat = RGB8) -> tuple[int, int]:
+    """Returns (height, width) of a good image as DALI decodes it, turned where EXIF says so."""
+    with suppress(UnidentifiedImageError), Image.open(io.BytesIO(data)) as image:
+        if image.format in ("JPEG", "MPO"):
+            sides = image.height, image.width
+            return sides[::-1] if _orientation(image) in _ON_ITS_SIDE else sides
+    height, width, *_ = decoded(data, to).shape
+    return height, width
+
+
+def _orientation(image: Image.Image) -> int | None:
+    """Returns EXIF's orientation, 1 where there is none, None where it cannot be read."""
+    try:
+        return int(image.getexif().get(0x0112, 1))
+    except Exception:  # the tag is damaged, the pixels need not be
+        return None
 
 
 def _problem_of_jpeg(data: bytes) -> tuple[str, str] | None:
@@ -381,9 +409,9 @@ def _notes(image: Image.Image) -> tuple[str, ...]:
         notes.append("transparent")
     if getattr(image, "n_frames", 1) > 1 and image.format != "MPO":
         notes.append("animated")
-    try:
-        if image.getexif().get(0x0112, 1) not in (0, 1):
-            notes.append("rotated by EXIF")
-    except Exception:  # the tag is damaged, the pixels need not be
+    orientation = _orientation(image)
+    if orientation is None:
         notes.append("EXIF unreadable")
+    elif orientation not in (0, 1):
+        notes.append("rotated by EXIF")
     return tuple(notes)

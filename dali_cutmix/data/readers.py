@@ -1,4 +1,4 @@
-"""The reader of each kind of data set: (encoded image, label), sharded and shuffled.
+"""The reader of each kind of data set, sharded and shuffled: (encoded image, label), or boxes.
 
 An ImageFolder and a list are shuffled as a whole, anew every epoch. WebDataset, TFRecord and
 RecordIO are read in the order of the files: every epoch the order of the shards is drawn anew, and
@@ -14,6 +14,7 @@ from typing import Any, cast
 
 import numpy as np
 from nvidia.dali import Pipeline, fn, tfrecord, types
+from nvidia.dali import math as dmath
 from nvidia.dali.data_node import DataNode
 
 from dali_cutmix._dali import graph_function
@@ -26,7 +27,7 @@ from dali_cutmix.data.sources import Source, find_source, missing_indexes
 from dali_cutmix.data.targets import look_up
 from dali_cutmix.data.volumes import Volumes
 
-__all__ = ["INITIAL_FILL", "LABEL", "read", "read_volumes"]
+__all__ = ["INITIAL_FILL", "LABEL", "read", "read_boxes", "read_volumes"]
 
 # Samples in the window: with ImageNet's 110 kB an image some 450 MB, a good three shards of a
 # thousand, and at least two full batches of 2048.
@@ -81,6 +82,11 @@ def read(
     """
     if not isinstance(source, Source):
         source = find_source(source)
+    if source.annotations is not None:
+        raise ValueError(
+            "`source` must have a label for each image, got one with boxes: detection_loader reads "
+            "it."
+        )
     encoded, labels = _read(source, shuffle, seed, shard_id, num_shards, initial_fill, name)
     labels = labels + zero_unless_bare_cmyk(encoded)  # not of images, which would wait for it
     known = source.num_classes
@@ -116,6 +122,56 @@ def read_volumes(
         **(_shuffled(seed) if shuffle else _IN_ORDER),
     )
     return fn.reshape(images, layout=volumes.layout)
+
+
+@graph_function
+def read_boxes(
+    source: Source,
+    *,
+    shuffle: bool,
+    seed: int = 0,
+    shard_id: int = 0,
+    num_shards: int = 1,
+    name: str = "reader",
+) -> tuple[DataNode, DataNode, DataNode, DataNode]:
+    """Returns (encoded image, boxes, labels, image id), on the CPU, of a source with annotations.
+
+    The image is uint8 (bytes,); its boxes float32 (n, 4), ltrb in [0, 1], to which they are
+    clipped; their labels int32 (n, 1), from 1; the id int32 (1,), as the annotations have it. An
+    image without boxes is read too, crowds are not.
+
+    Args:
+        source: what `find_source` found.
+        shuffle, seed, shard_id, num_shards, name: see `read`.
+    """
+    if source.annotations is None:
+        raise ValueError(
+            f"`source` must have `annotations`, as find_source takes them, got {source!r}."
+        )
+    if len(source.files) < num_shards:
+        raise ValueError(
+            f"`num_shards` must be at most the {len(source.files)} images, got {num_shards}."
+        )
+    nodes = fn.readers.coco(
+        file_root=source.file_root,
+        annotations_file=source.annotations.path,
+        images=list(source.files),
+        ltrb=True,
+        ratio=True,
+        image_ids=True,
+        include_iscrowd=False,
+        size_threshold=0.0,  # else it leaves out small boxes
+        avoid_class_remapping=True,  # else it numbers categories as they come in the file
+        **_options(name, shard_id, num_shards),
+        **(_shuffled(seed) if shuffle else _IN_ORDER),
+    )
+    encoded, boxes, categories, ids = cast("list[DataNode]", nodes)
+    ids = ids + zero_unless_bare_cmyk(encoded)
+    keys = {number: k for k, number in enumerate(source.annotations.category_ids, 1) if number >= 0}
+    labels = fn.lookup_table(
+        categories, keys=list(keys), values=list(keys.values()), dtype=types.INT32
+    )
+    return encoded, dmath.clamp(boxes, 0.0, 1.0), labels, ids
 
 
 def _read(

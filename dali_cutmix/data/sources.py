@@ -37,6 +37,7 @@ from dali_cutmix.data.folders import (
     names_of_images,
 )
 from dali_cutmix.data.formats import indexes, tars, tfrecords
+from dali_cutmix.data.formats.coco import Annotations, read_annotations
 from dali_cutmix.data.formats.indexes import Progress, make_index
 from dali_cutmix.data.formats.listed import is_there, read_list, read_target_list
 from dali_cutmix.data.formats.paths import (
@@ -82,6 +83,7 @@ class Source:
             or the numbers of rows of `targets`, or of rules of `masks`.
         targets: the table of targets beyond one class, else None.
         masks: where the masks of the images are, else None.
+        annotations: of boxes, of a list whose labels are the ids of its images, else None.
         fields: names of the image and the label in a sample: extensions (``"jpg;png"``) of
             WebDataset, features of TFRecord.
         classes: names of the classes, of a folder.
@@ -104,6 +106,7 @@ class Source:
     label_offset: int = 0
     targets: Targets | None = None
     masks: Masks | None = None
+    annotations: Annotations | None = None
 
     @property
     def remote(self) -> bool:
@@ -137,6 +140,7 @@ class Source:
             self.label_offset,
             *(() if self.targets is None else (self.targets.digest,)),
             *(() if self.masks is None else self.masks[1:3]),
+            *(() if self.annotations is None else (self.annotations.digest,)),
         )
         return f"{self.kind} {hashlib.sha256(repr(facts).encode()).hexdigest()[:16]}"
 
@@ -149,6 +153,7 @@ def find_source(
     targets: Any = None,
     masks: Paths | None = None,
     mask_names: tuple[str, str] | None = None,
+    annotations: Paths | None = None,
     subset: Sequence[int] | None = None,
     weights: Sequence[float] | Literal["balanced"] | None = None,
     repeated: bool = False,
@@ -184,6 +189,9 @@ def find_source(
             its ending, see `data.masks`. Then `classes` are the names of the classes in the masks.
         mask_names: where the names differ: how those of images and of masks end, such as
             ``("_leftImg8bit.png", "_gtFine_labelIds.png")``.
+        annotations: boxes of objects, for `detection_loader`: a JSON file as COCO has it, of images
+            within the folder that is `source`. Its classes are numbered from 1 by the ids of their
+            categories, or as `classes` has their names; 0 is the background.
         subset: indices of samples, of a folder, a list or samples, in the order to read them
             without shuffling; an index may come several times.
         weights: how often samples come in an epoch, of a folder, a list or samples: a number above
@@ -230,14 +238,27 @@ def find_source(
         checked_choice("kind", kind, get_args(Kind))
     if not isinstance(repeated, bool):
         raise TypeError(f"`repeated` must be a bool, got {repeated!r}.")
+    others = [
+        name
+        for name, value in (
+            *(("targets", targets), ("masks", masks), ("mask_names", mask_names)),
+            ("annotations", annotations),
+        )
+        if value is not None and (name != "mask_names" or masks is None)
+    ]
+    if len(others) > 1:
+        raise ValueError(f"`{others[1]}` must be left out with `{others[0]}`.")
+    if others:
+        _only_for_labels(others[0], label_offset, fields, index_dir, repeated)
     if masks is not None or mask_names is not None:
-        if targets is not None:
-            raise ValueError(f"`targets` must be left out with `masks`, got {targets!r}.")
-        _only_for_labels(label_offset, fields, index_dir, repeated)
         found = _with_masks(source, kind, masks, mask_names, classes, file_root)
         return _chosen(found, subset, weights)
+    if annotations is not None:
+        if kind is not None or file_root is not None:
+            raise ValueError("`kind` and `file_root` must be left out with `annotations`.")
+        found = _annotated(source, annotations, classes)
+        return _chosen(_without_faults(found), subset, weights)
     if targets is not None:
-        _only_for_labels(label_offset, fields, index_dir, repeated)
         return _chosen(_with_targets(source, kind, targets, classes, file_root), subset, weights)
     samples = samples_of(source)
     if samples is not None:
@@ -266,12 +287,13 @@ def find_source(
 def unchecked_source(
     source: Paths | Sequence[Paths] | Samples,
     *,
+    annotations: Paths | None = None,
+    classes: Sequence[str] | None = None,
     file_root: Paths | None = None,
     index_dir: Paths | None = None,
     label_offset: int = 0,
     masks: Paths | None = None,
     mask_names: tuple[str, str] | None = None,
-    classes: Sequence[str] | None = None,
 ) -> Source:
     """Returns the source as `find_source` does, but nothing of what is in it is checked.
 
@@ -280,8 +302,12 @@ def unchecked_source(
     Raises:
         FileNotFoundError, TypeError, ValueError: as for `find_source`, where nothing is there.
     """
+    if annotations is not None and (masks is not None or mask_names is not None):
+        raise ValueError("`masks` must be left out with `annotations`.")
     if masks is not None or mask_names is not None:
         return _with_masks(source, None, masks, mask_names, classes, file_root, checked=False)
+    if annotations is not None:
+        return _annotated(source, annotations, classes)
     paths, kind = named_files(source, None)
     found = Source(kind=kind, paths=paths, label_offset=label_offset)
     if kind == "folder":
@@ -554,8 +580,10 @@ def _with_targets(source: Any, kind: Any, targets: Any, classes: Any, file_root:
     )
 
 
-def _only_for_labels(label_offset: int, fields: Any, index_dir: Any, repeated: bool) -> None:
-    """Refuses what has no meaning beside targets or masks."""
+def _only_for_labels(
+    beside: str, label_offset: int, fields: Any, index_dir: Any, repeated: bool
+) -> None:
+    """Refuses what has no meaning beside targets, masks or annotations."""
     given = {
         "label_offset": label_offset or None,
         "fields": fields,
@@ -564,7 +592,7 @@ def _only_for_labels(label_offset: int, fields: Any, index_dir: Any, repeated: b
     }
     for name, value in given.items():
         if value is not None:
-            raise ValueError(f"`{name}` must be left out with `targets` or `masks`, got {value!r}.")
+            raise ValueError(f"`{name}` must be left out with `{beside}`, got {value!r}.")
 
 
 def _with_masks(
@@ -631,6 +659,47 @@ def _images_alone(source: Any, kind: Any, file_root: Any) -> Source:
     return Source(kind=kind, paths=(path,), file_root=root, files=files, size=len(files))
 
 
+def _annotated(source: Any, annotations: Any, classes: Any) -> Source:
+    """Returns the images of a file of annotations, with what is wrong with them."""
+    root, path = path_text(source), path_text(annotations, "annotations")
+    if is_remote(root) or is_remote(path) or not os.path.isdir(root):
+        raise ValueError(
+            f"`source` must be a folder on this machine with `annotations`, got {root!r}."
+        )
+    if not os.path.isfile(path):
+        raise FileNotFoundError(f"`annotations` must be a file, got {path!r}.")
+    root, path = os.path.abspath(root), os.path.abspath(path)
+    names: Any = _checked_classes(classes)
+    found, numbers, names = read_annotations(path, root, names)
+    return Source(
+        kind="list",
+        paths=(root,),
+        file_root=root,
+        files=tuple(numbers),
+        labels=tuple(numbers.values()),
+        classes=names,
+        num_classes=len(names),
+        size=len(numbers),
+        annotations=found,
+    )
+
+
+def _without_faults(found: Source) -> Source:
+    """Returns annotated images; raises where something is wrong with one."""
+    assert found.annotations is not None
+    faults = found.annotations.faults
+    if not faults:
+        return found
+    file, problem, detail = faults[0]
+    error = FileNotFoundError if problem == "missing" else ValueError
+    more = f", and {len(faults) - 1} more fault(s)" if len(faults) > 1 else ""
+    raise error(
+        f"{found.annotations.path!r} must fit its images, got {file!r}: {detail}{more}. "
+        "`dali-cutmix check IMAGES --annotations FILE` names them all, and "
+        '`on_error="skip"` of the loader leaves such images out.'
+    )
+
+
 def _named(found: Source, classes: tuple[str, ...] | str | None) -> Source:
     """Returns a list or shards with the names of their labels."""
     if classes is None:
@@ -691,8 +760,14 @@ def _repeats(found: Source, weights: Any) -> list[int]:
     if isinstance(weights, str):
         if weights != "balanced":
             raise ValueError(f'`weights` must be "balanced" or numbers, got {weights!r}.')
-        if found.targets is not None or found.masks is not None:
-            raise ValueError('`weights` must be numbers with `targets` or `masks`, got "balanced".')
+        beside = {
+            "targets": found.targets,
+            "masks": found.masks,
+            "annotations": found.annotations,
+        }
+        for name, value in beside.items():
+            if value is not None:
+                raise ValueError(f'`weights` must be numbers with `{name}`, got "balanced".')
         groups = [np.flatnonzero(np.array(found.labels) == k) for k in sorted(set(found.labels))]
         most = max(map(len, groups))
         counts = np.zeros(len(found.files), np.int64)

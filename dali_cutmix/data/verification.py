@@ -54,6 +54,8 @@ PROBLEMS = {
     "missing": "is not there",
     "entry": "is a wrong line of a list",
     "label": "has no label, or one out of range",
+    "box": "has a box that reaches out of it or has no area",
+    "size": "has another size than its annotations say",
     "empty class": "is a class folder without images",
     "shard": "is a shard that cannot be read to its end",
     "index": "is an index that does not fit its shard",
@@ -258,10 +260,17 @@ class _Checker(NamedTuple):
     def check(self, data: bytes) -> damage.Verdict:
         return damage.verify_image(data, max_pixels=self.max_pixels, to=self.to)
 
-    def check_file(self, path: str) -> damage.Verdict:
+    def check_file(self, path: str, size: tuple[int, int] | None = None) -> damage.Verdict:
+        """Returns what is wrong with a file; `size` is what its (height, width) should be."""
         try:
             with open(path, "rb") as file:
-                return self.check(file.read())
+                data = file.read()
+            verdict = self.check(data)
+            if verdict.problem is None and size is not None:
+                own = damage.size_of(data, self.to)
+                if own != size:
+                    verdict = damage.Verdict("size", f"{own} where {size} is said", verdict.notes)
+            return verdict
         except FileNotFoundError:
             return damage.Verdict("missing")
         except OSError as error:
@@ -279,6 +288,8 @@ class _Checker(NamedTuple):
         fingerprint = f"3; {decoders}, DALI {VERSION}; {self.max_pixels} pixels; {self.to}"
         if source.masks is not None:
             fingerprint += f"; {source.masks}"
+        if source.annotations is not None:
+            fingerprint += f"; {source.annotations.digest}"
         if source.kind in INDEXED:
             fingerprint += f"; {self.num_classes} classes, {self.label_offset}, {source.fields}"
         return fingerprint
@@ -305,6 +316,11 @@ def _verify_files(
     notes: list[Finding] = []
     good = []
     scanned = 0
+    faults, sizes = _faults_of_annotations(source), {}
+    if source.annotations is not None:
+        problems += faults.pop(source.annotations.path, [])
+        sizes = source.annotations.sizes
+        notes += [Finding(name, "no boxes", "") for name in sorted(source.annotations.empty)]
 
     def jobs() -> Iterator[tuple[Any, Callable[[], damage.Verdict] | damage.Verdict]]:
         for name, label, finding in entries:
@@ -313,7 +329,8 @@ def _verify_files(
                 continue
             path = os.path.join(root, name)
             if source.masks is None:
-                state, check = cache.state(path), partial(checker.check_file, path)
+                state = cache.state(path)
+                check = partial(checker.check_file, path, sizes.get(name))
             else:
                 mask = mask_path(source.masks, name, label)
                 state = cache.state(path, mask)
@@ -331,8 +348,11 @@ def _verify_files(
             if verdict.problem not in ("missing", "unreadable"):
                 cache.put(name, state, verdict)
         verdict = _add_label_fault(verdict, checker.label_fault(label))
+        found = faults.get(name, [])
         if verdict.problem is not None:
-            problems.append(Finding(name, verdict.problem, verdict.detail))
+            found = [Finding(name, verdict.problem, verdict.detail), *found]
+        if found:
+            problems += found
         else:
             good.append((name, label))
         notes += [Finding(name, note, "") for note in verdict.notes]
@@ -345,6 +365,16 @@ def _verify_files(
         notes=tuple(notes),
         good=tuple(good),
     )
+
+
+def _faults_of_annotations(source: Source) -> dict[str, list[Finding]]:
+    """Returns what is wrong by the annotations alone, by image; that one is missing is seen."""
+    found: dict[str, list[Finding]] = {}
+    if source.annotations is not None:
+        for fault in source.annotations.faults:
+            if fault.problem != "missing":
+                found.setdefault(fault.file, []).append(Finding(*fault))
+    return found
 
 
 def _entries(source: Source) -> Iterator[tuple[str, int, Finding | None]]:

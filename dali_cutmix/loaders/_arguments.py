@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal
@@ -13,6 +12,7 @@ import torch
 
 from dali_cutmix._rules import warn
 from dali_cutmix._validation import checked_choice, checked_fraction, checked_int
+from dali_cutmix.data.formats.paths import INDEXED
 from dali_cutmix.data.images import DTYPE, LAYOUT
 from dali_cutmix.data.pixel_format import RGB8, PixelFormat
 from dali_cutmix.data.sources import Source, unusual_files
@@ -216,15 +216,16 @@ def look_at_a_few(source: Source, to: PixelFormat = RGB8) -> None:
 def without_damaged(
     source: Source, num_classes: int | None = None, to: PixelFormat = RGB8
 ) -> tuple[Source, tuple[str, ...]]:
-    """Returns the source without the samples that have a problem, and their names."""
+    """Returns the source without the samples that have a problem, and their names; warns."""
     from dali_cutmix.data.verification import drop_damaged, verify
 
     with progress_bar("looking for damage") as report:
         found = verify(source, num_classes=num_classes, progress=report, **to._asdict())
-    names = tuple(f"{problem.name} ({problem.problem})" for problem in found.problems)
+    # An image may have several.
+    names = tuple(dict.fromkeys(f"{one.name} ({one.problem})" for one in found.problems))
     if names:
         listed = ", ".join(names[:5]) + (", …" if len(names) > 5 else "")
-        warnings.warn(
-            f"{len(names)} of {found.samples} samples are left out: {listed}", stacklevel=4
-        )
+        of_shards = sum(map(len, found.bad.values()))
+        count = of_shards if source.kind in INDEXED else found.samples - len(found.good)
+        warn(f"{count} of {found.samples} samples are left out: {listed}")
     return drop_damaged(source, found), names

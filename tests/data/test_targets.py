@@ -354,7 +354,7 @@ def test_weights(root: Path) -> None:
         with pytest.raises(ValueError, match=words):
             dcm.find_source(root, weights=wrong)
     given = dict(zip(NAMES, LABELS, strict=True))
-    with pytest.raises(ValueError, match="must be numbers with `targets` or `masks`"):
+    with pytest.raises(ValueError, match="must be numbers with `targets`"):
         dcm.find_source(root, targets=given, weights="balanced")
 
 

@@ -440,7 +440,7 @@ def test_wrong_sources_are_refused(root: Path) -> None:
     source = dcm.find_source([(root / "images" / "0.png", 0)])
     with pytest.raises(ValueError, match="must be a source with masks"):
         dcm.segmentation_loader(source, **SMALL)
-    with pytest.raises(ValueError, match="`weights` must be numbers with `targets` or `masks`"):
+    with pytest.raises(ValueError, match="`weights` must be numbers with `masks`"):
         dcm.find_source(root / "images", masks=root / "masks", weights="balanced")
     source = dcm.find_source(root / "images", masks=root / "masks")
     with pytest.raises(ValueError, match="`masks` must be given to find_source"):
