@@ -67,7 +67,9 @@ def readme_code() -> list[str]:
 
 
 @pytest.mark.parametrize("block", range(len(readme_code())))
-def test_readme_code_runs(block: int, photos: str, shape_folder: str, tmp_path: Path) -> None:
+def test_readme_code_runs(
+    block: int, photos: str, photo_masks: str, shape_folder: str, tmp_path: Path
+) -> None:
     code = readme_code()[block]
     findings = tmp_path / "labels.csv"
     lines = [
@@ -80,7 +82,8 @@ def test_readme_code_runs(block: int, photos: str, shape_folder: str, tmp_path: 
         for k in range(2):
             np.save(tmp_path / part / f"{k}.npy", np.full((90, 100, 97), k, dtype))
     code = code.replace("/data/volumes", str(tmp_path))
-    for name in ("/data/imagenet/train", "/data/imagenet/val"):
+    code = code.replace("/data/ade/masks", photo_masks)
+    for name in ("/data/imagenet/train", "/data/imagenet/val", "/data/ade/images"):
         code = code.replace(name, photos)
     code = re.sub(r"/data/coco/\w+\.json", f"{shape_folder}/annotations.json", code)
     code = re.sub(r"/data/coco/\w+", shape_folder, code)
@@ -109,6 +112,9 @@ def test_readme_code_runs(block: int, photos: str, shape_folder: str, tmp_path: 
         assert names["cfg"] == names["same"]
     elif block == 5:
         assert names["cfg"].weights == (0.4, 0.4, 0.2)
+    elif block == 7:
+        assert names["images"].shape == (32, 3, 512, 512)
+        assert names["masks"].shape == (32, 512, 512)
     elif block == 6:
         assert names["images"].shape == (32, 3, 320, 320)
         assert len(names["targets"]) == 32

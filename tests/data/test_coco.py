@@ -215,7 +215,7 @@ def test_files_that_are_not_there(tmp_path: Path, content: dict[str, Any]) -> No
         dcm.find_source("s3://bucket/images", annotations=path)
     with pytest.raises(ValueError, match="`label_offset` must be left out with `annotations`"):
         dcm.find_source(tmp_path, annotations=path, label_offset=1)
-    with pytest.raises(ValueError, match="`kind` and `file_root` must be left out with `annotations`"):
+    with pytest.raises(ValueError, match="`kind` and `file_root` must be left out"):
         dcm.find_source(tmp_path, annotations=path, kind="list")
 
 
