@@ -34,7 +34,7 @@ from rich.table import Table
 import dali_cutmix as dcm
 from dali_cutmix import recipes
 from dali_cutmix._validation import checked_int
-from dali_cutmix.cli import boxes, demo, shapes, volumes
+from dali_cutmix.cli import boxes, demo, masks, shapes, volumes
 from dali_cutmix.cli.bench import command as bench
 from dali_cutmix.data import folders, sources, verification
 from dali_cutmix.data.atomic import atomic_write, check_writable
@@ -125,6 +125,8 @@ def run_show(args: argparse.Namespace) -> int:
     device = _device(args)
     if args.annotations is not None:
         return _show_boxes(args, device)
+    if args.masks is not None:
+        return _show_masks(args, device)
     with _data(args.data) as root:
         classes, mix = _classes_and_mix(root, args)
         samples = _samples(root, mix, device, args)
@@ -170,6 +172,24 @@ def _show_boxes(args: argparse.Namespace, device: Literal["gpu", "cpu"]) -> int:
     else:
         count = sum(len(s.labels) for s in samples)
         print(f"wrote {args.out}: {len(samples)} mixed images with {count} boxes")
+    return 0
+
+
+def _show_masks(args: argparse.Namespace, device: Literal["gpu", "cpu"]) -> int:
+    """Writes a picture of mixed images with their masks."""
+    _check_picture(args)
+    if args.data is None:
+        raise ValueError("`--data` must be the folder of the images of `--masks`.")
+    options = {"device": device, "size": args.size or 224, "batch_size": args.batch_size}
+    samples = masks.mixed_masks(
+        args.data, args.masks, _mix(args), args.images, seed=args.seed, **options
+    )
+    _save(masks.grid(samples, args.columns), args.out)
+    if args.json:
+        report = [sorted({*mask.ravel().tolist()}) for _, mask in samples]
+        print(json.dumps({"classes": report, "picture": args.out}))
+    else:
+        print(f"wrote {args.out}: {len(samples)} mixed images and their masks")
     return 0
 
 
@@ -409,6 +429,8 @@ def _parser() -> argparse.ArgumentParser:
         if name == "show":
             help_text = "of boxes, as COCO has them, of the images in --data (default: of shapes)"
             add("--annotations", metavar="FILE", nargs="?", const="", help=help_text)
+            help_text = "folder with a mask for each of the images in --data"
+            add("--masks", metavar="DIR", help=help_text)
             help_text = "of images with boxes: resize or ssd (default: %(default)s)"
             add("--crop", choices=get_args(Crop), default="resize", help=help_text)
         if name == "demo":

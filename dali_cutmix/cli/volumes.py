@@ -15,13 +15,13 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
 import dali_cutmix as dcm
+from dali_cutmix.cli.masks import overlaid
 from dali_cutmix.data.nifti import convert_nifti
 from dali_cutmix.data.volumes import PROBLEMS, VolumeLayout, find_volumes, verify_volumes
 
 __all__ = ["add_parser", "slices"]
 
 _SHOWN = 20  # findings
-_COLOURS = np.array([(230, 60, 60), (70, 190, 90), (80, 130, 250), (240, 200, 60), (200, 90, 220)])
 
 
 def add_parser(
@@ -180,12 +180,7 @@ def slices(volumes: np.ndarray[Any, Any], masks: np.ndarray[Any, Any]) -> Image.
         parts = []
         for axis, side in enumerate(mask.shape):
             plane, classes = (x.take(side // 2, axis)[::-1] for x in (gray, mask))
-            colours = np.repeat(plane[..., None], 3, 2)
-            inside = classes > 0
-            colours[inside] = (
-                0.5 * colours[inside] + 0.5 * _COLOURS[(classes[inside] - 1) % len(_COLOURS)]
-            )
-            parts.append(colours.round().astype(np.uint8))
+            parts.append(overlaid(np.repeat(plane[..., None], 3, 2), classes))
         rows.append(parts)
     height = max(part.shape[0] for part in rows[0])
     widths = [part.shape[1] for part in rows[0]]
