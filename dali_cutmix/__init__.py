@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from dali_cutmix.mixing.config import MixConfig
     from dali_cutmix.mixing.followers.boxes import mix_boxes
     from dali_cutmix.mixing.followers.masks import mix_masks
-    from dali_cutmix.mixing.methods import CutMix, MixUp, ResizeMix
+    from dali_cutmix.mixing.methods import CutMix, MixUp, Mosaic, ResizeMix
     from dali_cutmix.mixing.plan import MixParams
     from dali_cutmix.recipes import Recipe
 
@@ -42,6 +42,7 @@ __all__ = [
     "MixParams",
     "MixUp",
     "Mixed",
+    "Mosaic",
     "RandAugment",
     "RandomErasing",
     "Recipe",
@@ -76,7 +77,7 @@ _NAMES = {
     "dali_cutmix.mixing.config": ("MixConfig",),
     "dali_cutmix.mixing.followers.boxes": ("mix_boxes",),
     "dali_cutmix.mixing.followers.masks": ("mix_masks",),
-    "dali_cutmix.mixing.methods": ("CutMix", "MixUp", "ResizeMix"),
+    "dali_cutmix.mixing.methods": ("CutMix", "MixUp", "Mosaic", "ResizeMix"),
     "dali_cutmix.mixing.plan": ("MixParams",),
     "dali_cutmix.recipes": ("Recipe",),
 }

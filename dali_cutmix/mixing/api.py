@@ -78,7 +78,8 @@ def mix(
             with its sample i, and ``cfg.partner`` is not used. For batches too small to pair
             within, down to one sample.
         params: the ``params`` of another mix, to repeat it on other data instead of drawing: then
-            of `cfg` only what makes the targets counts.
+            of `cfg` only what makes the targets counts, and where four images meet (`Mosaic`) lam
+            is that of the box.
         enabled: bool (), CPU, the same for the whole batch: where it is False nothing is mixed.
         seed: seed of the draws. By default the pipeline's, from which every mix of a pipeline and
             every shard of its reader derives its own.
@@ -127,7 +128,7 @@ def mix(
             others = checks.same_shape(others, other_shape, shape)
         partners = others, other_labels
     if params is not None:
-        checks.check_params(params, partners, enabled, seed, keep_order)
+        checks.check_params(params, cfg, partners, enabled, seed, keep_order)
         if layout != "HWC":
             checks.check_params_of_volumes(params, dtype)
         elif params.blended is not None:
@@ -297,7 +298,14 @@ def draw_plans(
     blends = [method.blends for method, _ in methods]
     # Pasting alone gains by a shuffle: it takes both images of a sample from where they are.
     keep_order = keep_order or any(blends) or any(method.resizes for method, _ in methods)
-    pairs = pair(cfg.partner, batch_size, seed, keep_order=keep_order, second_batch=second_batch)
+    pairs = pair(
+        cfg.partner,
+        batch_size,
+        seed,
+        keep_order=keep_order,
+        second_batch=second_batch,
+        of_four=cfg.tiles,
+    )
     # A lam alone is drawn for each sample by itself, which is cheaper than dealing rows.
     alone = cfg.mode == "elem" and all(blends)
     draw = Draw.for_mode(cfg.mode, batch_size, seed, None if alone else pairs.order)
@@ -310,10 +318,12 @@ def draw_plans(
         if alone:
             params = plan_of(rows, size)
         else:
-            params = unpacked(draw.deal(packed(rows, in_table)), rows, size)
+            params = unpacked(draw.deal(packed(rows, in_table, draw.first)), rows, size)
         if params.blended is None and any(blends):
             params = params._replace(blended=fn.ones(shape=[], dtype=types.BOOL))
-    return params._replace(original=pairs.original, partner=pairs.partner, size=size)
+    return params._replace(
+        original=pairs.original, partner=pairs.partner, others=pairs.others, size=size
+    )
 
 
 def _draw_rows(cfg: MixConfig, draw: Draw, size: Size, enabled: DataNode | None) -> Rows:
@@ -335,21 +345,26 @@ def _given(params: MixParams, size: Size) -> MixParams:
     """Returns parameters that were given as drawn ones are, each sample a table of one row."""
     assert params.box is not None  # see checks.check_params
     lam, box = (fn.reshape(x, shape=[1, -1]) for x in (params.lam, params.box))
-    blended, resized = (
+    blended, resized, tiled = (
         None if x is None else fn.reshape(x, shape=[1, -1])
-        for x in (params.blended, params.resized)
+        for x in (params.blended, params.resized, params.tiled)
     )
     box = checks.in_image(box, size.node, axes=size.axes)
+    if tiled is not None:
+        box = checks.in_corner(box, tiled, size.node)
     box = boxes.normalised(box, size.node, axes=size.axes)
     if blended is not None:
         box = boxes.where(blended ^ True, box, size.nowhere())
-    rows = Rows(lam, box, blended, resized)
+    rows = Rows(lam, box, blended, resized, tiled)
     final = plan_of(rows, size)
     original, partner = (
         None if index is None else checks.in_batch(index)
         for index in (params.original, params.partner)
     )
-    return final._replace(original=original, partner=partner, size=size)
+    others = params.others
+    if others is not None:
+        others = fn.stack(*(checks.in_batch(others[k]) for k in range(2)))
+    return final._replace(original=original, partner=partner, others=others, size=size)
 
 
 def _checked(

@@ -2,8 +2,9 @@
 
 from dali_cutmix.mixing.methods.cutmix import CutMix
 from dali_cutmix.mixing.methods.mixup import MixUp
+from dali_cutmix.mixing.methods.mosaic import Mosaic
 from dali_cutmix.mixing.methods.resizemix import ResizeMix
 
-__all__ = ["METHODS", "CutMix", "MixUp", "ResizeMix"]
+__all__ = ["METHODS", "CutMix", "MixUp", "Mosaic", "ResizeMix"]
 
-METHODS = (CutMix, MixUp, ResizeMix)
+METHODS = (CutMix, MixUp, ResizeMix, Mosaic)
