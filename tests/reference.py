@@ -286,3 +286,43 @@ def mosaic_boxes(
                 ]
                 at.append([clipped[j] / (width, height)[j % 2] for j in range(4)])
     return found, np.array(at, np.float64).reshape(-1, 4).astype(np.float32)
+
+
+# Ultralytics' CutMix (8.4.190), in float32 as there
+
+
+def inside_fractions(
+    areas: NDArray[np.int32], objects: NDArray[np.float32], size: tuple[int, int]
+) -> NDArray[np.float32]:
+    """Which part of each box, ltrb in [0, 1], is in each area, (y, x, h, w): (K, n)."""
+    pixels = objects * np.array([size[1], size[0]] * 2, np.float32)
+    y, x, h, w = (areas[:, k, None].astype(np.float32) for k in range(4))
+    zero = np.float32(0)
+    left, top, right, bottom = pixels.T
+    across = np.maximum(np.minimum(x + w, right) - np.maximum(x, left), zero)
+    down = np.maximum(np.minimum(y + h, bottom) - np.maximum(y, top), zero)
+    return across * down / ((right - left) * (bottom - top) + np.float32(1e-7))
+
+
+def avoiding_area(
+    areas: NDArray[np.int32],
+    order: NDArray[np.integer],
+    own: NDArray[np.float32],
+    other: NDArray[np.float32],
+    size: tuple[int, int],
+) -> tuple[Box, list[int]]:
+    """The area that is cut, and which boxes of the partner come along.
+
+    Of the areas that touch no box of the image the last with the largest number. An empty one, and
+    no box, where there is none or no box of the partner comes along.
+    """
+    nothing: tuple[Box, list[int]] = (size[0], size[1], 0, 0), []
+    free = np.flatnonzero(inside_fractions(areas, own, size).sum(axis=1) <= 0)
+    if not len(free):
+        return nothing
+    area = areas[max(free, key=lambda k: (order[k], k))]
+    coming = np.flatnonzero(inside_fractions(area[None], other, size)[0] >= np.float32(0.1))
+    if not len(coming):
+        return nothing
+    y, x, h, w = area.tolist()
+    return (y, x, h, w), coming.tolist()

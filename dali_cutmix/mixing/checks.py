@@ -25,6 +25,7 @@ __all__ = [
     "VOLUMES",
     "check_arguments",
     "check_node",
+    "check_objects",
     "check_params",
     "check_params_of_volumes",
     "checked_kind",
@@ -203,6 +204,11 @@ def check_arguments(
                 "`methods` must not have Mosaic with `partners`: three partners are taken from the "
                 "batch itself."
             )
+        if cfg.avoids:
+            raise ValueError(
+                "`methods` must not have DetectionCutMix with `partners`: it looks at the boxes of "
+                "one batch."
+            )
     for name, node in nodes:
         check_node(name, node)
     if enabled is not None and not isinstance(enabled, DataNode):
@@ -227,6 +233,27 @@ def check_arguments(
         raise RuntimeError("mix() must be called inside a @pipeline_def function.")
 
 
+def check_objects(objects: DataNode | None, cfg: MixConfig, params: MixParams | None) -> None:
+    """Raises TypeError or ValueError for `objects` that are not needed, or not there."""
+    if objects is None:
+        if cfg.avoids:
+            raise ValueError(
+                "`objects` must be given where `methods` has DetectionCutMix, got None: the boxes "
+                "of each image, as mix_boxes() takes them. For images without boxes use CutMix."
+            )
+        return
+    if not cfg.avoids or params is not None:
+        raise ValueError(
+            "`objects` must be left out unless `methods` has DetectionCutMix, and with `params`: "
+            "nothing is chosen by them."
+        )
+    check_node("objects", objects)
+    if objects.device != "cpu":
+        raise ValueError(
+            '`objects` must be on the CPU, got device "gpu": pass them as the reader gives them.'
+        )
+
+
 def check_node(name: str, node: object) -> None:
     """Raises TypeError for what is no DataNode."""
     if not isinstance(node, DataNode):
@@ -245,7 +272,7 @@ def checked_kind(
     if size is None:
         raise ValueError(f'`size` must be (depth, height, width) with `layout="{layout}"`.')
     for method, _ in cfg.weighted_methods:
-        if method.resizes or method.tiles:
+        if method.resizes or method.tiles or method.avoids:
             raise ValueError(
                 f"`methods` must be CutMix or MixUp for volumes, got {type(method).__name__}."
             )
@@ -295,7 +322,8 @@ def check_params(
 
 def check_params_of_volumes(params: MixParams, dtype: str) -> None:
     """Raises ValueError for `params` that volumes cannot follow."""
-    for flag, method in ((params.resized, "ResizeMix"), (params.tiled, "Mosaic")):
+    of = {"ResizeMix": params.resized, "Mosaic": params.tiled, "DetectionCutMix": params.avoids}
+    for method, flag in of.items():
         if flag is not None:
             raise ValueError(
                 f"`params` must be of CutMix or MixUp for volumes, got those of {method}."

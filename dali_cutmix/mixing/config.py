@@ -52,9 +52,10 @@ class MixConfig:
     Args:
         num_classes: number of classes K. May be left out only where a loader infers it from the
             folder.
-        methods: what to mix by: `CutMix`, `MixUp`, `ResizeMix`, `Mosaic`, one or several, each with
-            options of its own. Left out, `cutmix_alpha`, `mixup_alpha`, `switch_prob`, `minmax`,
-            `box` and `correct_lam` say it: they are the short form for CutMix and MixUp.
+        methods: what to mix by: `CutMix`, `MixUp`, `ResizeMix`, `Mosaic`, `DetectionCutMix`, one or
+            several, each with options of its own. Left out, `cutmix_alpha`, `mixup_alpha`,
+            `switch_prob`, `minmax`, `box` and `correct_lam` say it: they are the short form for
+            CutMix and MixUp.
         weights: probability of each of the `methods`, where something is mixed; they must sum to
             1, and are equal if left out.
         cutmix_alpha: CutMix's lam ~ Beta(alpha, alpha); 0 turns CutMix off. The paper uses 1.
@@ -141,6 +142,8 @@ class MixConfig:
         self._check_targets()
         if self.tiles:
             self._check_mosaic()
+        if self.avoids:
+            self._check_avoiding()
 
     def _check_targets(self) -> None:
         if self.targets == "pair" and self.labels == "float":
@@ -158,6 +161,15 @@ class MixConfig:
             raise ValueError(
                 '`label_smoothing` must be 0 with `labels="float"`, got '
                 f"{self.label_smoothing}: rows are mixed as given, smooth them yourself."
+            )
+
+    def _check_avoiding(self) -> None:
+        if sum(method.avoids for method in self.methods) > 1:
+            raise ValueError("`methods` must have one DetectionCutMix at most, got several.")
+        if self.mode == "pair":
+            raise ValueError(
+                '`mode` must be "elem" or "batch" with DetectionCutMix, got "pair": each image has '
+                "boxes of its own to avoid."
             )
 
     def _check_mosaic(self) -> None:
@@ -241,6 +253,11 @@ class MixConfig:
     def tiles(self) -> bool:
         """Whether four images may meet in one."""
         return any(method.tiles for method, _ in self.weighted_methods)
+
+    @property
+    def avoids(self) -> bool:
+        """Whether the boxes of objects are needed to mix."""
+        return any(method.avoids for method, _ in self.weighted_methods)
 
     @property
     def always_blends(self) -> bool:

@@ -18,6 +18,7 @@ from nvidia.dali.data_node import DataNode
 from dali_cutmix.mixing import tiles
 
 __all__ = [
+    "FLAGS",
     "Method",
     "MixParams",
     "Regions",
@@ -69,6 +70,9 @@ class MixParams(NamedTuple):
             no method does that.
         tiled: bool (), whether four images meet at a point (Mosaic): the original top left, the
             partner top right; None where no method does that.
+        avoids: bool (), whether what is pasted touches no box of an object of the original, and
+            brings those of the partner by a rule of its own (DetectionCutMix); None where no method
+            does that.
         others: int32 (2,), indices in the batch of those bottom left and bottom right; None where
             `tiled` is.
         weights: float32 (1, 2), ``((lam, 1 - lam))``, `lam` as fn.coord_transform takes it; (1, 4)
@@ -86,6 +90,7 @@ class MixParams(NamedTuple):
     blended: DataNode | None = None
     resized: DataNode | None = None
     tiled: DataNode | None = None
+    avoids: DataNode | None = None
     others: DataNode | None = None
     weights: DataNode | None = None
     regions: Regions | None = None
@@ -133,6 +138,9 @@ def regions_of(params: MixParams) -> Regions:
     return Regions(fn.stack(size * 0, size), fn.stack(size, size * 0))
 
 
+FLAGS = ("blended", "resized", "tiled", "avoids")
+
+
 class Rows(NamedTuple):
     """Plans as a table of N rows.
 
@@ -140,7 +148,10 @@ class Rows(NamedTuple):
         lam: float64 (N, 1).
         box: int32 (N, 4), an empty one ``(H, W, 0, 0)``; None where nothing is pasted. Of volumes
             int32 (N, 6).
-        blended, resized, tiled: bool (N, 1), or None, see `MixParams`.
+        blended, resized, tiled, avoids: bool (N, 1), or None, see `MixParams`.
+        candidates: int32 (N, 5 K), K boxes to choose from, (4,) each, and K numbers by which it is
+            done, see `avoidance`; None where there is no choice.
+        choices: K.
     """
 
     lam: DataNode
@@ -148,11 +159,14 @@ class Rows(NamedTuple):
     blended: DataNode | None = None
     resized: DataNode | None = None
     tiled: DataNode | None = None
+    avoids: DataNode | None = None
+    candidates: DataNode | None = None
+    choices: int = 0
 
     @property
     def flags(self) -> dict[str, DataNode]:
         """Those that there are, by their names."""
-        flags = {"blended": self.blended, "resized": self.resized, "tiled": self.tiled}
+        flags = {name: getattr(self, name) for name in FLAGS}
         return {name: flag for name, flag in flags.items() if flag is not None}
 
 
@@ -163,11 +177,13 @@ class Method(Protocol):
         blends: images are averaged by lam, not pasted.
         resizes: the whole partner is resized into the box.
         tiles: four images meet.
+        avoids: its boxes are chosen by those of objects.
     """
 
     blends: ClassVar[bool]
     resizes: ClassVar[bool]
     tiles: ClassVar[bool]
+    avoids: ClassVar[bool]
 
     def rows(self, size: Size, draw: Any) -> Rows:
         """Returns a plan per row of `draw.Draw`'s table."""
@@ -196,6 +212,8 @@ def choose(
     else:
         drawn = [where if mixed is None else where & mixed for where in chosen]
     lams, shifts, blended, resized, tiled = [], [], [], [], []
+    avoids: DataNode | None = None
+    candidates: DataNode | None = None
     for method, row, where in zip(methods, rows, drawn, strict=True):
         lams.append(_only(where, row.lam))
         if row.box is not None:
@@ -204,6 +222,9 @@ def choose(
                 resized.append(_only(where, row.box[:, axes : axes + 1] > 0))
             if method.tiles:
                 tiled.append(_only(where, row.box[:, :1] >= 0))
+        if row.candidates is not None:  # of one method, see `MixConfig`
+            candidates = row.candidates
+            avoids = row.lam >= 0.0 if where is None else where
         if method.blends and where is not None:
             blended.append(where)
     if mixed is not None:
@@ -214,6 +235,9 @@ def choose(
         reduce(operator.or_, blended) if blended else None,
         reduce(operator.or_, resized) if resized else None,
         reduce(operator.or_, tiled) if tiled else None,
+        avoids,
+        candidates,
+        max(row.choices for row in rows),
     )
 
 
@@ -283,17 +307,8 @@ def plan_of(rows: Rows, size: Size) -> MixParams:
     lam = fn.reshape(fn.cast(rows.lam, dtype=types.FLOAT), shape=[1])
     # To scale by lam around 1 is x -> lam * x + (1 - lam) * 1.
     weights = fn.transforms.scale(scale=lam, center=[1.0])
-    blended, resized = (
-        None if flag is None else fn.reshape(flag, shape=[])
-        for flag in (rows.blended, rows.resized)
-    )
-    params = MixParams(
-        lam=fn.reshape(lam, shape=[]),
-        box=size.nowhere(),
-        blended=blended,
-        resized=resized,
-        weights=weights,
-    )
+    flags: dict[str, Any] = {name: fn.reshape(flag, shape=[]) for name, flag in rows.flags.items()}
+    params = MixParams(lam=fn.reshape(lam, shape=[]), box=size.nowhere(), weights=weights, **flags)
     if rows.box is None:
         return params
     both = fn.reshape(rows.box, shape=[2, size.axes])  # (y, x), (h, w)

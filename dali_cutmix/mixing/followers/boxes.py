@@ -51,6 +51,8 @@ def mix_boxes(
     - MixUp shows both images, so all boxes of both are kept, as detection with MixUp has it.
     - Mosaic shows a part of four images, moved: the boxes of all four, also of the image itself,
       are moved with them and treated as those of a partner, by the second threshold.
+    - DetectionCutMix keeps all boxes of the image, and takes over those of its partner by a rule of
+      its own, whatever `keep` is.
     - Where nothing is pasted all boxes of the image are kept, and none of its partner.
     - A side of no length counts as covered wholly where it lies in what is pasted, or on its edge,
       and else not at all. So a box without area is judged too, and never lost on the way.

@@ -14,6 +14,7 @@ from nvidia.dali import fn, types
 from nvidia.dali import math as dmath
 from nvidia.dali.data_node import DataNode
 
+from dali_cutmix.mixing import avoidance
 from dali_cutmix.mixing.plan import MixParams, Size, regions_of
 
 __all__ = ["of_four", "of_two"]
@@ -41,7 +42,10 @@ def of_two(
     clipped = dmath.clamp(pixels, place.low, place.high)
     count = own.shape(dtype=types.INT32)[0]
     beyond = _beyond(pixels, clipped, place.somewhere, keep)
-    shown = fn.cat(beyond[:count, :1] < 0.0, beyond[count:, 1:] > 0.0)
+    kept, taken = beyond[:count, :1] < 0.0, beyond[count:, 1:] > 0.0
+    if params.avoids is not None:
+        kept, taken = _avoiding(kept, taken, other, params)
+    shown = fn.cat(kept, taken)
     if params.blended is not None:
         shown = shown | params.blended
     # What is not clipped is to the bit what it was: a product of a float32 and an integer, exact.
@@ -65,11 +69,28 @@ def of_four(
     count = boxes[0].shape(dtype=types.INT32)[0]
     kept = (beyond[:count, :1] < 0.0) & (_tiled(params) ^ True)
     taken = beyond[:, 1:] > 0.0
-    shown = fn.cat(kept | (taken[:count] & _tiled(params)), taken[count:])
+    kept, taken = kept | (taken[:count] & _tiled(params)), taken[count:]
+    second = boxes[1].shape(dtype=types.INT32)[0]
+    if params.avoids is not None:
+        kept, partners = _avoiding(kept, taken[:second], boxes[1], params)
+        taken = fn.cat(partners, taken[second:])
+    shown = fn.cat(kept, taken)
     if params.blended is not None:
-        count = count + boxes[1].shape(dtype=types.INT32)[0]
-        shown = fn.cat(shown[:count] | params.blended, shown[count:])
+        shown = fn.cat(shown[: count + second] | params.blended, shown[count + second :])
     return [fn.cast(x / size, dtype=types.FLOAT) for x in clipped], shown
+
+
+def _avoiding(
+    kept: DataNode, taken: DataNode, other: DataNode, params: MixParams
+) -> tuple[DataNode, DataNode]:
+    """Returns which boxes of image and partner are shown, (n, 1) and (m, 1), by `avoidance`."""
+    assert params.avoids is not None
+    assert params.box is not None
+    area = fn.reshape(params.box, shape=[1, 4])
+    coming = avoidance.taken(other, area, _size(params))
+    coming = fn.transpose(coming[:, 1:], perm=[1, 0])
+    taken = (taken & (params.avoids ^ True)) | (coming & params.avoids)
+    return kept | params.avoids, taken
 
 
 class _Moved(NamedTuple):

@@ -58,6 +58,7 @@ class CutMix:
     blends: ClassVar[bool] = False
     resizes: ClassVar[bool] = False
     tiles: ClassVar[bool] = False
+    avoids: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         set_checked(self, "alpha", checked_alpha("alpha", self.alpha))

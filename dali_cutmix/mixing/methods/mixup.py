@@ -38,6 +38,7 @@ class MixUp:
     blends: ClassVar[bool] = True
     resizes: ClassVar[bool] = False
     tiles: ClassVar[bool] = False
+    avoids: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         set_checked(self, "alpha", checked_alpha("alpha", self.alpha))

@@ -51,6 +51,7 @@ class Mosaic:
     blends: ClassVar[bool] = False
     resizes: ClassVar[bool] = False
     tiles: ClassVar[bool] = True
+    avoids: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         low, high = checked_numbers("centre", self.centre, 2)

@@ -42,6 +42,7 @@ class ResizeMix:
     blends: ClassVar[bool] = False
     resizes: ClassVar[bool] = True
     tiles: ClassVar[bool] = False
+    avoids: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         low, high = checked_numbers("scope", self.scope, 2)
