@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 from nvidia.dali import pipeline_def
+from nvidia.dali.pipeline import do_not_convert
 from scipy import stats
 
 import dali_cutmix as dcm
@@ -98,17 +99,12 @@ def run_mix(
     """Images, targets, boxes, classes and plans of each batch. The class is the sample."""
     device, known = options.pop("device", "cpu"), options.pop("known", True)
     fields = ("lam", "box", "partner", "original", "avoids", "tiled", "blended", "resized")
+    conditionals = options.pop("enable_conditionals", False)
     names: list[str] = []
     classes = [np.full(len(rows), i) for i, rows in enumerate(boxes)]
 
-    @pipeline_def(
-        batch_size=len(images),
-        num_threads=2,
-        device_id=0 if device == "gpu" else None,
-        seed=options.pop("seed", 1),
-        prefetch_queue_depth=1,
-    )
-    def pipe() -> Any:
+    @do_not_convert
+    def outputs() -> Any:
         pixels, fed = graphs.feed(images, "HWC"), graphs.feed(boxes)
         pixels = pixels.gpu() if device == "gpu" else pixels
         if known:
@@ -120,6 +116,17 @@ def run_mix(
         found = dcm.mix_boxes(fed, graphs.feed(classes), mixed.params)
         names[:] = ["images", "target", "boxes", "classes", *params]
         return (mixed.images, mixed.targets, *found, *params.values())
+
+    @pipeline_def(
+        batch_size=len(images),
+        num_threads=2,
+        device_id=0 if device == "gpu" else None,
+        seed=options.pop("seed", 1),
+        enable_conditionals=conditionals,
+        prefetch_queue_depth=1,
+    )
+    def pipe() -> Any:
+        return outputs()
 
     built = pipe()
     return [
@@ -240,6 +247,62 @@ def test_objects_are_given_where_they_are_needed() -> None:
         refused(objects=some, partners=lambda images, labels: (images, labels))
     with pytest.raises(ValueError, match="`methods` must be CutMix or MixUp for volumes"):
         refused(objects=some, layout=lambda *_: "DHW", size=lambda *_: (8, 8, 8))
+
+
+@pytest.mark.parametrize("methods", [ALONE, ALL], ids=["alone", "all"])
+def test_conditionals_change_nothing(methods: Any) -> None:
+    rng = np.random.default_rng(1)
+    images, boxes = graphs.distinct_images(rng, 16, SIZE), few_boxes(rng, 16)
+    cfg = dcm.MixConfig(num_classes=16, methods=methods)
+    one, other = (
+        run_mix(images, boxes, cfg, 2, enable_conditionals=flag) for flag in (False, True)
+    )
+    for mine, same in zip(one, other, strict=True):
+        for name, values in mine.items():
+            assert all(np.array_equal(a, b) for a, b in zip(values, same[name], strict=True)), name
+
+
+@pytest.mark.parametrize("on", [True, False])
+def test_switched_off_nothing_is_mixed(on: bool) -> None:
+    rng = np.random.default_rng(1)
+    images, boxes = graphs.distinct_images(rng, 16, SIZE), few_boxes(rng, 16)
+    cfg = dcm.MixConfig(num_classes=16, methods=ALONE)
+
+    @pipeline_def(batch_size=16, num_threads=2, device_id=None, seed=1)
+    def pipe() -> Any:
+        mixed = dcm.mix(
+            graphs.feed(images, "HWC"),
+            None,
+            cfg,
+            objects=graphs.feed(boxes),
+            enabled=graphs.feed(np.full(16, on)),
+        )
+        return mixed.images, mixed.params.lam
+
+    ((out, lam),) = graphs.run(pipe())
+    assert np.array_equal(out, images) == (lam == 1).all() == (not on)
+
+
+def test_a_plan_repeats_it_on_other_data() -> None:
+    rng = np.random.default_rng(1)
+    images, boxes = graphs.distinct_images(rng, 16, SIZE), few_boxes(rng, 16)
+
+    @pipeline_def(batch_size=16, num_threads=2, device_id=None, seed=1)
+    def pipe() -> Any:
+        pixels, fed = graphs.feed(images, "HWC"), graphs.feed(boxes)
+        cfg = dcm.MixConfig(methods=ALONE)
+        first = dcm.mix(pixels, None, cfg, objects=fed)
+        again = dcm.mix(pixels, None, dcm.MixConfig(), params=first.params)
+        classes = graphs.feed([np.arange(len(rows)) for rows in boxes])
+        found = [dcm.mix_boxes(fed, classes, mixed.params) for mixed in (first, again)]
+        return first.images, again.images, *found[0], *found[1]
+
+    one, same, *found = ([np.array(x) for x in out] for out in pipe().run())
+    for k in range(16):
+        assert np.array_equal(one[k], same[k])
+        assert np.array_equal(found[0][k], found[2][k])
+        assert np.array_equal(found[1][k], found[3][k])
+    assert any(not np.array_equal(a, b) for a, b in zip(one, images, strict=True))
 
 
 def test_what_cannot_be_is_refused_when_it_is_configured() -> None:

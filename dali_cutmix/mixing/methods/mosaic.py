@@ -10,7 +10,9 @@ Peers     keras-cv 0.9's Mosaic has the layout, the range and the labels, but re
           and does not clip boxes where the next image begins. Ultralytics (8.4.190) makes all of it
           twice as large, with the point uniform in the middle half, and cuts the output from it by
           a random perspective: without one (`degrees`, `translate`, `scale` and `shear` 0) it is
-          this with centre (0, 1), bit for bit, and keep[1] 0.1 of `mix_boxes`
+          this with centre (0, 1), bit for bit. Its boxes then are those by keep[1] 0.1 of
+          `mix_boxes`, without those of up to 2 pixels, or 100 times as long as wide; it takes the
+          tenth of what of a box fits on the larger canvas
 Defaults  centre (0.25, 0.75), as keras-cv; DALI's YOLOv4 example has (0.2, 0.8)
 Partners  three permutations of the batch drawn apart, so an image may come twice, as in both peers;
           with ``partner="derangement"`` none meets itself, but two partners may be the same
