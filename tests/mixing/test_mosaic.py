@@ -13,6 +13,7 @@ from scipy import stats
 
 import dali_cutmix as dcm
 from dali_cutmix._rules import explain
+from dali_cutmix.mixing.plan import Size
 from tests import reference
 from tests.mixing.test_boxes import classes_of, random_boxes, run_boxes
 from tests.support import graphs
@@ -124,6 +125,20 @@ def test_mosaic_equals_the_reference(
     for k in range(count):
         centre = reference.mosaic_centre(tuple(draws["position"][k]), scope, size)
         assert tuple(batch["box"][k, :2]) == centre
+
+
+def test_lam_of_a_drawn_plan_is_the_share_of_the_original() -> None:
+    draws: Any = graphs.FedDraws({"position": np.random.default_rng(1).random((64, 2))})
+
+    @pipeline_def(batch_size=64, num_threads=1, device_id=None)
+    def pipe() -> Any:
+        rows = dcm.Mosaic().rows(Size.of_known(SIZE), draws)
+        return rows.lam, rows.box
+
+    ((lam, box),) = graphs.run(pipe())
+    for k in range(64):
+        shares = reference.mosaic_shares(tuple(box[k, 0, :2]), SIZE)
+        assert abs(lam[k, 0, 0] - shares[0]) < 1e-12
 
 
 @pytest.mark.parametrize("device", DEVICES)
