@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 from nvidia.dali import fn, types
+from nvidia.dali import math as dmath
 from nvidia.dali.data_node import DataNode
 
 from dali_cutmix.mixing import boxes
@@ -72,7 +73,7 @@ def regions(box: DataNode, tiled: DataNode, size: DataNode, layouts: DataNode) -
     layout = fn.reshape(pasted + tiled * (four - pasted), shape=[-1, 12, 2, 3])
     both = fn.reductions.sum(numbers * layout, axes=[3], dtype=types.INT32)
     shapes = both[:, 8:]
-    empty = fn.cast(shapes[:, :, :1] * shapes[:, :, 1:] == 0, dtype=types.INT32)
+    empty = fn.cast(dmath.min(shapes[:, :, :1], shapes[:, :, 1:]) == 0, dtype=types.INT32)
     anchors = both[:, :8]
     anchors = anchors + fn.cat(empty, empty, axis=1) * (size - anchors)
     return fn.cat(anchors, shapes * (1 - empty), axis=1)
