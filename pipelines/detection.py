@@ -81,7 +81,14 @@ def train(
         enabled = None if mixing is None else fn.external_source(source=mixing, batch=True)
         batch = Batch(images, None, [*size, 3])
         own_seed = op_seed(op_seed(seed, shard_id), "mix")
-        images, _, params = mix_batch(batch, mix, enabled=enabled, seed=own_seed, keep_order=False)
+        images, _, params = mix_batch(
+            batch,
+            mix,
+            enabled=enabled,
+            objects=boxes if mix.avoids else None,
+            seed=own_seed,
+            keep_order=False,
+        )
         boxes, labels = mix_boxes(boxes, labels, params, keep=keep)
         if params.original is not None:
             original = fn.permute_batch(ids, indices=params.original)

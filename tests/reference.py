@@ -224,3 +224,105 @@ def pasted_volume(
             for x in range(x0, x0 + w):
                 out[z, y, x] = partner[z, y, x]
     return out
+
+
+# Mosaic
+
+
+def mosaic_centre(
+    draws: tuple[float, float], scope: tuple[float, float], size: tuple[int, int]
+) -> tuple[int, int]:
+    """(y, x) where four images meet, uniform in [int(lo * S), int(hi * S)) along each axis."""
+    y, x = (
+        int(scope[0] * length) + math.floor(u * (int(scope[1] * length) - int(scope[0] * length)))
+        for u, length in zip(draws, size, strict=True)
+    )
+    return y, x
+
+
+def mosaic(images: list[NDArray[np.generic]], centre: tuple[int, int]) -> NDArray[np.generic]:
+    """A window, as large as an image, of four beside each other, in which they meet at (y, x)."""
+    top_left, top_right, bottom_left, bottom_right = images
+    top = np.concatenate([top_left, top_right], axis=1)
+    bottom = np.concatenate([bottom_left, bottom_right], axis=1)
+    height, width = top_left.shape[:2]
+    y, x = height - centre[0], width - centre[1]
+    return np.concatenate([top, bottom])[y : y + height, x : x + width]
+
+
+def mosaic_shares(centre: tuple[int, int], size: tuple[int, int]) -> NDArray[np.float64]:
+    """Of four images the share of the pixels that each has, by counting."""
+    shown = mosaic([np.full(size, k) for k in range(4)], centre)
+    return np.array([(shown == k).mean() for k in range(4)])
+
+
+def mosaic_boxes(
+    boxes: list[NDArray[np.float32]],
+    centre: tuple[int, int],
+    size: tuple[int, int],
+    keep: float,
+) -> tuple[list[list[int]], NDArray[np.float32]]:
+    """Which boxes of each of four images are shown, and where, (k, 4), ltrb.
+
+    One is where more than `keep` of it is in the part that its image shows, or all.
+    """
+    (height, width), (yc, xc) = size, centre
+    found: list[list[int]] = [[], [], [], []]
+    at: list[list[float]] = []
+    for k, rows in enumerate(boxes):
+        bottom, right = divmod(k, 2)
+        shift_y, shift_x = yc - (not bottom) * height, xc - (not right) * width
+        part = (right * xc, bottom * yc, width - xc if right else xc, height - yc if bottom else yc)
+        x, y, w, h = (float(number) for number in part)
+        if not w * h:
+            continue
+        for i, row in enumerate(rows.astype(np.float64).tolist()):
+            pixels = [row[j] * (width, height)[j % 2] + (shift_x, shift_y)[j % 2] for j in range(4)]
+            area, inside = areas(pixels, (x, y, w, h))
+            if inside == area or inside > keep * area:
+                found[k].append(i)
+                clipped = [
+                    min(max(pixels[j], (x, y)[j % 2]), (x + w, y + h)[j % 2]) for j in range(4)
+                ]
+                at.append([clipped[j] / (width, height)[j % 2] for j in range(4)])
+    return found, np.array(at, np.float64).reshape(-1, 4).astype(np.float32)
+
+
+# Ultralytics' CutMix (8.4.190), in float32 as there
+
+
+def inside_fractions(
+    areas: NDArray[np.int32], objects: NDArray[np.float32], size: tuple[int, int]
+) -> NDArray[np.float32]:
+    """Which part of each box, ltrb in [0, 1], is in each area, (y, x, h, w): (K, n)."""
+    pixels = objects * np.array([size[1], size[0]] * 2, np.float32)
+    y, x, h, w = (areas[:, k, None].astype(np.float32) for k in range(4))
+    zero = np.float32(0)
+    left, top, right, bottom = pixels.T
+    across = np.maximum(np.minimum(x + w, right) - np.maximum(x, left), zero)
+    down = np.maximum(np.minimum(y + h, bottom) - np.maximum(y, top), zero)
+    return across * down / ((right - left) * (bottom - top) + np.float32(1e-7))
+
+
+def avoiding_area(
+    areas: NDArray[np.int32],
+    order: NDArray[np.integer],
+    own: NDArray[np.float32],
+    other: NDArray[np.float32],
+    size: tuple[int, int],
+) -> tuple[Box, list[int]]:
+    """The area that is cut, and which boxes of the partner come along.
+
+    Of the areas that touch no box of the image the last with the largest number. An empty one, and
+    no box, where there is none or no box of the partner comes along.
+    """
+    nothing: tuple[Box, list[int]] = (size[0], size[1], 0, 0), []
+    free = np.flatnonzero(inside_fractions(areas, own, size).sum(axis=1) <= 0)
+    if not len(free):
+        return nothing
+    area = areas[max(free, key=lambda k: (order[k], k))]
+    coming = np.flatnonzero(inside_fractions(area[None], other, size)[0] >= np.float32(0.1))
+    if not len(coming):
+        return nothing
+    y, x, h, w = area.tolist()
+    return (y, x, h, w), coming.tolist()

@@ -110,6 +110,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "both, batch": {"mixup_alpha": 0.4, "mode": "batch"},
     "minmax": {"minmax": (0.2, 0.8)},
     "inside": {"box": "inside", "label_smoothing": 0.1},
+    "mosaic": {"methods": (dcm.CutMix(), dcm.Mosaic())},
 }
 
 
@@ -174,6 +175,7 @@ KERNELS_A_BATCH = {
     "both, batch": 10,
     "minmax": 7,
     "inside": 7,
+    "mosaic": 7,
     "cutmix-paper": 50,
     "rsb-a1": 150,
     "rsb-a2": 150,
@@ -354,6 +356,7 @@ def _on() -> list[Any]:
                 {"partner": "roll", "mixup_alpha": 0.2},
                 {"minmax": (0.2, 0.8)},
                 {"methods": (dcm.ResizeMix(), dcm.MixUp())},
+                {"methods": (dcm.Mosaic(),)},
             )
         ),
     ],

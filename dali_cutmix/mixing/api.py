@@ -16,13 +16,14 @@ from dali_cutmix._rules import states
 from dali_cutmix._seeds import op_seed
 from dali_cutmix._validation import checked_int
 from dali_cutmix.mixing import boxes, checks
+from dali_cutmix.mixing.avoidance import resolved
 from dali_cutmix.mixing.config import MixConfig, MixOptions
 from dali_cutmix.mixing.draw import Draw
 from dali_cutmix.mixing.followers import volumes
 from dali_cutmix.mixing.followers.images import Images, mix_images
 from dali_cutmix.mixing.followers.labels import mix_labels
-from dali_cutmix.mixing.pairing import pair
-from dali_cutmix.mixing.plan import MixParams, Rows, Size, choose, packed, plan_of, unpacked
+from dali_cutmix.mixing.pairing import Pairs, pair
+from dali_cutmix.mixing.plan import FLAGS, MixParams, Rows, Size, choose, packed, plan_of, unpacked
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack  # in typing from Python 3.11; checkers bring their own
@@ -51,6 +52,7 @@ def mix(
     partners: tuple[DataNode, DataNode | None] | None = None,
     params: MixParams | None = None,
     enabled: DataNode | None = None,
+    objects: DataNode | None = None,
     seed: int | None = None,
     keep_order: bool = True,
     dtype: Literal["uint8", "int16", "float32"] = "uint8",
@@ -78,8 +80,11 @@ def mix(
             with its sample i, and ``cfg.partner`` is not used. For batches too small to pair
             within, down to one sample.
         params: the ``params`` of another mix, to repeat it on other data instead of drawing: then
-            of `cfg` only what makes the targets counts.
+            of `cfg` only what makes the targets counts, and where four images meet (`Mosaic`) lam
+            is that of the box.
         enabled: bool (), CPU, the same for the whole batch: where it is False nothing is mixed.
+        objects: the boxes of each image, as `mix_boxes` takes them, for methods that look at them
+            (`DetectionCutMix`); for others they must be left out.
         seed: seed of the draws. By default the pipeline's, from which every mix of a pipeline and
             every shard of its reader derives its own.
         keep_order: with ``False`` the samples may also change places within the batch, which
@@ -117,6 +122,8 @@ def mix(
     ((32, 48, 3), (5,))
     """
     checks.check_arguments(images, labels, cfg, partners, enabled)
+    if params is None or objects is not None:
+        checks.check_objects(objects, cfg, params)
     if not isinstance(keep_order, bool):
         raise TypeError(f"`keep_order` must be a bool, got {keep_order!r}.")
     known = checks.checked_kind(cfg, size, layout, dtype)
@@ -127,7 +134,7 @@ def mix(
             others = checks.same_shape(others, other_shape, shape)
         partners = others, other_labels
     if params is not None:
-        checks.check_params(params, partners, enabled, seed, keep_order)
+        checks.check_params(params, cfg, partners, enabled, seed, keep_order)
         if layout != "HWC":
             checks.check_params_of_volumes(params, dtype)
         elif params.blended is not None:
@@ -142,7 +149,13 @@ def mix(
     @states(rule if of_volumes is None else checks.VOLUMES)
     def mixed() -> Mixed:
         out = mix_batch(
-            batch, cfg, seed=own_seed, params=params, enabled=enabled, keep_order=keep_order
+            batch,
+            cfg,
+            seed=own_seed,
+            params=params,
+            enabled=enabled,
+            objects=objects,
+            keep_order=keep_order,
         )
         if of_volumes is None:
             return out
@@ -243,6 +256,7 @@ def mix_batch(
     seed: int,
     params: MixParams | None = None,
     enabled: DataNode | None = None,
+    objects: DataNode | None = None,
     keep_order: bool = True,
 ) -> Mixed:
     """Returns what `mix` does, without its checks, which take as long as the pasting."""
@@ -254,6 +268,7 @@ def mix_batch(
             size,
             seed=seed,
             enabled=enabled,
+            objects=objects,
             keep_order=keep_order,
             second_batch=batch.partners is not None,
         )
@@ -283,14 +298,21 @@ def draw_plans(
     *,
     seed: int,
     enabled: DataNode | None = None,
+    objects: DataNode | None = None,
     keep_order: bool = True,
     second_batch: bool = False,
 ) -> MixParams:
     """Returns who meets whom and what is done to them, on the CPU.
 
     Args:
+        objects: boxes, where `cfg` has a method that needs them.
         second_batch: the partners are a second batch.
+
+    Raises:
+        ValueError: there are no `objects` where they are needed.
     """
+    if (objects is None) == cfg.avoids:
+        checks.check_objects(objects, cfg, None)
     batch_size = Pipeline.current().max_batch_size
     enabled = None if enabled is None else checks.switch(enabled)
     methods = cfg.weighted_methods
@@ -304,6 +326,7 @@ def draw_plans(
         keep_order=keep_order,
         second_batch=second_batch,
         small=size.axes == 3,
+        of_four=cfg.tiles,
     )
     # A lam alone is drawn for each sample by itself, which is cheaper than dealing rows.
     alone = cfg.mode == "elem" and all(blends)
@@ -317,10 +340,37 @@ def draw_plans(
         if alone:
             params = plan_of(rows, size)
         else:
-            params = unpacked(draw.deal(packed(rows, in_table)), rows, size)
+            params = _dealt(rows, draw, in_table, size, pairs, objects)
         if params.blended is None and any(blends):
             params = params._replace(blended=fn.ones(shape=[], dtype=types.BOOL))
-    return params._replace(original=pairs.original, partner=pairs.partner, size=size)
+    return params._replace(
+        original=pairs.original, partner=pairs.partner, others=pairs.others, size=size
+    )
+
+
+def _dealt(
+    rows: Rows,
+    draw: Draw,
+    in_table: Size,
+    size: Size,
+    pairs: Pairs,
+    objects: DataNode | None,
+) -> MixParams:
+    """Returns the plan of each sample, where there is a choice with the box that it makes."""
+    table = packed(rows, in_table, draw.first)
+    if rows.candidates is None:
+        return unpacked(draw.deal(table), rows, size)
+    assert objects is not None
+    count = rows.choices
+    row = draw.deal(fn.cat(rows.candidates, table, axis=1))
+    candidates = fn.reshape(row[: 4 * count], shape=[count, 4])
+    order = fn.reshape(row[4 * count : 5 * count], shape=[count, 1])
+    own, other = (
+        objects if index is None else fn.permute_batch(objects, indices=index)
+        for index in (pairs.original, pairs.partner)
+    )
+    params = unpacked(row[5 * count :], rows, size)._replace(size=size)
+    return resolved(params, candidates, order, (own, other))
 
 
 def _draw_rows(cfg: MixConfig, draw: Draw, size: Size, enabled: DataNode | None) -> Rows:
@@ -342,21 +392,26 @@ def _given(params: MixParams, size: Size) -> MixParams:
     """Returns parameters that were given as drawn ones are, each sample a table of one row."""
     assert params.box is not None  # see checks.check_params
     lam, box = (fn.reshape(x, shape=[1, -1]) for x in (params.lam, params.box))
-    blended, resized = (
+    blended, resized, tiled, avoids = (
         None if x is None else fn.reshape(x, shape=[1, -1])
-        for x in (params.blended, params.resized)
+        for x in (getattr(params, name) for name in FLAGS)
     )
     box = checks.in_image(box, size.node, axes=size.axes)
+    if tiled is not None:
+        box = checks.in_corner(box, tiled, size.node)
     box = boxes.normalised(box, size.node, axes=size.axes)
     if blended is not None:
         box = boxes.where(blended ^ True, box, size.nowhere())
-    rows = Rows(lam, box, blended, resized)
+    rows = Rows(lam, box, blended, resized, tiled, avoids)
     final = plan_of(rows, size)
     original, partner = (
         None if index is None else checks.in_batch(index)
         for index in (params.original, params.partner)
     )
-    return final._replace(original=original, partner=partner, size=size)
+    others = params.others
+    if others is not None:
+        others = fn.stack(*(checks.in_batch(others[k]) for k in range(2)))
+    return final._replace(original=original, partner=partner, others=others, size=size)
 
 
 def _checked(

@@ -14,7 +14,17 @@ from nvidia.dali import fn, types
 from nvidia.dali import math as dmath
 from nvidia.dali.data_node import DataNode
 
-__all__ = ["around", "between", "inside", "normalised", "original_fraction", "placed", "where"]
+__all__ = [
+    "area_fraction",
+    "around",
+    "between",
+    "inside",
+    "normalised",
+    "original_fraction",
+    "placed",
+    "sides_between",
+    "where",
+]
 
 
 def around(
@@ -62,9 +72,13 @@ def between(
     Args:
         fraction: float64 (N, 2) in [0, 1).
     """
+    return placed(sides_between(fraction, size, minmax), position, size, axes=axes)
+
+
+def sides_between(fraction: DataNode, size: DataNode, minmax: tuple[float, float]) -> DataNode:
+    """Returns whole numbers in [int(lo * S), int(hi * S)) for each axis, as `between` has them."""
     low = dmath.floor(_times(size, minmax[0]))
-    sides = low + dmath.floor(fraction * (dmath.floor(_times(size, minmax[1])) - low))
-    return placed(sides, position, size, axes=axes)
+    return low + dmath.floor(fraction * (dmath.floor(_times(size, minmax[1])) - low))
 
 
 def placed(sides: DataNode, position: DataNode, size: DataNode, *, axes: int = 2) -> DataNode:
@@ -91,9 +105,14 @@ def where(condition: DataNode, box: DataNode, otherwise: DataNode) -> DataNode:
 
 def original_fraction(box: DataNode, size: DataNode, *, axes: int = 2) -> DataNode:
     """Returns what boxes leave of the original, 1 - h * w / (H * W): float64 (N, 1)."""
+    return 1.0 - area_fraction(box[:, axes:], size, axes=axes)
+
+
+def area_fraction(sides: DataNode, size: DataNode, *, axes: int = 2) -> DataNode:
+    """Returns what sides, (N, 2), take of the image, h * w / (H * W): float64 (N, 1)."""
     # In float64 the product of the ratios is exact enough for any image size.
-    ratios = box[:, axes:] / fn.cast(size, dtype=types.FLOAT64)
-    return 1.0 - _product(ratios, 0, axes)
+    ratios = sides / fn.cast(size, dtype=types.FLOAT64)
+    return _product(ratios, 0, axes)
 
 
 def _times(size: DataNode, factor: float) -> DataNode:

@@ -25,6 +25,7 @@ __all__ = [
     "VOLUMES",
     "check_arguments",
     "check_node",
+    "check_objects",
     "check_params",
     "check_params_of_volumes",
     "checked_kind",
@@ -32,6 +33,7 @@ __all__ = [
     "images_of_one_size",
     "images_of_size",
     "in_batch",
+    "in_corner",
     "in_image",
     "more_than_one_channel",
     "same_shape",
@@ -152,6 +154,13 @@ def in_image(box: DataNode, size: DataNode, *, axes: int = 2) -> DataNode:
     return box + zero_unless(fn.reductions.min(room) < 0)
 
 
+@states("`params` must hold a box that reaches to the bottom right corner where four images meet.")
+def in_corner(box: DataNode, tiled: DataNode, size: DataNode) -> DataNode:
+    """Returns given boxes, int32 (1, 4), as they are; fails where they are no last region."""
+    room = (size - box[:, :2] - box[:, 2:]) * tiled
+    return box + zero_unless(fn.reductions.max(room))
+
+
 @states(PARAMS)
 def in_batch(index: DataNode) -> DataNode:
     """Returns indices, int32 (), as they are; fails unless they are of samples of the batch."""
@@ -190,6 +199,16 @@ def check_arguments(
         nodes += [("partners", node) for node in partners if node is not None]
         if cfg.mode == "pair":
             raise ValueError('`mode` must be "elem" or "batch" with `partners`, got "pair".')
+        if cfg.tiles:
+            raise ValueError(
+                "`methods` must not have Mosaic with `partners`: three partners are taken from the "
+                "batch itself."
+            )
+        if cfg.avoids:
+            raise ValueError(
+                "`methods` must not have DetectionCutMix with `partners`: it looks at the boxes of "
+                "one batch."
+            )
     for name, node in nodes:
         check_node(name, node)
     if enabled is not None and not isinstance(enabled, DataNode):
@@ -214,6 +233,27 @@ def check_arguments(
         raise RuntimeError("mix() must be called inside a @pipeline_def function.")
 
 
+def check_objects(objects: DataNode | None, cfg: MixConfig, params: MixParams | None) -> None:
+    """Raises TypeError or ValueError for `objects` that are not needed, or not there."""
+    if objects is None:
+        if cfg.avoids:
+            raise ValueError(
+                "`objects` must be given where `methods` has DetectionCutMix, got None: the boxes "
+                "of each image, as mix_boxes() takes them. For images without boxes use CutMix."
+            )
+        return
+    if not cfg.avoids or params is not None:
+        raise ValueError(
+            "`objects` must be left out unless `methods` has DetectionCutMix, and with `params`: "
+            "nothing is chosen by them."
+        )
+    check_node("objects", objects)
+    if objects.device != "cpu":
+        raise ValueError(
+            '`objects` must be on the CPU, got device "gpu": pass them as the reader gives them.'
+        )
+
+
 def check_node(name: str, node: object) -> None:
     """Raises TypeError for what is no DataNode."""
     if not isinstance(node, DataNode):
@@ -232,7 +272,7 @@ def checked_kind(
     if size is None:
         raise ValueError(f'`size` must be (depth, height, width) with `layout="{layout}"`.')
     for method, _ in cfg.weighted_methods:
-        if method.resizes:
+        if method.resizes or method.tiles or method.avoids:
             raise ValueError(
                 f"`methods` must be CutMix or MixUp for volumes, got {type(method).__name__}."
             )
@@ -246,6 +286,7 @@ def checked_kind(
 
 def check_params(
     params: MixParams,
+    cfg: MixConfig,
     partners: tuple[DataNode, DataNode | None] | None,
     enabled: DataNode | None,
     seed: int | None,
@@ -265,12 +306,28 @@ def check_params(
             "`params` must have a `partner` in the batch, or else `partners` must be given "
             "(and then no `partner` and no `original`)."
         )
+    if (params.tiled is None) != (params.others is None) or (
+        params.tiled is not None and partners is not None
+    ):
+        raise ValueError(
+            "`params` must have `others` where it has `tiled`, and else neither; with `partners` "
+            "none of the two."
+        )
+    if params.tiled is not None and cfg.targets == "pair":
+        raise ValueError(
+            '`targets` must be "soft" with `params` of Mosaic, got "pair": four images have a '
+            "label."
+        )
 
 
 def check_params_of_volumes(params: MixParams, dtype: str) -> None:
     """Raises ValueError for `params` that volumes cannot follow."""
-    if params.resized is not None:
-        raise ValueError("`params` must be of CutMix or MixUp for volumes, got those of ResizeMix.")
+    of = {"ResizeMix": params.resized, "Mosaic": params.tiled, "DetectionCutMix": params.avoids}
+    for method, flag in of.items():
+        if flag is not None:
+            raise ValueError(
+                f"`params` must be of CutMix or MixUp for volumes, got those of {method}."
+            )
     if params.blended is not None and dtype == "int16":
         raise ValueError(
             '`dtype` must be "uint8" or "float32" where `params` may blend volumes (MixUp), got '

@@ -52,9 +52,10 @@ class MixConfig:
     Args:
         num_classes: number of classes K. May be left out only where a loader infers it from the
             folder.
-        methods: what to mix by: `CutMix`, `MixUp`, `ResizeMix`, one or several, each with options
-            of its own. Left out, `cutmix_alpha`, `mixup_alpha`, `switch_prob`, `minmax`, `box` and
-            `correct_lam` say it: they are the short form for CutMix and MixUp.
+        methods: what to mix by: `CutMix`, `MixUp`, `ResizeMix`, `Mosaic`, `DetectionCutMix`, one or
+            several, each with options of its own. Left out, `cutmix_alpha`, `mixup_alpha`,
+            `switch_prob`, `minmax`, `box` and `correct_lam` say it: they are the short form for
+            CutMix and MixUp.
         weights: probability of each of the `methods`, where something is mixed; they must sum to
             1, and are equal if left out.
         cutmix_alpha: CutMix's lam ~ Beta(alpha, alpha); 0 turns CutMix off. The paper uses 1.
@@ -139,6 +140,10 @@ class MixConfig:
                 "sample and its mirror image. Batches are shuffled, so the pairs are random."
             )
         self._check_targets()
+        if self.tiles:
+            self._check_mosaic()
+        if self.avoids:
+            self._check_avoiding()
 
     def _check_targets(self) -> None:
         if self.targets == "pair" and self.labels == "float":
@@ -156,6 +161,26 @@ class MixConfig:
             raise ValueError(
                 '`label_smoothing` must be 0 with `labels="float"`, got '
                 f"{self.label_smoothing}: rows are mixed as given, smooth them yourself."
+            )
+
+    def _check_avoiding(self) -> None:
+        if sum(method.avoids for method in self.methods) > 1:
+            raise ValueError("`methods` must have one DetectionCutMix at most, got several.")
+        if self.mode == "pair":
+            raise ValueError(
+                '`mode` must be "elem" or "batch" with DetectionCutMix, got "pair": each image has '
+                "boxes of its own to avoid."
+            )
+
+    def _check_mosaic(self) -> None:
+        if self.partner not in ("permutation", "derangement"):
+            raise ValueError(
+                '`partner` must be "permutation" or "derangement" with Mosaic, got '
+                f'"{self.partner}": an image meets three others.'
+            )
+        if self.targets == "pair":
+            raise ValueError(
+                '`targets` must be "soft" with Mosaic, got "pair": four images have a label.'
             )
 
     def _check_minmax(self, minmax: tuple[float, float]) -> None:
@@ -223,6 +248,16 @@ class MixConfig:
         if self.mode == "elem" and not others and isinstance(method, CutMix):
             return method if method.has_exact else None
         return None
+
+    @property
+    def tiles(self) -> bool:
+        """Whether four images may meet in one."""
+        return any(method.tiles for method, _ in self.weighted_methods)
+
+    @property
+    def avoids(self) -> bool:
+        """Whether the boxes of objects are needed to mix."""
+        return any(method.avoids for method, _ in self.weighted_methods)
 
     @property
     def always_blends(self) -> bool:

@@ -24,11 +24,13 @@ class Pairs(NamedTuple):
         order: a random permutation of the batch.
         original: None stands for the sample's own index.
         partner: None where the partners are a second batch.
+        others: of two more partners, int32 (2,); None where none were asked for.
     """
 
     order: DataNode
     original: DataNode | None
     partner: DataNode | None
+    others: DataNode | None = None
 
 
 def pair(
@@ -39,6 +41,7 @@ def pair(
     keep_order: bool = True,
     second_batch: bool = False,
     small: bool = False,
+    of_four: bool = False,
 ) -> Pairs:
     """Returns the two images of every sample.
 
@@ -50,6 +53,8 @@ def pair(
             and partners are drawn among the shuffled samples. That saves a copy of the images.
         second_batch: no partners are drawn.
         small: there is no other way than small batches, of which then nothing is said.
+        of_four: two more are drawn, each as the first is, and apart from it. By ``"permutation"``
+            or ``"derangement"``.
 
     Raises:
         ValueError: there are no two samples to pair.
@@ -65,13 +70,18 @@ def pair(
         if own is None:
             own = _own_index(batch_size, op_seed(seed, "place"))
         return Pairs(order, original, by_index(own, [i % batch_size for i in places]))
-    drawn = fn.batch_permutation(
-        no_fixed_points=partner == "derangement", seed=op_seed(seed, "partner")
-    )
-    if original is not None and partner == "derangement":
-        drawn = fn.permute_batch(original, indices=drawn)
-    # Else two permutations drawn apart need no composition.
-    return Pairs(order, original, drawn)
+
+    def drawn(*path: int) -> DataNode:
+        index = fn.batch_permutation(
+            no_fixed_points=partner == "derangement", seed=op_seed(seed, "partner", *path)
+        )
+        if original is not None and partner == "derangement":
+            index = fn.permute_batch(original, indices=index)
+        # Else two permutations drawn apart need no composition.
+        return index
+
+    others = fn.stack(drawn(1), drawn(2)) if of_four else None
+    return Pairs(order, original, drawn(), others)
 
 
 def _check_batch_size(batch_size: int, small: bool) -> None:

@@ -7,7 +7,7 @@ per sample, they are `MixParams`.
 from __future__ import annotations
 
 import operator
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import reduce
 from typing import Any, ClassVar, NamedTuple, Protocol
 
@@ -15,7 +15,10 @@ import numpy as np
 from nvidia.dali import fn, types
 from nvidia.dali.data_node import DataNode
 
+from dali_cutmix.mixing import tiles
+
 __all__ = [
+    "FLAGS",
     "Method",
     "MixParams",
     "Regions",
@@ -32,15 +35,18 @@ __all__ = [
 class Regions(NamedTuple):
     """What fn.multi_paste pastes of two images: the whole of the first, a box of the second.
 
-    Of volumes there is a column more, see `followers.volumes`.
+    Of volumes there is a column more, see `followers.volumes`. Where four images may meet there are
+    four rows, see `tiles`.
 
     Fields:
         anchors: int32 (2, 2), ``((0, 0), (y, x))``.
         shapes: int32 (2, 2), ``((H, W), (h, w))``.
+        sources: int32 (4, 2), where the regions are taken from; None: from where they are pasted.
     """
 
     anchors: DataNode
     shapes: DataNode
+    sources: DataNode | None = None
 
 
 class MixParams(NamedTuple):
@@ -57,12 +63,20 @@ class MixParams(NamedTuple):
             own place.
         box: int32 (4,), ``(y, x, h, w)`` in pixels, clipped to the image. An empty one is
             ``(H, W, 0, 0)`` and means that no pixel is pasted. Of volumes int32 (6,),
-            ``(z, y, x, d, h, w)``.
+            ``(z, y, x, d, h, w)``. Where four images meet, the bottom right one's.
         blended: bool (), whether the two images are blended (MixUp), and nothing is pasted; None
             where no method blends.
         resized: bool (), whether the whole partner is resized into the box (ResizeMix); None where
             no method does that.
-        weights: float32 (1, 2), ``((lam, 1 - lam))``, `lam` as fn.coord_transform takes it.
+        tiled: bool (), whether four images meet at a point (Mosaic): the original top left, the
+            partner top right; None where no method does that.
+        avoids: bool (), whether what is pasted touches no box of an object of the original, and
+            brings those of the partner by a rule of its own (DetectionCutMix); None where no method
+            does that.
+        others: int32 (2,), indices in the batch of those bottom left and bottom right; None where
+            `tiled` is.
+        weights: float32 (1, 2), ``((lam, 1 - lam))``, `lam` as fn.coord_transform takes it; (1, 4)
+            of all four images where four may meet.
         regions: `box` as fn.multi_paste takes it; None where nothing is pasted.
         size: of the images or volumes.
 
@@ -75,6 +89,9 @@ class MixParams(NamedTuple):
     box: DataNode | None = None
     blended: DataNode | None = None
     resized: DataNode | None = None
+    tiled: DataNode | None = None
+    avoids: DataNode | None = None
+    others: DataNode | None = None
     weights: DataNode | None = None
     regions: Regions | None = None
     size: Size | None = None
@@ -121,6 +138,9 @@ def regions_of(params: MixParams) -> Regions:
     return Regions(fn.stack(size * 0, size), fn.stack(size, size * 0))
 
 
+FLAGS = ("blended", "resized", "tiled", "avoids")
+
+
 class Rows(NamedTuple):
     """Plans as a table of N rows.
 
@@ -128,13 +148,26 @@ class Rows(NamedTuple):
         lam: float64 (N, 1).
         box: int32 (N, 4), an empty one ``(H, W, 0, 0)``; None where nothing is pasted. Of volumes
             int32 (N, 6).
-        blended, resized: bool (N, 1), or None, see `MixParams`.
+        blended, resized, tiled, avoids: bool (N, 1), or None, see `MixParams`.
+        candidates: int32 (N, 5 K), K boxes to choose from, (4,) each, and K numbers by which it is
+            done, see `avoidance`; None where there is no choice.
+        choices: K.
     """
 
     lam: DataNode
     box: DataNode | None = None
     blended: DataNode | None = None
     resized: DataNode | None = None
+    tiled: DataNode | None = None
+    avoids: DataNode | None = None
+    candidates: DataNode | None = None
+    choices: int = 0
+
+    @property
+    def flags(self) -> dict[str, DataNode]:
+        """Those that there are, by their names."""
+        flags = {name: getattr(self, name) for name in FLAGS}
+        return {name: flag for name, flag in flags.items() if flag is not None}
 
 
 class Method(Protocol):
@@ -143,10 +176,14 @@ class Method(Protocol):
     Attributes:
         blends: images are averaged by lam, not pasted.
         resizes: the whole partner is resized into the box.
+        tiles: four images meet.
+        avoids: its boxes are chosen by those of objects.
     """
 
     blends: ClassVar[bool]
     resizes: ClassVar[bool]
+    tiles: ClassVar[bool]
+    avoids: ClassVar[bool]
 
     def rows(self, size: Size, draw: Any) -> Rows:
         """Returns a plan per row of `draw.Draw`'s table."""
@@ -174,13 +211,20 @@ def choose(
         drawn = [mixed]
     else:
         drawn = [where if mixed is None else where & mixed for where in chosen]
-    lams, shifts, blended, resized = [], [], [], []
+    lams, shifts, blended, resized, tiled = [], [], [], [], []
+    avoids: DataNode | None = None
+    candidates: DataNode | None = None
     for method, row, where in zip(methods, rows, drawn, strict=True):
         lams.append(_only(where, row.lam))
         if row.box is not None:
             shifts.append(_only(where, row.box - nowhere))
             if method.resizes:
                 resized.append(_only(where, row.box[:, axes : axes + 1] > 0))
+            if method.tiles:
+                tiled.append(_only(where, row.box[:, :1] >= 0))
+        if row.candidates is not None:  # of one method, see `MixConfig`
+            candidates = row.candidates
+            avoids = row.lam >= 0.0 if where is None else where
         if method.blends and where is not None:
             blended.append(where)
     if mixed is not None:
@@ -190,6 +234,10 @@ def choose(
         nowhere + reduce(operator.add, shifts) if shifts else None,
         reduce(operator.or_, blended) if blended else None,
         reduce(operator.or_, resized) if resized else None,
+        reduce(operator.or_, tiled) if tiled else None,
+        avoids,
+        candidates,
+        max(row.choices for row in rows),
     )
 
 
@@ -198,16 +246,26 @@ def _only(where: DataNode | None, x: DataNode) -> DataNode:
     return x if where is None else x * where
 
 
-def packed(rows: Rows, size: Size) -> DataNode:
-    """Returns plans as one table, int32 (N, columns), for `unpacked` rows of it."""
+def packed(rows: Rows, size: Size, first: Callable[[DataNode], DataNode] = lambda x: x) -> DataNode:
+    """Returns plans as one table, int32 (N, columns), for `unpacked` rows of it.
+
+    Args:
+        first: takes what is the same for every sample into the batch of the table, see `Draw`.
+    """
     lam = fn.cast(rows.lam, dtype=types.FLOAT)
-    columns = [fn.reinterpret(fn.cat(lam, 1.0 - lam, axis=1), dtype=types.INT32)]
-    columns += [
-        fn.cast(flag, dtype=types.INT32)
-        for flag in (rows.blended, rows.resized)
-        if flag is not None
-    ]
-    if rows.box is not None:
+    weights = fn.cat(lam, 1.0 - lam, axis=1)
+    regions = []
+    if rows.tiled is not None:
+        assert rows.box is not None
+        found = tiles.regions(rows.box, rows.tiled, size.node, first(tiles.layouts()))
+        of_two = fn.cat(weights, weights * 0.0, axis=1)
+        of_four = fn.cast(tiles.area_fractions(found[:, 8:], size.node), dtype=types.FLOAT)
+        weights = of_two * (rows.tiled ^ True) + of_four * rows.tiled
+        regions = [rows.box, fn.reshape(found, shape=[-1, 24])]
+    columns = [fn.reinterpret(weights, dtype=types.INT32)]
+    columns += [fn.cast(flag, dtype=types.INT32) for flag in rows.flags.values()]
+    columns += regions
+    if rows.box is not None and not regions:
         start, sides = rows.box[:, : size.axes], rows.box[:, size.axes :]
         zeros = start * 0
         columns += [zeros, start, zeros + size.node, sides]
@@ -222,15 +280,19 @@ def unpacked(row: DataNode, rows: Rows, size: Size) -> MixParams:
         rows: those that were packed, which says what there is.
         size: of the images of each sample.
     """
-    weights = fn.reinterpret(row[:2], dtype=types.FLOAT, shape=[1, 2])
+    at = 2 if rows.tiled is None else 4
+    weights = fn.reinterpret(row[:at], dtype=types.FLOAT, shape=[1, at])
     params = MixParams(lam=weights[0, 0], box=size.nowhere(), weights=weights)
-    at = 2
-    if rows.blended is not None:
-        params, at = params._replace(blended=row[at] != 0), at + 1
-    if rows.resized is not None:
-        params, at = params._replace(resized=row[at] != 0), at + 1
+    for name in rows.flags:
+        flag: dict[str, Any] = {name: row[at] != 0}
+        params, at = params._replace(**flag), at + 1
     if rows.box is None:
         return params
+    if rows.tiled is not None:
+        sources, out, sides = (
+            fn.reshape(row[start : start + 8], shape=[4, 2]) for start in range(at + 4, at + 28, 8)
+        )
+        return params._replace(box=row[at : at + 4], regions=Regions(out, sides, sources))
     axes = size.axes
     anchors = fn.reshape(row[at : at + 2 * axes], shape=[2, axes])
     shapes = fn.reshape(row[at + 2 * axes : at + 4 * axes], shape=[2, axes])
@@ -240,20 +302,13 @@ def unpacked(row: DataNode, rows: Rows, size: Size) -> MixParams:
 
 def plan_of(rows: Rows, size: Size) -> MixParams:
     """Returns the plan of a table of one row, without partners: what `packed` is spared."""
+    if rows.tiled is not None:
+        return unpacked(packed(rows, size)[0], rows, size)
     lam = fn.reshape(fn.cast(rows.lam, dtype=types.FLOAT), shape=[1])
     # To scale by lam around 1 is x -> lam * x + (1 - lam) * 1.
     weights = fn.transforms.scale(scale=lam, center=[1.0])
-    blended, resized = (
-        None if flag is None else fn.reshape(flag, shape=[])
-        for flag in (rows.blended, rows.resized)
-    )
-    params = MixParams(
-        lam=fn.reshape(lam, shape=[]),
-        box=size.nowhere(),
-        blended=blended,
-        resized=resized,
-        weights=weights,
-    )
+    flags: dict[str, Any] = {name: fn.reshape(flag, shape=[]) for name, flag in rows.flags.items()}
+    params = MixParams(lam=fn.reshape(lam, shape=[]), box=size.nowhere(), weights=weights, **flags)
     if rows.box is None:
         return params
     both = fn.reshape(rows.box, shape=[2, size.axes])  # (y, x), (h, w)

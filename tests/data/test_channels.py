@@ -227,6 +227,29 @@ def test_training_mixes_the_pixels_of_two_files_by_their_shares(
 
 
 @pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("channels", [1, 4, 32])
+def test_mosaic_shows_four_files_by_their_shares(
+    channels: int, device: str, tmp_path: Path
+) -> None:
+    files = [constant(channels, "uint8", k) for k in range(16)]
+    root = folder(tmp_path, {f"{k:02}/0.tif": as_file(p) for k, p in enumerate(files)})
+    colors = np.stack([shown(pixels)[0, 0] for pixels in files])
+    mix, seen = dcm.MixConfig(methods=(dcm.Mosaic(),)), 0
+    with dcm.train_loader(
+        root, batch_size=16, mix=mix, size=(20, 36), device=device, **plain(channels)
+    ) as loader:
+        for images, targets in loader:
+            for image, target in zip(images.cpu().numpy(), targets.cpu().numpy(), strict=True):
+                pixels = image.transpose(1, 2, 0).reshape(-1, 1, channels)
+                nearest = np.abs(pixels - colors).max(2).argmin(1)
+                assert np.abs(pixels[:, 0] - colors[nearest]).max() < 0.51 / 255
+                shares = np.bincount(nearest, minlength=16) / len(pixels)
+                assert np.abs(shares - target).max() < 1e-6
+                seen += (shares > 0).sum() > 2
+    assert seen > 3
+
+
+@pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("after_mix", [True, False])
 @pytest.mark.parametrize("mode", ["const", "color", "pixel"])
 def test_erasing_takes_any_channels(

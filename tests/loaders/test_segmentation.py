@@ -58,6 +58,7 @@ MIXES = {
     "CutMix": (dcm.MixConfig(), {}),
     "pairs": (dcm.MixConfig(mode="pair", partner="flip"), {}),
     "ResizeMix": (dcm.MixConfig(methods=(dcm.ResizeMix(),)), {}),
+    "Mosaic": (dcm.MixConfig(methods=(dcm.Mosaic(),)), {}),
     "MixUp": (dcm.MixConfig(cutmix_alpha=0, mixup_alpha=0.4), {"blend": "heavier"}),
 }
 

@@ -34,6 +34,7 @@ CONFIGS: dict[str, dict[str, Any]] = {
         "methods": (dcm.CutMix(), dcm.ResizeMix(), dcm.MixUp()),
         "weights": (0.4, 0.4, 0.2),
     },
+    "mosaic": {"methods": (dcm.CutMix(), dcm.Mosaic()), "mode": "batch"},
 }
 TIMM: dict[str, dict[str, Any]] = {
     "timm": {"mixup_alpha": 0.8, "cutmix_alpha": 1.0, "label_smoothing": 0.1},

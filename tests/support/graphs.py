@@ -106,7 +106,11 @@ def _fields(message: bytes) -> list[tuple[int, Any]]:
 class FedDraws:
     """Draws of the tests' own in the place of `draw.Draw`: one row of a table for each sample."""
 
-    NAMES: ClassVar = {"resizemix position": "position", "resizemix scale": "scale"}
+    NAMES: ClassVar = {
+        "resizemix position": "position",
+        "resizemix scale": "scale",
+        "mosaic centre": "position",
+    }
 
     def __init__(self, draws: dict[str, Any]) -> None:
         self._draws = draws
@@ -137,7 +141,8 @@ def injected(cfg: dcm.MixConfig, draws: dict[str, Any], size: tuple[int, ...]) -
     params = unpacked(packed(rows, sizes)[0], rows, sizes)
     if params.blended is None and cfg.always_blends:
         params = params._replace(blended=fn.ones(shape=[], dtype=types.BOOL))
-    return params._replace(partner=partner, regions=None)
+    others = feed(draws["others"]) if "others" in draws else None
+    return params._replace(partner=partner, others=others, regions=None)
 
 
 def mix_pipeline(
@@ -297,6 +302,13 @@ def hand_made(
         draws["blended"] = kinds == "MixUp"
     if "ResizeMix" in methods:
         draws["resized"] = kinds == "ResizeMix"
+    if "Mosaic" in methods:
+        draws["tiled"] = tiled = kinds == "Mosaic"
+        draws["others"] = rng.integers(0, count, (count, 2), dtype=np.int32)
+        edge = rng.random((count, 2)) < 0.2
+        centre = np.where(edge, 0, rng.integers(0, size, (count, 2)))
+        boxes[tiled] = np.concatenate([centre, np.array(size) - centre], axis=1)[tiled]
+        draws["lam"][tiled] = centre[tiled].prod(1) / np.prod(size)
     return kinds.tolist(), draws
 
 

@@ -1,13 +1,12 @@
 """Boxes of objects obey the plan: kept, dropped, taken over, moved and clipped, with their classes.
 
-An operator on the CPU costs by the sample, not by the number, so what can is computed for the boxes
-of both images at once.
+Where they are shown is in `places`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from nvidia.dali import Pipeline, fn, types
@@ -18,7 +17,8 @@ from dali_cutmix._dali import graph_function
 from dali_cutmix._rules import states
 from dali_cutmix._validation import checked_numbers
 from dali_cutmix.mixing import checks
-from dali_cutmix.mixing.plan import MixParams, regions_of
+from dali_cutmix.mixing.followers import places
+from dali_cutmix.mixing.plan import MixParams
 
 __all__ = ["mix_boxes"]
 
@@ -41,7 +41,7 @@ def mix_boxes(
 ) -> tuple[DataNode, ...]:
     """Returns boxes and classes of the objects that `mix` shows: (boxes, classes, *extra).
 
-    Those of the image come first, then those of its partner, each in their order. A box of the
+    Those of the image come first, then those of its partner(s), each in their order. A box of the
     image is kept, as it is, where less than half of it is covered by what is pasted. A box of the
     partner is taken over where more than half of it is inside of what is pasted, and is clipped to
     that. A box that is not covered at all is always kept, and one that is wholly inside always
@@ -49,6 +49,10 @@ def mix_boxes(
 
     - ResizeMix shows the whole partner, so all of its boxes are taken over, made smaller and moved.
     - MixUp shows both images, so all boxes of both are kept, as detection with MixUp has it.
+    - Mosaic shows a part of four images, moved: the boxes of all four, also of the image itself,
+      are moved with them and treated as those of a partner, by the second threshold.
+    - DetectionCutMix keeps all boxes of the image, and takes over those of its partner by a rule of
+      its own, whatever `keep` is.
     - Where nothing is pasted all boxes of the image are kept, and none of its partner.
     - A side of no length counts as covered wholly where it lies in what is pasted, or on its edge,
       and else not at all. So a box without area is judged too, and never lost on the way.
@@ -90,16 +94,21 @@ def mix_boxes(
     if partners is not None:
         others = list(partners)
         zero = zero + _counted_rows(others)[1]
-    if params.original is not None:
-        values = [fn.permute_batch(x, indices=params.original) for x in values]
-    if params.partner is not None:
-        others = [fn.permute_batch(x, indices=params.partner) for x in others]
-    both, indices = _boxes_of_both(values[0], others[0], params, shares)
-    found = [_rows(both, indices)]
-    for x, y, row in zip(values[1:], others[1:], rows, strict=True):
-        zeros = fn.cast_like(fn.zeros(shape=row, dtype=types.UINT8), x)
-        found.append(_rows(fn.cat(x, y, zeros), indices + zero))
+    images = [_gathered(values, params.original), _gathered(others, params.partner)]
+    if params.others is not None:
+        images += [_gathered(values, params.others[k]) for k in range(2)]
+    (boxes_of_all, *values_of_all) = zip(*images, strict=True)
+    at, indices = _boxes_of_all(boxes_of_all, params, shares)
+    found = [_rows(at, indices)]
+    for of_all, row in zip(values_of_all, rows, strict=True):
+        zeros = fn.cast_like(fn.zeros(shape=row, dtype=types.UINT8), of_all[0])
+        found.append(_rows(fn.cat(*of_all, zeros), indices + zero))
     return tuple(found)
+
+
+def _gathered(values: Sequence[DataNode], index: DataNode | None) -> list[DataNode]:
+    """Returns the values of other samples of the batch, or where there is no index, as they are."""
+    return [x if index is None else fn.permute_batch(x, indices=index) for x in values]
 
 
 def _rows(x: DataNode, indices: DataNode) -> DataNode:
@@ -127,98 +136,21 @@ def _counted_rows(values: Sequence[DataNode]) -> tuple[list[DataNode], DataNode]
     return [fn.cat(one, shape[1:]) for shape in others], zero
 
 
-class _Place(NamedTuple):
-    """Where the partner is shown; each is float64 (1, 4), in pixels, ltrb.
-
-    Fields:
-        size: of the images, (W, H, W, H).
-        scale, shift: by which boxes of the partner become pixels; no shift is None.
-        low, high: (left, top) and (right, bottom) of what is pasted, each twice. Of what is
-            blended, those of the image.
-        somewhere: bool (1, 4), whether anything is pasted.
-    """
-
-    size: DataNode
-    scale: DataNode
-    shift: DataNode | None
-    low: DataNode
-    high: DataNode
-    somewhere: DataNode
-
-
-def _place(params: MixParams) -> _Place:
-    # All of it are sums of these eight numbers.
-    regions = [fn.reshape(part, shape=[4]) for part in regions_of(params)]
-    _, _, y, x, height, width, h, w = np.eye(8, dtype=np.int32)
-    sums = np.stack(
-        [
-            *(width, height, width, height),
-            *(x, y, x, y),
-            *(x + w, y + h, x + w, y + h),
-            *(w, h, w, h),
-        ]
-    )
-    numbers = fn.cat(*regions) * types.Constant(sums)
-    found = fn.reductions.sum(numbers, axes=[1], dtype=types.INT32)
-    found = fn.cast(fn.reshape(found, shape=[4, 4]), dtype=types.FLOAT64)
-    size, low, high = found[:1], found[1:2], found[2:3]
-    scale, shift = size, None
-    if params.resized is not None:
-        scale = size + params.resized * (found[3:] - size)
-        shift = low * params.resized
-    if params.blended is not None:
-        low = low * (params.blended ^ True)
-        high = high + params.blended * (size - high)
-    return _Place(size, scale, shift, low, high, low < high)
-
-
 @states(BOXES)
-def _boxes_of_both(
-    own: DataNode, other: DataNode, params: MixParams, keep: tuple[float, ...]
+def _boxes_of_all(
+    boxes: Sequence[DataNode], params: MixParams, keep: tuple[float, ...]
 ) -> tuple[DataNode, DataNode]:
-    """Returns boxes of the image, of its partner where they are shown, and one of zeros.
+    """Returns the boxes of two images, or four, where they are shown, and one of zeros.
 
     And the indices of those that are shown, see `_indices`.
     """
-    place = _place(params)
-    both = fn.cat(own, other)
-    if place.shift is None:
-        pixels = both * place.size
+    together = fn.cat(*boxes)
+    if params.tiled is None:
+        at, shown = places.of_two(boxes, together, params, keep)
     else:
-        pixels = fn.cat(own * place.size, other * place.scale + place.shift)
-    clipped = dmath.clamp(pixels, place.low, place.high)
-    count = own.shape(dtype=types.INT32)[0]
-    shown = _shown(pixels, clipped, count, place, keep)
-    if params.blended is not None:
-        shown = shown | params.blended
-    indices = _indices(shown, both)
-    # What is not clipped is to the bit what it was: a product of a float32 and an integer, exact.
-    taken = fn.cast(clipped[count:] / place.size, dtype=types.FLOAT)
-    return fn.cat(own, taken, types.Constant(np.zeros((1, 4), np.float32))), indices
-
-
-def _shown(
-    pixels: DataNode, clipped: DataNode, count: DataNode, place: _Place, keep: tuple[float, ...]
-) -> DataNode:
-    """Returns which of the boxes are shown, bool (n + m, 1).
-
-    Args:
-        pixels: boxes of both images, float64 (n + m, 4).
-        clipped: the same, clipped to what is pasted.
-        count: n, of the image's own.
-    """
-    start, clipped_start = pixels[:, :2], clipped[:, :2]
-    sides, covered = pixels[:, 2:] - start, clipped[:, 2:] - clipped_start
-    flat = sides <= 0.0
-    covered = covered + (flat & (clipped_start == start) & place.somewhere[:, :2])
-    sides = sides + flat
-    part, whole = (x[:, :1] * x[:, 1:] for x in (covered, sides))
-    # One comparison each: what is not covered at all is less than any share, what is wholly inside
-    # more. A constant of Python's, or of NumPy's, becomes a float32.
-    shares = np.array([[max(keep[0], 1e-300), min(keep[1], np.nextafter(1, 0))]])
-    bits = types.Constant(shares.view(np.int32))
-    beyond = part - whole * fn.reinterpret(bits, dtype=types.FLOAT64)
-    return fn.cat(beyond[:count, :1] < 0.0, beyond[count:, 1:] > 0.0)
+        at, shown = places.of_four(boxes, params, keep)
+    indices = _indices(shown, together)
+    return fn.cat(*at, types.Constant(np.zeros((1, 4), np.float32))), indices
 
 
 def _indices(shown: DataNode, boxes: DataNode) -> DataNode:

@@ -42,24 +42,35 @@ def mix_images(images: Images, params: MixParams) -> DataNode:
     if params.original is not None and params.blended is None and params.resized is None:
         assert params.partner is not None
         # Every pixel is moved once, which pasting gathered images does not reach.
-        pair = fn.stack(params.original, params.partner)
-        return _paste(params, images.shape, images.node, in_ids=pair)
-    originals, partners = _originals_and_partners(images, params)
+        ids = fn.stack(params.original, params.partner)
+        if params.others is not None:
+            ids = fn.cat(ids, params.others)
+        return _paste(params, images.shape, images.node, in_ids=ids)
+    originals, *partners = _gathered(images, params)
     if params.blended is None:
-        return _paste(params, images.shape, originals, partners)
+        return _paste(params, images.shape, originals, *partners)
     assert params.weights is not None
     if images.all_blended:
-        return _blended(originals, partners, params.weights, images.shape, images.dtype)
+        return _blended(originals, partners[0], params.weights, images.shape, images.dtype)
     originals, cut = split(originals, params.blended)
-    partners, patches = split(partners, params.blended)
+    (other, patch), *patches = (split(x, params.blended) for x in partners)
     if params.regions is not None:
-        regions = Regions(*(split(x, params.blended)[1] for x in params.regions))
-        cut = _paste(params._replace(regions=regions), images.shape, cut, patches)
+        regions = _not_blended(params.regions, params.blended)
+        pasting = params._replace(regions=regions)
+        cut = _paste(pasting, images.shape, cut, patch, *(rest for _, rest in patches))
     weights, shape = split(params.weights, params.blended)[0], images.shape
+    if params.tiled is not None:
+        weights = weights[:, :2]
     if isinstance(shape, DataNode):
         shape = split(shape, params.blended)[0]
-    blended = _blended(originals, partners, weights, shape, images.dtype)
+    blended = _blended(originals, other, weights, shape, images.dtype)
     return merge(blended, fn.reshape(cut, layout="HWC"), params.blended)
+
+
+def _not_blended(regions: Regions, blended: DataNode) -> Regions:
+    anchors, shapes = (split(x, blended)[1] for x in regions[:2])
+    sources = None if regions.sources is None else split(regions.sources, blended)[1]
+    return Regions(anchors, shapes, sources)
 
 
 def _paste(
@@ -69,7 +80,7 @@ def _paste(
     *partners: DataNode,
     in_ids: DataNode | None = None,
 ) -> DataNode:
-    """Returns images with the regions of their partners, at the place that they come from."""
+    """Returns images with the regions of their partners."""
     regions, size = params.regions, params.size
     assert regions is not None
     if size is not None and size.axes == 3:
@@ -78,19 +89,19 @@ def _paste(
             (others,) = partners
             return volumes.paste_by_axis(images, others, regions, size, shape)
         regions, in_ids = volumes.rectangles(images, regions, size, shape, in_ids)
-    anchors, shapes = regions
     return paste(
         images,
         *partners,
         shape=shape,
         in_ids=in_ids,
-        in_anchors=anchors,
-        out_anchors=anchors,
-        shapes=shapes,
+        in_anchors=regions.anchors if regions.sources is None else regions.sources,
+        out_anchors=regions.anchors,
+        shapes=regions.shapes,
     )
 
 
-def _originals_and_partners(images: Images, params: MixParams) -> tuple[DataNode, DataNode]:
+def _gathered(images: Images, params: MixParams) -> list[DataNode]:
+    """Returns the original and its partners, one or three."""
     originals = images.node
     if params.original is not None:
         originals = _gather(images, params.original)
@@ -100,7 +111,10 @@ def _originals_and_partners(images: Images, params: MixParams) -> tuple[DataNode
         partners = _gather(images, params.partner)
     if params.resized is not None:
         partners = _resized_into_box(partners, images.dtype, params)
-    return originals, partners
+    gathered = [originals, partners]
+    if params.others is not None:
+        gathered += [_gather(images, params.others[k]) for k in range(2)]
+    return gathered
 
 
 def _gather(images: Images, index: DataNode) -> DataNode:

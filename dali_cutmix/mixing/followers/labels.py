@@ -34,7 +34,7 @@ def mix_labels(
 
     if targets == "soft" and labels_are == "int" and params.original is not None:
         assert params.partner is not None
-        both = gather_pair(labels, params.original, params.partner)
+        both = gather_pair(labels, params.original, params.partner, params.others)
     else:
         own = labels
         if params.original is not None:
@@ -43,7 +43,10 @@ def mix_labels(
             partners = fn.permute_batch(labels, indices=params.partner)
         if targets == "pair":
             return pair_targets(*(to_device(x) for x in (own, partners, params.lam)))
-        both = fn.cat(own, partners) if labels_are == "int" else fn.stack(own, partners, axis=1)
+        all_of_them = [own, partners]
+        if params.others is not None:
+            all_of_them += [fn.permute_batch(labels, indices=params.others[k]) for k in range(2)]
+        both = fn.cat(*all_of_them) if labels_are == "int" else fn.stack(*all_of_them, axis=1)
     assert params.weights is not None
     return soft_targets(
         to_device(both),
@@ -54,23 +57,29 @@ def mix_labels(
     )
 
 
-def gather_pair(labels: DataNode, original: DataNode, partner: DataNode) -> DataNode:
-    """Returns label `original` and label `partner` of the batch, int32 (2,).
+def gather_pair(
+    labels: DataNode, original: DataNode, partner: DataNode, others: DataNode | None = None
+) -> DataNode:
+    """Returns label `original` and label `partner` of the batch, int32 (2,); (4,) with `others`.
 
     One operator for two fn.permute_batch and their concatenation: labels are images of one pixel.
 
     Args:
         labels: int32 (1,), on the CPU.
         original, partner: int32 (), indices in the batch.
+        others: int32 (2,), two more.
     """
-    anchors = types.Constant(np.array([(0, 0), (1, 0)], np.int32))
+    ids, count = fn.stack(original, partner), 2
+    if others is not None:
+        ids, count = fn.cat(ids, others), 4
+    anchors = types.Constant(np.array([(i, 0) for i in range(count)], np.int32))
     both = fn.multi_paste(
         fn.reshape(labels, shape=[1, 1, 1]),
-        in_ids=fn.stack(original, partner),
+        in_ids=ids,
         out_anchors=anchors,
-        output_size=[2, 1],
+        output_size=[count, 1],
     )
-    return fn.reshape(both, shape=[2])
+    return fn.reshape(both, shape=[count])
 
 
 def soft_targets(
@@ -88,8 +97,8 @@ def soft_targets(
 
     Args:
         labels: both labels, a and b, of each sample: int (2,), or for ``labels_are="float"`` their
-            rows as columns, (num_classes, 2).
-        weights: of a and b, float32 (1, 2), on the CPU.
+            rows as columns, (num_classes, 2). Where four images may meet, all four.
+        weights: of a and b, float32 (1, 2), on the CPU; of four (1, 4).
     """
     if labels_are == "float":
         columns = fn.cast(labels, dtype=types.FLOAT)

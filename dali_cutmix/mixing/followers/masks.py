@@ -121,8 +121,14 @@ def _pasted_alone(params: MixParams, size: Size) -> MixParams:
     whole, regions = size.node, regions_of(params)
     shown = fn.cast(params.blended & (params.lam < 0.5), dtype=types.INT32)
     # What is blended has an empty box.
-    shapes = regions.shapes + shown * fn.stack(whole * 0, whole)
-    return params._replace(blended=None, regions=Regions(regions.anchors * (1 - shown), shapes))
+    if params.tiled is None:
+        shapes = regions.shapes + shown * fn.stack(whole * 0, whole)
+        return params._replace(blended=None, regions=Regions(regions.anchors * (1 - shown), shapes))
+    shown = shown * types.Constant(np.array([[0], [1], [0], [0]], np.int32))
+    assert regions.sources is not None
+    at, sources = (x * (1 - shown) for x in (regions.anchors, regions.sources))
+    regions = Regions(at, regions.shapes + shown * whole, sources)
+    return params._replace(blended=None, regions=regions)
 
 
 @states(MASKS)

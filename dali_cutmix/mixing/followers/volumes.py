@@ -93,7 +93,7 @@ def paste_by_axis(
         whole = own.shape(dtype=types.INT32)[:2]
         left = start[axis] * inner
         right = left + sides[axis] * inner
-        anchors, shapes = _outside(whole, left, right)
+        anchors, shapes, _ = _outside(whole, left, right)
         pasted = paste(
             other, own, own, shape=seen, in_anchors=anchors, out_anchors=anchors, shapes=shapes
         )

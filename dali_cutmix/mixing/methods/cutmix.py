@@ -57,6 +57,8 @@ class CutMix:
     correct_lam: bool = True
     blends: ClassVar[bool] = False
     resizes: ClassVar[bool] = False
+    tiles: ClassVar[bool] = False
+    avoids: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         set_checked(self, "alpha", checked_alpha("alpha", self.alpha))

@@ -37,6 +37,8 @@ class MixUp:
     alpha: float = 0.2
     blends: ClassVar[bool] = True
     resizes: ClassVar[bool] = False
+    tiles: ClassVar[bool] = False
+    avoids: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         set_checked(self, "alpha", checked_alpha("alpha", self.alpha))

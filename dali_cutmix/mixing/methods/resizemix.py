@@ -41,6 +41,8 @@ class ResizeMix:
     scope: tuple[float, float] = (0.1, 0.8)
     blends: ClassVar[bool] = False
     resizes: ClassVar[bool] = True
+    tiles: ClassVar[bool] = False
+    avoids: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         low, high = checked_numbers("scope", self.scope, 2)
