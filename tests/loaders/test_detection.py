@@ -111,6 +111,42 @@ def pasted(own: Array, other: Array, cut: tuple[int, ...]) -> Array:
     return out
 
 
+@pytest.mark.parametrize("device", ["cpu", pytest.param("gpu", marks=pytest.mark.gpu)])
+@pytest.mark.parametrize(
+    "methods",
+    [
+        (dcm.Mosaic(),),
+        (dcm.DetectionCutMix(),),
+        (dcm.Mosaic(), dcm.CutMix(), dcm.DetectionCutMix()),
+    ],
+    ids=["Mosaic", "DetectionCutMix", "three"],
+)
+def test_boxes_of_detections_own_methods_are_filled_by_their_objects(
+    data: Rectangles, methods: Any, device: str
+) -> None:
+    mix = dcm.MixConfig(methods=methods)
+    sources, boxes = [], 0
+    with loader(data, mix=mix, device=device, seed=2, switchable=True) as train:
+        for images, targets in itertools.chain(train, train):
+            for pixels, target in zip(pixels_of(images.cpu()), targets, strict=True):
+                labels = target["labels"].tolist()
+                for label, box in zip(labels, target["boxes"].tolist(), strict=True):
+                    x0, y0, x1, y1 = (round(side) for side in box)
+                    inside = pixels[y0:y1, x0:x1]
+                    assert (inside == data.colors[label]).all(-1).mean() > (
+                        0.99 if dcm.CutMix not in map(type, methods) else 0.45
+                    )
+                    boxes += 1
+                sources.append(len({data.owner[label] for label in labels}))
+        assert boxes > 100
+        assert max(sources) == (2 if methods == (dcm.DetectionCutMix(),) else 4)
+        train.mixing = False  # as Ultralytics closes its mosaic
+        list(train)
+        for _, targets in train:
+            owners = [{data.owner[k] for k in one["labels"].tolist()} for one in targets]
+            assert max(map(len, owners)) == 1
+
+
 @pytest.mark.parametrize("size", [(40, 48), (90, 75), (160, 240)], ids=str)
 @pytest.mark.parametrize("crop", ["resize", "ssd"])
 @pytest.mark.parametrize("mix", [None, dcm.MixConfig()], ids=["none", "CutMix"])
