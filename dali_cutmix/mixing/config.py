@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Literal, TypedDict, get_args
 
+from dali_cutmix._rules import warn
 from dali_cutmix._validation import (
     checked_alpha,
     checked_bool,
@@ -312,7 +313,7 @@ class MixConfig:
         Or of the options that timm's train.py (1.0.31) writes to ``args.yaml`` and reads by
         ``--config``: mixup, cutmix, cutmix_minmax, mixup_prob, mixup_switch_prob, mixup_mode,
         smoothing and num_classes, with its defaults, of which `smoothing` is 0.1. Its other
-        options are not read, among them mixup_off_epoch: see `Loader.mixing`.
+        options are not read; of mixup_off_epoch a warning says what takes its place.
 
         A string with a line break, or a colon before a space or at its end, is text; any other is
         a path.
@@ -363,6 +364,12 @@ def _options_of_train_py(document: dict[Any, Any]) -> dict[str, Any]:
         raise ValueError(
             "`mixup` or `cutmix` must be above 0, or `cutmix_minmax` be given, got none: timm's "
             "train.py then mixes nothing. Pass `mix=None` to a loader."
+        )
+    last = document.get("mixup_off_epoch")
+    if last:
+        warn(
+            f"`mixup_off_epoch` of {last} is for the training loop: make the loader with "
+            f"switchable=True, and set `loader.mixing = False` from epoch {last} on."
         )
     return {_TRAIN_PY[name][0]: value for name, value in given.items()}
 

@@ -201,6 +201,9 @@ def test_from_yaml_reads_what_timms_train_py_writes(tmp_path: Path) -> None:
         label_smoothing=0.05,
     )
     assert MixConfig.from_yaml(path) == MixConfig.from_yaml(ARGS) == expected
+    with pytest.warns(UserWarning, match="`loader.mixing = False` from epoch 250 on"):
+        ends = MixConfig.from_yaml(ARGS.replace("mixup_off_epoch: 0", "mixup_off_epoch: 250"))
+    assert ends == expected
     short = MixConfig.from_yaml("mixup: 0.8\nnum_classes: 10\n")  # as for --config
     assert short == MixConfig.from_timm(mixup_alpha=0.8, label_smoothing=0.1, num_classes=10)
     boxes = MixConfig.from_yaml("{mixup: 0, cutmix: 0, cutmix_minmax: [0.2, 0.8], smoothing: 0}")
