@@ -87,7 +87,7 @@ def pairs(digits: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         ):
             both = np.hstack([np.asarray(Image.open(files[k])) for k in (a, b)])
             Image.fromarray(both).save(root / part / f"{i}.png")
-            lines.append(f"{i}.png,{files[a].parent.name} {files[b].parent.name}")
+            lines.append(f"{i}.png,{files[a].parent.name}|{files[b].parent.name}")
         (root / f"{part}.csv").write_text("\n".join(lines))
     return root
 

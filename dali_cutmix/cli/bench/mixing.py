@@ -185,7 +185,7 @@ def _part(work: Work, name: str, measured: bool) -> Any:
         size = Size.of([work.size, work.size, -1])
         params = draw_plans(cfg, size, seed=1, keep_order=False)
         assert params.regions is not None
-        return labels, params.weights, params.partner, params.original, *params.regions
+        return labels, params.weights, params.partner, params.original, *params.regions[:2]
     pairs = pair(cfg.partner, work.batch_size, 1, keep_order=False)
     lam = fn.random.uniform(range=[0.0, 1.0], shape=[1], seed=2)
     params = MixParams(

@@ -47,11 +47,12 @@ def mix_images(images: Images, params: MixParams) -> DataNode:
             ids = fn.cat(ids, params.others)
         return _paste(params, images.shape, images.node, in_ids=ids)
     originals, *partners = _gathered(images, params)
+    if images.all_blended:
+        assert params.weights is not None
+        return _blended(originals, partners[0], params.weights, images.shape, images.dtype)
     if params.blended is None:
         return _paste(params, images.shape, originals, *partners)
     assert params.weights is not None
-    if images.all_blended:
-        return _blended(originals, partners[0], params.weights, images.shape, images.dtype)
     originals, cut = split(originals, params.blended)
     (other, patch), *patches = (split(x, params.blended) for x in partners)
     if params.regions is not None:
