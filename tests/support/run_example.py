@@ -15,6 +15,8 @@ import torch
 
 from dali_cutmix.cli.bench.peers import import_torchvision
 
+OPERATORS = torch.library.Library("torchvision", "FRAGMENT")  # what is registered in it lasts as long
+
 
 def nms(boxes: torch.Tensor, scores: torch.Tensor, iou_threshold: float) -> torch.Tensor:
     """The indices of the boxes that no better one overlaps, the best first."""
@@ -38,7 +40,7 @@ def complete_torchvision() -> None:
     extension = importlib.import_module("torchvision.extension")
     if not extension._has_ops():
         extension._has_ops = lambda: True
-        torch.library.impl("torchvision::nms", "CPU")(nms)
+        OPERATORS.impl("nms", nms, "CPU")
 
 
 if __name__ == "__main__":
