@@ -18,6 +18,7 @@ from dali_cutmix.data.pixel_format import RGB8, PixelFormat
 from dali_cutmix.data.sources import Source, unusual_files
 from dali_cutmix.loaders._torch_words import joined_a_group
 from dali_cutmix.loaders.loader import MAX_BATCH
+from dali_cutmix.mixing.config import MixConfig
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -25,7 +26,10 @@ if TYPE_CHECKING:
 __all__ = [
     "Device",
     "OnError",
+    "blending_methods",
+    "check_mix",
     "checked_options",
+    "checked_sides",
     "device_id",
     "given",
     "look_at_a_few",
@@ -34,6 +38,7 @@ __all__ = [
     "without_damaged",
 ]
 
+_MOST_PIXELS = 2**16  # of a side
 Device = str | torch.device
 OnError = Literal["raise", "skip"]
 
@@ -77,6 +82,29 @@ def given(**values: Any) -> dict[str, Any]:
 def pair(size: int | tuple[int, int]) -> tuple[int, int]:
     """Returns (H, W) of a side or of both."""
     return size if isinstance(size, tuple) else (size, size)
+
+
+def checked_sides(size: int | tuple[int, int]) -> tuple[int, int]:
+    """Returns (H, W) of a side or of both, checked."""
+    sides = pair(size)
+    if len(sides) != 2:
+        raise ValueError(f"`size` must be a side or (H, W), got {size!r}.")
+    height, width = (checked_int("size", side, 1, _MOST_PIXELS) for side in sides)
+    return height, width
+
+
+def check_mix(mix: Any, **only_mixed: bool) -> None:
+    """Raises TypeError or ValueError for a `mix`, and for what is of no use where it is None."""
+    if mix is not None and not isinstance(mix, MixConfig):
+        raise TypeError(f"`mix` must be a MixConfig or None, got {mix!r}.")
+    for name, flag in only_mixed.items():
+        if mix is None and flag:
+            raise ValueError(f"`{name}` must be False where `mix` is None: nothing is mixed.")
+
+
+def blending_methods(mix: MixConfig) -> list[str]:
+    """Returns the names of the methods that average images, as classes of masks cannot be."""
+    return [type(method).__name__ for method, _ in mix.weighted_methods if method.blends]
 
 
 @contextmanager

@@ -15,6 +15,7 @@ from dali_cutmix.data.sources import Samples, Source, find_source
 from dali_cutmix.loaders._arguments import (
     Device,
     OnError,
+    check_mix,
     checked_options,
     given,
     look_at_a_few,
@@ -210,9 +211,8 @@ def train_loader(
             mixing = dataclasses.replace(mixing, labels="float")
         options["mix"] = _with_classes(mixing, num_classes, options, classes)
         options["num_classes"] = options["mix"].num_classes
-    elif with_params or switchable:
-        name = "with_params" if with_params else "switchable"
-        raise ValueError(f"`{name}` must be False where `mix` is None: nothing is mixed.")
+    else:
+        check_mix(None, with_params=with_params, switchable=switchable)
     loader = Loader(
         imagenet.train,
         shuffle=shuffle,

@@ -12,7 +12,6 @@ from dali_cutmix._validation import (
     checked_bool,
     checked_choice,
     checked_fraction,
-    checked_int,
     checked_numbers,
 )
 from dali_cutmix.data.images import INTERPOLATION
@@ -20,9 +19,10 @@ from dali_cutmix.data.sources import Source, find_source, unchecked_source
 from dali_cutmix.loaders._arguments import (
     Device,
     OnError,
+    check_mix,
     checked_options,
+    checked_sides,
     look_at_a_few,
-    pair,
     without_damaged,
 )
 from dali_cutmix.loaders.loader import Loader
@@ -35,7 +35,6 @@ __all__ = ["detection_loader"]
 Paths = str | os.PathLike[str]
 Crop = Literal["resize", "ssd"]
 Targets = Literal["list", "padded"]
-_MOST_PIXELS = 2**16  # of a side
 
 
 def detection_loader(
@@ -128,7 +127,7 @@ def detection_loader(
     >>> images.shape, len(targets), targets[0]["boxes"].shape[1], loader.classes
     (torch.Size([16, 3, 96, 96]), 16, 4, ('__background__', 'disc', 'square', 'triangle'))
     """
-    size = _checked_size(size)
+    size = checked_sides(size)
     checked_bool("training", training)
     checked_choice("targets", targets, get_args(Targets))
     checked_choice("interpolation", interpolation, INTERPOLATION)
@@ -182,28 +181,17 @@ def detection_loader(
     return loader
 
 
-def _checked_size(size: Any) -> tuple[int, int]:
-    sides = pair(size)
-    if len(sides) != 2:
-        raise ValueError(f"`size` must be a side or (H, W), got {size!r}.")
-    height, width = (checked_int("size", side, 1, _MOST_PIXELS) for side in sides)
-    return height, width
-
-
 def _checked_random(random: dict[str, Any], batch_size: int) -> dict[str, Any]:
     """Returns what only training has, checked."""
     mix = random["mix"]
-    if mix is not None and not isinstance(mix, MixConfig):
-        raise TypeError(f"`mix` must be a MixConfig or None, got {mix!r}.")
+    check_mix(mix)
     keep = checked_numbers("keep", random["keep"], 2)
     random["keep"] = tuple(checked_fraction("keep", fraction) for fraction in keep)
     checked_choice("crop", random["crop"], get_args(Crop))
     random["hflip"] = checked_fraction("hflip", random["hflip"])
     for name in ("shuffle", "with_params", "switchable"):
         checked_bool(name, random[name])
-    if mix is None and (random["with_params"] or random["switchable"]):
-        name = "with_params" if random["with_params"] else "switchable"
-        raise ValueError(f"`{name}` must be False where `mix` is None: nothing is mixed.")
+    check_mix(mix, with_params=random["with_params"], switchable=random["switchable"])
     if mix is not None and batch_size < 2:
         raise ValueError(
             f"`batch_size` must be at least 2 for mixing, got {batch_size}: an image is mixed with "

@@ -12,7 +12,6 @@ from dali_cutmix._validation import (
     checked_fraction,
     checked_int,
     checked_numbers,
-    checked_size,
 )
 from dali_cutmix.data.formats.paths import Paths
 from dali_cutmix.data.images import INTERPOLATION
@@ -20,9 +19,11 @@ from dali_cutmix.data.sources import Source, find_source, unchecked_source
 from dali_cutmix.loaders._arguments import (
     Device,
     OnError,
+    blending_methods,
+    check_mix,
     checked_options,
+    checked_sides,
     look_at_a_few,
-    pair,
     without_damaged,
 )
 from dali_cutmix.loaders.loader import Loader
@@ -134,8 +135,7 @@ def segmentation_loader(
         checked_bool(name, flag)
     checked_choice("blend", blend, get_args(Blend))
     checked_choice("interpolation", interpolation, INTERPOLATION)
-    height, width = checked_size(pair(size) if isinstance(size, int) else size)
-    sides = height, width
+    sides = checked_sides(size)
     options: dict[str, Any] = {
         "size": sides,
         "interpolation": interpolation,
@@ -212,17 +212,12 @@ def _checked_training(
     switchable: bool,
 ) -> dict[str, Any]:
     """Returns the arguments of training's pipeline alone, checked."""
-    if mix is not None and not isinstance(mix, MixConfig):
-        raise TypeError(f"`mix` must be a MixConfig or None, got {mix!r}.")
-    if mix is None and switchable:
-        raise ValueError("`switchable` must be False where `mix` is None: nothing is mixed.")
-    if mix is not None and blend == "refuse":
-        blending = [type(method).__name__ for method, _ in mix.weighted_methods if method.blends]
-        if blending:
-            raise ValueError(
-                f'`blend` must be "heavier" where `mix` has {blending[0]}, got "refuse": classes '
-                "cannot be averaged. With it the mask of the image with the larger share is shown."
-            )
+    check_mix(mix, switchable=switchable)
+    if mix is not None and blend == "refuse" and (blending := blending_methods(mix)):
+        raise ValueError(
+            f'`blend` must be "heavier" where `mix` has {blending[0]}, got "refuse": classes '
+            "cannot be averaged. With it the mask of the image with the larger share is shown."
+        )
     options: dict[str, Any] = {"hflip": checked_fraction("hflip", hflip), "shuffle": shuffle}
     for name, value in (("area", area), ("ratio", ratio)):
         low, high = options[name] = checked_numbers(name, value, 2)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Sequence
 from typing import Any, Literal
 
 import numpy as np
 
+from dali_cutmix._rules import warn
 from dali_cutmix._validation import (
     checked_bool,
     checked_fraction,
@@ -25,7 +25,14 @@ from dali_cutmix.data.volumes import (
     without_faults,
 )
 from dali_cutmix.data.voxels import Scaling
-from dali_cutmix.loaders._arguments import Device, OnError, checked_options, progress_bar
+from dali_cutmix.loaders._arguments import (
+    Device,
+    OnError,
+    blending_methods,
+    check_mix,
+    checked_options,
+    progress_bar,
+)
 from dali_cutmix.loaders.loader import Loader
 from dali_cutmix.mixing.config import MixConfig
 from dali_cutmix.pipelines import volumes
@@ -207,12 +214,9 @@ def _checked_crop(size: Any, training: bool, batch_size: int) -> tuple[int, ...]
 
 
 def _check_mixing(mix: Any, training: bool, batch_size: int, switchable: bool) -> None:
+    check_mix(mix, switchable=switchable)
     if mix is None:
-        if switchable:
-            raise ValueError("`switchable` must be False where `mix` is None: nothing is mixed.")
         return
-    if not isinstance(mix, MixConfig):
-        raise TypeError(f"`mix` must be a MixConfig or None, got {mix!r}.")
     if not training:
         raise ValueError("`mix` must be None with `training=False`: validation never mixes.")
     if batch_size < 2:
@@ -220,8 +224,7 @@ def _check_mixing(mix: Any, training: bool, batch_size: int, switchable: bool) -
             f"`batch_size` must be at least 2 for mixing, got {batch_size}: a volume is mixed with "
             "another one of its batch."
         )
-    blending = [type(method).__name__ for method, _ in mix.weighted_methods if method.blends]
-    if blending:
+    if blending := blending_methods(mix):
         raise ValueError(
             f"`mix` must paste and not blend, got {', '.join(blending)}: classes of masks cannot "
             "be averaged."
@@ -273,7 +276,5 @@ def _without_damaged(source: Volumes, num_classes: int | None) -> tuple[Volumes,
         return source, ()
     names = tuple(f"{fault.file} ({fault.problem})" for fault in faults)
     listed = ", ".join(names[:5]) + (", …" if len(names) > 5 else "")
-    warnings.warn(
-        f"{len(names)} of {len(source.files)} volumes are left out: {listed}", stacklevel=3
-    )
+    warn(f"{len(names)} of {len(source.files)} volumes are left out: {listed}")
     return without_faults(source, faults), names

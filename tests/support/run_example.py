@@ -15,7 +15,7 @@ import torch
 
 from dali_cutmix.cli.bench.peers import import_torchvision
 
-OPERATORS = torch.library.Library("torchvision", "FRAGMENT")  # what is registered in it lasts as long
+OPERATORS = torch.library.Library("torchvision", "FRAGMENT")  # registered as long as it lives
 
 
 def nms(boxes: torch.Tensor, scores: torch.Tensor, iou_threshold: float) -> torch.Tensor:
