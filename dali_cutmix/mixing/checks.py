@@ -84,8 +84,8 @@ def images_of_one_size(images: DataNode, dtype: str) -> tuple[DataNode, DataNode
 def images_of_size(images: DataNode, dtype: str, shape: list[int]) -> tuple[DataNode, DataNode]:
     """Returns `images` as they are, and -1, int32 (1, 1, 1), for the check of the labels.
 
-    That fails unless they are of a shape, ``[H, W, -1]``, and of `dtype`, as far as bytes tell. Two
-    checks in one: every operator on the CPU costs.
+    That fails unless they are of a shape, ``[H, W, -1]``, with at most 16 channels; the images
+    unless they are of `dtype`, as far as bytes tell. Every operator on the CPU costs.
     """
     return _of_shape(images, dtype, shape)
 
@@ -93,23 +93,17 @@ def images_of_size(images: DataNode, dtype: str, shape: list[int]) -> tuple[Data
 @states(VOLUMES)
 def volumes_of_size(images: DataNode, dtype: str, shape: list[int]) -> tuple[DataNode, DataNode]:
     """As `images_of_size`, of the shape of volumes; -1 has as many axes as they."""
-    seen, ones = _of_shape(images, dtype, shape)
-    if -1 in shape:
-        channels = fn.slice(
-            seen.shape(dtype=types.INT32), start=[shape.index(-1)], shape=[1], axes=[0]
-        )
-        zeros = types.Constant(np.zeros(_MOST_CHANNELS + 1, np.int32))
-        ones = ones + fn.slice(zeros, start=channels, shape=[1], axes=[0])
-    return seen, ones
+    return _of_shape(images, dtype, shape)
 
 
 def _of_shape(images: DataNode, dtype: str, shape: list[int]) -> tuple[DataNode, DataNode]:
-    # Of another size, type or number of axes they have another shape when they are seen so.
-    seen = fn.reinterpret(images, dtype=DTYPES[dtype], shape=shape)
-    start = seen.shape(dtype=types.INT32) - images.shape(dtype=types.INT32)
+    found = images.shape(dtype=types.INT32)
+    seen = fn.reinterpret(images, dtype=DTYPES[dtype], shape=found)
+    beyond = found - types.Constant(np.array([max(length, 0) for length in shape], np.int32))
+    choice = [_MOST_CHANNELS + 1 if length == -1 else 1 for length in shape]
     one = [1] * len(shape)
-    ones = types.Constant(np.full(one, -1, np.int32))
-    return seen, fn.slice(ones, start=start, shape=one, axes=list(range(len(one))))
+    ones = types.Constant(np.full(choice, -1, np.int32))
+    return seen, fn.slice(ones, start=beyond, shape=one, axes=list(range(len(one))))
 
 
 def unless_failed(images: DataNode, shape: list[int], ones: DataNode) -> DataNode:

@@ -357,6 +357,40 @@ def test_wrong_images_are_named(
     assert words.startswith("`images` must be uint8, HWC and of one size")
 
 
+@pytest.mark.parametrize(
+    ("images", "layout"),
+    [
+        (np.zeros((16, 8, 9, 3), np.float32), "HWC"),
+        (np.zeros((16, 8, 9, 3), np.int16), "HWC"),
+        (np.zeros((16, 3, 8, 9), np.uint8), "CHW"),
+        (np.zeros((16, 8, 9), np.uint8), "HW"),
+        (np.zeros((16, 9, 8, 3), np.uint8), "HWC"),
+        (np.zeros((16, 4, 18, 3), np.uint8), "HWC"),
+        (np.zeros((16, 16, 9, 3), np.uint8), "HWC"),
+        (np.zeros((16, 8, 9, 17), np.uint8), "HWC"),
+        ([np.zeros((8 + i % 2, 9, 3), np.uint8) for i in range(16)], "HWC"),
+    ],
+    ids=["float", "int16", "CHW", "HW", "turned", "as many", "twice", "channels", "several sizes"],
+)
+@pytest.mark.parametrize("keep_order", [True, False])
+def test_images_of_another_size_are_named(
+    images: Any, layout: str | None, keep_order: bool
+) -> None:
+    cfg = dcm.MixConfig(num_classes=2)
+
+    @pipeline_def(batch_size=16, num_threads=2, device_id=None, seed=4)
+    def pipe() -> Any:
+        fed, labels = graphs.feed(images, layout), graphs.feed(np.zeros(16, np.int32))
+        mixed = dcm.mix(fed, labels, cfg, size=(8, 9), keep_order=keep_order)
+        return mixed.images, mixed.targets
+
+    with pytest.raises((RuntimeError, ValueError, TypeError)) as caught:
+        pipe().run()
+    words = explain(caught.value)
+    assert words is not None
+    assert words.startswith("`images` must be uint8 (or of `dtype`), HWC and of the `size`")
+
+
 @pytest.mark.parametrize("targets", ["soft", "pair"])
 @pytest.mark.parametrize(
     "labels",
