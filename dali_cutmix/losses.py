@@ -1,7 +1,8 @@
 """Losses and an accuracy for mixed targets, soft or pair.
 
 Targets are what a loader yields: float rows (N, K), or ``(label_a, label_b, lam)`` of shape (N,)
-each. A pair needs no dense (N, K) matrix. Logits are (N, K); all is on one device.
+each, or without mixing class indices (N,), so that one loss serves training and validation. A pair
+needs no dense (N, K) matrix. Logits are (N, K); all is on one device.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ def cross_entropy(
 
     Args:
         logits: float (N, K).
-        targets: float (N, K), or (int64 (N,), int64 (N,), float (N,)).
+        targets: float (N, K), or (int64 (N,), int64 (N,), float (N,)), or int64 (N,).
         label_smoothing: epsilon in [0, 1]; leave it 0 where the targets are smoothed already.
 
     >>> import torch
@@ -32,7 +33,7 @@ def cross_entropy(
     >>> torch.allclose(pair, cross_entropy(logits, torch.tensor([[0.75, 0.0, 0.25]])))
     True
     """
-    _check_logits(logits)
+    targets = _without_indices(logits, targets)
     label_smoothing = checked_fraction("label_smoothing", label_smoothing)
     if isinstance(targets, torch.Tensor):
         _check_rows(logits, targets)
@@ -58,9 +59,10 @@ def binary_cross_entropy(
 
     Args:
         logits: float (N, K).
-        targets: float (N, K), or (int64 (N,), int64 (N,), float (N,)).
+        targets: float (N, K), or (int64 (N,), int64 (N,), float (N,)), or int64 (N,).
         label_smoothing: epsilon in [0, 1] of the labels of pairs: off = epsilon / K,
-            on = 1 - epsilon + epsilon / K. Rows come smoothed; for them it must be 0.
+            on = 1 - epsilon + epsilon / K; of class indices likewise. Rows come smoothed; for them
+            it must be 0.
         target_threshold: what is above it counts as 1 and the rest as 0 ("ResNet strikes back").
 
     >>> import torch
@@ -69,7 +71,7 @@ def binary_cross_entropy(
     >>> torch.allclose(binary_cross_entropy(logits, pair), binary_cross_entropy(logits, row))
     True
     """
-    _check_logits(logits)
+    targets = _without_indices(logits, targets)
     label_smoothing = checked_fraction("label_smoothing", label_smoothing)
     if target_threshold is not None:
         target_threshold = checked_fraction("target_threshold", target_threshold)
@@ -116,7 +118,7 @@ def mixed_accuracy(logits: torch.Tensor, targets: torch.Tensor | Pair) -> torch.
     >>> mixed_accuracy(torch.tensor([[2.0, 1.0], [0.0, 1.0]]), row).item()
     0.3499999940395355
     """
-    _check_logits(logits)
+    targets = _without_indices(logits, targets)
     predicted = logits.argmax(dim=1)
     if isinstance(targets, torch.Tensor):
         _check_rows(logits, targets)
@@ -127,6 +129,14 @@ def mixed_accuracy(logits: torch.Tensor, targets: torch.Tensor | Pair) -> torch.
 
 def _at(rows: torch.Tensor, column: torch.Tensor) -> torch.Tensor:
     return rows.gather(1, column[:, None]).squeeze(1)
+
+
+def _without_indices(logits: torch.Tensor, targets: torch.Tensor | Pair) -> torch.Tensor | Pair:
+    """Returns class indices as pairs that are not mixed, and other targets as they are."""
+    _check_logits(logits)
+    if isinstance(targets, torch.Tensor) and targets.dtype == torch.int64 and targets.dim() == 1:
+        return targets, targets, torch.ones(len(targets), device=targets.device)
+    return targets
 
 
 def _check_logits(logits: torch.Tensor) -> None:
@@ -142,8 +152,9 @@ def _check_logits(logits: torch.Tensor) -> None:
 def _check_rows(logits: torch.Tensor, targets: torch.Tensor) -> None:
     if logits.dim() != 2 or targets.shape != logits.shape or not targets.is_floating_point():
         raise ValueError(
-            f"`targets` must be float rows of shape {tuple(logits.shape)} or "
-            f"(label_a, label_b, lam), got {targets.dtype} of shape {tuple(targets.shape)}."
+            f"`targets` must be float rows of shape {tuple(logits.shape)}, class indices, int64 of "
+            f"shape {tuple(logits.shape[:1])}, or (label_a, label_b, lam), got {targets.dtype} of "
+            f"shape {tuple(targets.shape)}."
         )
 
 

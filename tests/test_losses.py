@@ -114,14 +114,34 @@ def test_accuracy_without_mixing_is_top_1() -> None:
     assert torch.equal(losses.mixed_accuracy(logits, one_hot), top_1)
 
 
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_class_indices_are_rows_that_are_not_mixed(smoothing: float) -> None:
+    logits, (labels, _, _) = batch(64, 10, "cpu")
+    dense = rows((labels, labels, torch.ones(64)), 10, smoothing)
+    assert_equal(
+        lambda x: losses.cross_entropy(x, labels, label_smoothing=smoothing),
+        lambda x: F.cross_entropy(x, labels, label_smoothing=smoothing),
+        logits,
+    )
+    assert_equal(
+        lambda x: losses.binary_cross_entropy(x, labels, label_smoothing=smoothing),
+        lambda x: F.binary_cross_entropy_with_logits(x, dense),
+        logits,
+    )
+    top_1 = (logits.argmax(1) == labels).float().mean()
+    assert losses.mixed_accuracy(logits, labels) == top_1
+
+
 @pytest.mark.parametrize(
     "function", [losses.cross_entropy, losses.binary_cross_entropy, losses.mixed_accuracy]
 )
 def test_wrong_targets_are_refused(function: Any) -> None:
     logits = torch.zeros(4, 3)
     labels = torch.zeros(4, dtype=torch.int64)
-    with pytest.raises(ValueError, match=r"`targets` must be float rows of shape \(4, 3\) or"):
-        function(logits, labels)
+    with pytest.raises(ValueError, match=r"`targets` must be float rows of shape \(4, 3\), class"):
+        function(logits, labels.int())
+    with pytest.raises(ValueError, match=r"three tensors of shape \(4,\), got one of shape \(3,\)"):
+        function(logits, labels[:3])
     with pytest.raises(ValueError, match=r"`targets` must be float rows .* got torch.int64"):
         function(logits, torch.zeros(4, 3, dtype=torch.int64))
     with pytest.raises(TypeError, match=r"`targets` must be rows or \(label_a, label_b, lam\)"):
