@@ -89,7 +89,8 @@ def _monai(job: Job) -> Batches:
 def _monai_mixed(job: Job) -> Batches:
     from monai import transforms
 
-    cutmix = transforms.CutMixd(["image", "mask"], batch_size=job.batch_size)
+    # Without label_keys MONAI 1.6 mixes nothing at all.
+    cutmix = transforms.CutMixd(["image"], batch_size=job.batch_size, label_keys=["mask"])
     for images, masks in _monai(job):
         mixed = cutmix({"image": images, "mask": masks[:, None]})
         yield mixed["image"], mixed["mask"][:, 0]
