@@ -157,7 +157,8 @@ def write_solids(
 ) -> tuple[str, str]:
     """Writes volumes of noise, with a ball (class 1) and a cube (class 2) that are equally bright.
 
-    Volumes are int16, about -300 to 400, masks uint8, .npy files of the same names.
+    Each is as bright as it likes. Volumes are int16, about -300 to 400, masks uint8, .npy files of
+    the same names.
 
     Args:
         folder: gets ``images`` and ``masks``.
@@ -187,7 +188,7 @@ def write_solids(
             else:
                 inside = np.maximum.reduce(np.broadcast_arrays(*away)) < 0.75 * radius
             mask[inside] = label
-        volume = rng.normal(0, 60, shape) + 120 * (mask > 0)
+        volume = rng.normal(rng.uniform(-100, 100), 40, shape) + 120 * (mask > 0)
         for part, array in zip(parts, (volume.astype(np.int16), mask), strict=True):
             np.save(os.path.join(part, f"{number:03d}.npy"), np.asarray(array))
         advance()
