@@ -26,6 +26,7 @@ from dali_cutmix.data.images import shape_of
 __all__ = [
     "MASK_KIND",
     "MASK_SIZE",
+    "MASK_VALUES",
     "Masks",
     "decode_part",
     "fault_of",
@@ -44,6 +45,10 @@ MASK_KIND = (
 )
 _PNG = b"\x89PNG"
 MASK_SIZE = "Every mask must be as large as its image."
+MASK_VALUES = (
+    "Every mask must hold class indices below `num_classes`, or `ignore_index` where a pixel has "
+    "no class."
+)
 _MODES: dict[str, MaskBits] = {"L": "uint8", "I;16": "uint16", "I;16B": "uint16"}  # of Pillow
 
 
@@ -312,7 +317,17 @@ def decode_part(
         output_type=types.GRAY,
         dtype=types.UINT8 if masks.dtype == "uint8" else types.UINT16,
     )
-    return part
+    if masks.num_classes is None:
+        return part
+    return _of_classes(part, masks.num_classes, masks.ignore_index)
+
+
+@states(MASK_VALUES)
+def _of_classes(part: DataNode, num_classes: int, ignore_index: int) -> DataNode:
+    """Returns a part of each mask as it is; fails where a value is no class and not ignored."""
+    highest = fn.reductions.max(part * (part != ignore_index))
+    zero = zero_unless(highest >= num_classes)
+    return fn.reinterpret(part, shape=part.shape(dtype=types.INT32) + zero, layout="HWC")
 
 
 @states(MASK_KIND)

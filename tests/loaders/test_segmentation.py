@@ -297,6 +297,34 @@ def test_a_mask_of_another_kind_among_many_is_named(
         )
 
 
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("bits", [np.uint8, np.uint16])
+def test_a_value_that_is_no_class_is_named(
+    bits: Any, training: bool, device: str, root: Path, tmp_path: Path
+) -> None:
+    other = copied(root, tmp_path)
+    for path in (other / "masks").rglob("*.png"):
+        mask = np.asarray(Image.open(path)).astype(bits)
+        mask[0] = 200  # of no class
+        Image.fromarray(mask).save(path)
+    mask[:, 5] = CLASSES
+    wrong = root_names(other)[9]
+    paths = other / "images", other / "masks"
+    options = {**SMALL, "area": (1, 1), "batch_size": 40, "device": device}
+    options |= {"size": 80, "training": training, "ignore_index": 200, "num_classes": CLASSES}
+    if not training:
+        del options["area"]
+    with dcm.segmentation_loader(*paths, **options) as loader:
+        ((_, masks),) = loader
+        assert {*masks.unique().tolist()} == {*range(CLASSES), 200}
+    Image.fromarray(mask).save(other / "masks" / wrong)
+    with pytest.raises(ValueError, match=f"class indices below `num_classes`, or .*{wrong}"):
+        dcm.segmentation_loader(*paths, **options)
+    with dcm.segmentation_loader(*paths, **{**options, "num_classes": CLASSES + 1}):
+        pass
+
+
 def test_masks_of_formats_that_change_values_are_refused(root: Path, tmp_path: Path) -> None:
     other = copied(root, tmp_path)
     for path in (other / "masks").rglob("*.png"):
