@@ -205,7 +205,7 @@ def test_names_that_differ(root: Path, tmp_path: Path) -> None:
     with dcm.segmentation_loader(*paths, mask_names=names, **options) as loader:
         for images, masks in loader:
             assert agreement(images, masks) == 1
-    with pytest.raises(ValueError, match="`mask_names` must have the end of every image"):
+    with pytest.raises(ValueError, match="`mask_names` must end every image, '"):
         dcm.segmentation_loader(*paths, mask_names=("_other.png", "x.png"), **SMALL)
 
 
@@ -251,7 +251,7 @@ def test_what_is_wrong_with_a_mask_is_said(case: str, root: Path, tmp_path: Path
 def test_masks_without_an_image_are_named(root: Path, tmp_path: Path) -> None:
     other = copied(root, tmp_path)
     (other / "images" / "0.png").unlink()
-    with pytest.warns(UserWarning, match=r"1 mask\(s\) of .* belong to no image, such as '0.png'"):
+    with pytest.warns(UserWarning, match=r"1 mask\(s\) of .* belong to no image: '0.png'"):
         dcm.find_source(other / "images", masks=other / "masks")
 
 
