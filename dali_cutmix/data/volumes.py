@@ -211,6 +211,8 @@ def damaged_volumes(
 def _folder(name: str, path: Any) -> str:
     if not isinstance(path, (str, os.PathLike)):
         raise TypeError(f"`{name}` must be a folder of .npy files, got {path!r}.")
+    if not os.fspath(path):  # which would be the current folder
+        raise FileNotFoundError(f"`{name}` must be a folder of .npy files, got {path!r}.")
     root = os.path.abspath(os.fspath(path))
     if not os.path.isdir(root):
         raise FileNotFoundError(f"`{name}` must be a folder of .npy files, got {root!r}.")

@@ -573,6 +573,8 @@ def test_what_does_not_fit_is_named_or_skipped(
 def test_missing_and_unused_masks_are_named(tmp_path: Path) -> None:
     write(tmp_path)
     (tmp_path / "masks/b/case 04.npy").rename(tmp_path / "masks/b/other.npy")
+    with pytest.raises(FileNotFoundError, match="`masks` must be a folder of .npy files, got ''"):
+        dcm.volume_loader(tmp_path / "images", "", batch_size=2, size=SIZE, device="cpu")
     with pytest.raises(FileNotFoundError, match=r"of the 13 volumes, .* lacks 1: 'b/case 04.npy'"):
         load(tmp_path)
     (tmp_path / "images/b/case 04.npy").unlink()
