@@ -25,7 +25,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 
 from dali_cutmix._rules import warn
-from dali_cutmix._validation import checked_choice, checked_int, checked_number
+from dali_cutmix._validation import checked_choice, checked_indices, checked_int, checked_number
 from dali_cutmix.data.folders import (
     class_folders,
     class_names,
@@ -719,10 +719,7 @@ def _chosen(found: Source, subset: Any, weights: Any) -> Source:
         return found
     found = _listed(found)
     if subset is not None:
-        indices = [checked_int("subset", index, 0, len(found.files) - 1) for index in subset]
-        if not indices:
-            raise ValueError("`subset` must have an index at least, got none.")
-        found = _at(found, indices)
+        found = _at(found, checked_indices("subset", subset, len(found.files)))
     if weights is not None:
         found = _at(found, _repeats(found, weights))
     return found

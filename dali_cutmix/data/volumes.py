@@ -16,7 +16,7 @@ from typing import Any, Literal, NamedTuple, cast, get_args
 
 import numpy as np
 
-from dali_cutmix._validation import checked_choice, checked_int
+from dali_cutmix._validation import checked_choice, checked_indices
 from dali_cutmix.data.formats.npy import Header, header_of
 from dali_cutmix.data.pairs import by_ends, check_lacking, warn_unused
 
@@ -160,9 +160,7 @@ def find_volumes(
         )
     if subset is None:
         return found
-    indices = [checked_int("subset", index, 0, len(files) - 1) for index in subset]
-    if not indices:
-        raise ValueError("`subset` must have an index at least, got none.")
+    indices = checked_indices("subset", subset, len(files))
     return dataclasses.replace(found, files=tuple(files[i] for i in indices))
 
 
