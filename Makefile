@@ -32,6 +32,9 @@ bench: $(READY)  ## all benchmarks, and the tables of the README
 	$(BIN)/dali-cutmix bench loader --out benchmarks/results/$(HARDWARE)/bench-loader.json
 	$(BIN)/dali-cutmix bench train --out benchmarks/results/$(HARDWARE)/bench-train.json
 	$(BIN)/dali-cutmix bench --out benchmarks/results/$(HARDWARE)/bench-profile.json
+	for kind in detection segmentation volumes; do \
+		$(BIN)/dali-cutmix bench $$kind --out benchmarks/results/$(HARDWARE)/bench-$$kind.json || exit 1; \
+	done
 	$(BIN)/python benchmarks/tables.py
 
 lint: $(READY)  ## linter, formatter check, types

@@ -12,6 +12,7 @@ __all__ = [
     "checked_bool",
     "checked_choice",
     "checked_fraction",
+    "checked_indices",
     "checked_int",
     "checked_number",
     "checked_numbers",
@@ -98,3 +99,14 @@ def checked_size(size: Any, *, axes: int = 2) -> tuple[int, ...]:
         rule = "(height, width)" if axes == 2 else "(depth, height, width)"
         raise TypeError(f"`size` must be {rule}, got {size!r}.")
     return tuple(checked_int("size", side, 1) for side in size)
+
+
+def checked_indices(name: str, indices: Any, count: int) -> list[int]:
+    """Returns indices of some of `count` samples, one at least."""
+    try:
+        listed = list(indices)
+    except TypeError:
+        raise TypeError(f"`{name}` must be a sequence of indices, got {indices!r}.") from None
+    if not listed:
+        raise ValueError(f"`{name}` must have an index at least, got none.")
+    return [checked_int(name, index, 0, count - 1) for index in listed]

@@ -8,7 +8,6 @@ import io
 import json
 import os
 import sys
-import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -34,7 +33,7 @@ from rich.table import Table
 import dali_cutmix as dcm
 from dali_cutmix import recipes
 from dali_cutmix._validation import checked_int
-from dali_cutmix.cli import boxes, demo, masks, shapes, volumes
+from dali_cutmix.cli import boxes, demo, masks, pictures, volumes
 from dali_cutmix.cli.bench import command as bench
 from dali_cutmix.data import folders, sources, verification
 from dali_cutmix.data.atomic import atomic_write, check_writable
@@ -67,7 +66,13 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def run_demo(args: argparse.Namespace) -> int:
-    """Trains nothing: runs the training loader for some epochs and shows what comes out of it."""
+    """Trains nothing: runs the training loader for some epochs and shows what comes out of it.
+
+    Without data of one's own it also shows what the loaders of boxes, masks and volumes give.
+    """
+    if args.data is None:
+        for name in pictures.FURTHER:
+            _writable(pictures.beside(args.out, name))
     console = Console(stderr=args.json, highlight=False)
     device = _device(args)
     console.print(f"device: {_device_name(device)}", markup=False)
@@ -90,6 +95,13 @@ def run_demo(args: argparse.Namespace) -> int:
             rate = _throughput(loader, args.epochs, console)
         samples = _samples(root, mix, device, args)
     _save(demo.grid(samples, classes, args.columns), args.out)
+    written = {args.out: f"{len(samples)} mixed images and their shares"}
+    if args.data is None:
+        size = args.size or 224
+        for name, about, picture in pictures.further(device, size, args.seed):
+            path = pictures.beside(args.out, name)
+            _save(picture, path)
+            written[path] = about
     shown = samples[:8]
     if args.json:
         report = {
@@ -105,6 +117,7 @@ def run_demo(args: argparse.Namespace) -> int:
                 for s in shown
             ],
             "picture": args.out,
+            "pictures": [*written],
         }
         print(json.dumps(report, indent=2))
         return 0
@@ -116,7 +129,8 @@ def run_demo(args: argparse.Namespace) -> int:
         names = escape(classes[s.label]), escape(classes[s.partner_label])
         table.add_row(*names, f"{s.lam:.4f}", str(s.box))
     console.print(table)
-    console.print(f"wrote {args.out}: {len(samples)} mixed images and their shares", markup=False)
+    for path, about in written.items():
+        console.print(f"wrote {path}: {about}", markup=False)
     return 0
 
 
@@ -150,10 +164,9 @@ def _show_boxes(args: argparse.Namespace, device: Literal["gpu", "cpu"]) -> int:
     options = {"device": device, "size": args.size or 224, "batch_size": args.batch_size}
     options |= {"crop": args.crop, "seed": args.seed}
     mix = _mix(args)
-    with tempfile.TemporaryDirectory(prefix="dali-cutmix-") as folder:
-        data, annotations = args.data, args.annotations
-        if not annotations:
-            data, annotations = folder, shapes.write_shapes(folder, size=(240, 320))
+    given = nullcontext() if args.annotations else pictures.shape_data()
+    with given as made:
+        data, annotations = (args.data, args.annotations) if made is None else made[:2]
         samples = boxes.mixed_objects(data, annotations, mix, args.images, **options)
     _save(boxes.grid(samples, args.columns), args.out)
     if args.json:
@@ -178,12 +191,15 @@ def _show_boxes(args: argparse.Namespace, device: Literal["gpu", "cpu"]) -> int:
 def _show_masks(args: argparse.Namespace, device: Literal["gpu", "cpu"]) -> int:
     """Writes a picture of mixed images with their masks."""
     _check_picture(args)
-    if args.data is None:
+    if args.masks and args.data is None:
         raise ValueError("`--data` must be the folder of the images of `--masks`.")
     options = {"device": device, "size": args.size or 224, "batch_size": args.batch_size}
-    samples = masks.mixed_masks(
-        args.data, args.masks, _mix(args), args.images, seed=args.seed, **options
-    )
+    given = nullcontext() if args.masks else pictures.shape_data()
+    with given as made:
+        data, folder = (args.data, args.masks) if made is None else (made.images, made.masks)
+        samples = masks.mixed_masks(
+            data, folder, _mix(args), args.images, seed=args.seed, **options
+        )
     _save(masks.grid(samples, args.columns), args.out)
     if args.json:
         report = [sorted({*mask.ravel().tolist()}) for _, mask in samples]
@@ -410,7 +426,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=dcm.__version__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     about = {
-        "demo": (run_demo, "run the training loader on real photographs and show the result"),
+        "demo": (
+            run_demo,
+            "run the training loaders on photographs and shapes, and show the result",
+        ),
         "show": (run_show, "write a picture of mixed images with their label shares"),
     }
     for name, (run, text) in about.items():
@@ -429,8 +448,8 @@ def _parser() -> argparse.ArgumentParser:
         if name == "show":
             help_text = "of boxes, as COCO has them, of the images in --data (default: of shapes)"
             add("--annotations", metavar="FILE", nargs="?", const="", help=help_text)
-            help_text = "folder with a mask for each of the images in --data"
-            add("--masks", metavar="DIR", help=help_text)
+            help_text = "folder with a mask for each of the images in --data (default: of shapes)"
+            add("--masks", metavar="DIR", nargs="?", const="", help=help_text)
             help_text = "of images with boxes: resize or ssd (default: %(default)s)"
             add("--crop", choices=get_args(Crop), default="resize", help=help_text)
         if name == "demo":

@@ -15,6 +15,7 @@ __all__ = ["COLORS", "grid", "mixed_masks", "overlaid"]
 
 # Of classes 1, 2 …, and again from the first.
 COLORS = np.array([(230, 60, 60), (70, 190, 90), (80, 130, 250), (240, 200, 60), (200, 90, 220)])
+_OPACITY = 0.7
 _MARGIN = 8
 
 Sample = tuple[NDArray[np.uint8], NDArray[np.int64]]
@@ -38,7 +39,8 @@ def overlaid(pixels: NDArray[Any], mask: NDArray[Any]) -> NDArray[np.uint8]:
     """Returns an image, (H, W, 3), with the colour of its class over each pixel but those of 0."""
     shown = pixels.astype(np.float32)
     inside = mask > 0
-    shown[inside] = 0.5 * shown[inside] + 0.5 * COLORS[(mask[inside] - 1) % len(COLORS)]
+    colors = COLORS[(mask[inside] - 1) % len(COLORS)]
+    shown[inside] = (1 - _OPACITY) * shown[inside] + _OPACITY * colors
     return shown.round().astype(np.uint8)
 
 

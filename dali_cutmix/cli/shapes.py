@@ -1,16 +1,17 @@
-"""Shapes on photographs: a small data set for detection, with COCO's annotations, for examples."""
+"""Small data sets of shapes: images with boxes and masks, and volumes with masks, for examples."""
 
 from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
 from importlib import resources
 from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw
 
-__all__ = ["CLASSES", "write_shapes"]
+__all__ = ["CLASSES", "write_shapes", "write_solids"]
 
 CLASSES = ("disc", "square", "triangle")
 _COLORS = ((230, 40, 40), (40, 200, 60), (50, 80, 235), (240, 200, 30), (200, 50, 210))
@@ -20,10 +21,12 @@ _MOST_OVERLAP = 0.1  # IoU of two shapes of an image
 def write_shapes(
     folder: str | os.PathLike[str],
     *,
+    masks: str | os.PathLike[str] | None = None,
     images: int = 100,
     size: tuple[int, int] = (120, 160),
     most: int = 4,
     seed: int = 0,
+    advance: Callable[[], object] = lambda: None,
 ) -> str:
     """Writes images, with discs, squares and triangles on crops of the shipped photographs.
 
@@ -32,26 +35,32 @@ def write_shapes(
 
     Args:
         folder: is made where it is missing.
+        masks: a folder for a mask of each image, too: 1, 2 or 3 for the shape of a pixel, else 0.
         images: how many.
         size: (height, width).
         most: shapes of an image.
         seed: the same gives the same pixels.
+        advance: called after each image.
 
     Returns:
         The path of the annotations, ``annotations.json`` in the folder.
     """
     rng = np.random.default_rng(seed)
-    os.makedirs(folder, exist_ok=True)
+    for made in (folder, masks):
+        if made is not None:
+            os.makedirs(made, exist_ok=True)
     height, width = size
     photos = _photos()
     described: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
     for number in range(1, images + 1):
         image = _crop(photos[rng.integers(len(photos))], size, rng)
+        mask = Image.new("L", (width, height))
         count = 0 if rng.random() < 0.1 else int(rng.integers(1, most + 1))
         for box in _boxes(rng, size, count):
             kind = int(rng.integers(len(CLASSES)))
-            _draw(image, CLASSES[kind], box, _COLORS[rng.integers(len(_COLORS))])
+            _draw(image, CLASSES[kind], box, _COLORS[rng.integers(len(_COLORS))], "white")
+            _draw(mask, CLASSES[kind], box, kind + 1, kind + 1)
             x, y, side = box
             annotations.append(
                 {
@@ -65,7 +74,10 @@ def write_shapes(
             )
         name = f"{number:04d}.jpg"
         image.save(os.path.join(folder, name), quality=90)
+        if masks is not None:
+            mask.save(os.path.join(masks, f"{number:04d}.png"))
         described.append({"id": number, "file_name": name, "height": height, "width": width})
+        advance()
     content = {
         "images": described,
         "annotations": annotations,
@@ -117,15 +129,67 @@ def _iou(a: tuple[int, int, int], b: tuple[int, int, int]) -> float:
 
 
 def _draw(
-    image: Image.Image, kind: str, box: tuple[int, int, int], color: tuple[int, int, int]
+    image: Image.Image,
+    kind: str,
+    box: tuple[int, int, int],
+    fill: tuple[int, int, int] | int,
+    outline: str | int,
 ) -> None:
     x, y, side = box
     right, bottom = x + side - 1, y + side - 1  # Pillow's are inclusive
     draw = ImageDraw.Draw(image)
     if kind == "disc":
-        draw.ellipse((x, y, right, bottom), fill=color, outline="white")
+        draw.ellipse((x, y, right, bottom), fill=fill, outline=outline)
     elif kind == "square":
-        draw.rectangle((x, y, right, bottom), fill=color, outline="white")
+        draw.rectangle((x, y, right, bottom), fill=fill, outline=outline)
     else:
         corners = [(x, bottom), (right, bottom), (x + side // 2, y)]
-        draw.polygon(corners, fill=color, outline="white")
+        draw.polygon(corners, fill=fill, outline=outline)
+
+
+def write_solids(
+    folder: str | os.PathLike[str],
+    *,
+    volumes: int = 8,
+    shape: tuple[int, int, int] = (48, 64, 64),
+    seed: int = 0,
+    advance: Callable[[], object] = lambda: None,
+) -> tuple[str, str]:
+    """Writes volumes of noise, with a ball (class 1) and a cube (class 2) that are equally bright.
+
+    Each is as bright as it likes. Volumes are int16, about -300 to 400, masks uint8, .npy files of
+    the same names.
+
+    Args:
+        folder: gets ``images`` and ``masks``.
+        volumes: how many.
+        shape: (D, H, W), at least 16 each.
+        seed: the same gives the same voxels.
+        advance: called after each volume.
+
+    Returns:
+        The paths of both folders.
+    """
+    rng = np.random.default_rng(seed)
+    parts = tuple(os.path.join(folder, name) for name in ("images", "masks"))
+    for part in parts:
+        os.makedirs(part, exist_ok=True)
+    axes = [
+        np.arange(side).reshape([-1 if i == k else 1 for i in range(3)])
+        for k, side in enumerate(shape)
+    ]
+    for number in range(volumes):
+        mask = np.zeros(shape, np.uint8)
+        for label in (1, 2):
+            radius = rng.uniform(0.17, 0.28) * min(shape)
+            away = [np.abs(axis - rng.uniform(radius, axis.size - 1 - radius)) for axis in axes]
+            if label == 1:
+                inside = sum(distance**2 for distance in away) < radius**2
+            else:
+                inside = np.maximum.reduce(np.broadcast_arrays(*away)) < 0.75 * radius
+            mask[inside] = label
+        volume = rng.normal(rng.uniform(-100, 100), 40, shape) + 120 * (mask > 0)
+        for part, array in zip(parts, (volume.astype(np.int16), mask), strict=True):
+            np.save(os.path.join(part, f"{number:03d}.npy"), np.asarray(array))
+        advance()
+    return parts[0], parts[1]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,13 +16,17 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
 import dali_cutmix as dcm
+from dali_cutmix._validation import checked_int, checked_size
 from dali_cutmix.cli.masks import overlaid
+from dali_cutmix.cli.shapes import write_solids
 from dali_cutmix.data.nifti import convert_nifti
 from dali_cutmix.data.volumes import PROBLEMS, VolumeLayout, find_volumes, verify_volumes
 
-__all__ = ["add_parser", "slices"]
+__all__ = ["add_parser", "mixed_volumes", "slices"]
 
 _SHOWN = 20  # findings
+_SIZE = (64, 96, 96)
+_MOST = 100  # volumes that are made
 
 
 def add_parser(
@@ -57,9 +62,10 @@ def add_parser(
     text = "write a picture of mixed volumes: three slices of each, masks in colour"
     command = inside.add_parser("show", help=text, description=text)
     command.set_defaults(run=lambda args: run_show(args, check, save))
-    _add_data(command)
+    _add_data(command, optional=True)
     add = command.add_argument
-    add("--size", type=int, nargs=3, metavar=("D", "H", "W"), required=True, help="of the crops")
+    help_text = "of the crops (default: 64 96 96, of volumes that are made)"
+    add("--size", type=int, nargs=3, metavar=("D", "H", "W"), help=help_text)
     add("--window", type=float, nargs=2, metavar=("LOW", "HIGH"), help="black and white")
     add("--batch-size", metavar="N", type=int, default=4, help="shown (default: %(default)s)")
     add("--foreground", metavar="P", type=float, default=1.0, help="default: %(default)s")
@@ -67,10 +73,12 @@ def add_parser(
     add("--out", metavar="FILE", default="volumes.png", help="picture (default: %(default)s)")
 
 
-def _add_data(command: argparse.ArgumentParser) -> None:
+def _add_data(command: argparse.ArgumentParser, *, optional: bool = False) -> None:
     add = command.add_argument
-    add("images", metavar="IMAGES", help="folder of volumes, .npy")
-    add("masks", metavar="MASKS", help="folder of their masks, .npy")
+    made: dict[str, Any] = {"nargs": "?"} if optional else {}
+    text = " (default: some with a ball and a cube are made)" if optional else ""
+    add("images", metavar="IMAGES", help=f"folder of volumes, .npy{text}", **made)
+    add("masks", metavar="MASKS", help="folder of their masks, .npy", **made)
     help_text = "how names of volumes and of masks end, where they differ"
     add("--mask-names", metavar=("IMAGE", "MASK"), nargs=2, help=help_text)
     add("--layout", choices=get_args(VolumeLayout), default="DHW", help="default: %(default)s")
@@ -142,27 +150,37 @@ def run_show(
 ) -> int:
     """Writes a picture of a mixed batch."""
     check(args.out)
-    loader = dcm.volume_loader(
-        args.images,
-        args.masks,
-        mask_names=_names(args),
-        layout=args.layout,
-        batch_size=args.batch_size,
-        size=tuple(args.size),
-        window=None if args.window is None else tuple(args.window),
-        foreground=args.foreground,
-        mix=dcm.MixConfig(partner="derangement"),
-        device="cpu",
-        seed=args.seed,
-    )
-    with loader:
-        volumes, masks = next(iter(loader))
-        save(slices(volumes.numpy(), masks.numpy()), args.out)
+    if args.masks is None and args.images is not None:
+        raise ValueError(f"`MASKS` must be given with the volumes {args.images!r}.")
+    if args.size is None and args.images is not None:
+        raise ValueError("`--size` must be given with volumes: that of the crops.")
+    options: dict[str, Any] = {"size": tuple(args.size or _SIZE), "batch_size": args.batch_size}
+    options |= {"mask_names": _names(args), "layout": args.layout, "seed": args.seed}
+    options["foreground"] = args.foreground
+    options["window"] = None if args.window is None else tuple(args.window)
+    with tempfile.TemporaryDirectory(prefix="dali-cutmix-") as folder:
+        data = args.images, args.masks
+        if args.images is None:
+            checked_int("batch_size", args.batch_size, 2, _MOST)
+            depth, height, width = checked_size(options["size"], axes=3)
+            data = write_solids(folder, volumes=args.batch_size, shape=(depth, height, width))
+        volumes, masks = mixed_volumes(*data, device="cpu", **options)
+    save(slices(volumes, masks), args.out)
     if args.json:
         print(json.dumps({"volumes": len(masks), "picture": args.out}))
     else:
         print(f"wrote {args.out}: {len(masks)} mixed volumes, a row each, and their masks")
     return 0
+
+
+def mixed_volumes(
+    images: str, masks: str, **options: Any
+) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    """Returns the first batch of the training loader, volumes and masks."""
+    mix = dcm.MixConfig(partner="derangement")
+    with dcm.volume_loader(images, masks, mix=mix, **options) as loader:
+        volumes, classes = next(iter(loader))
+        return volumes.cpu().numpy(), classes.cpu().numpy()
 
 
 def slices(volumes: np.ndarray[Any, Any], masks: np.ndarray[Any, Any]) -> Image.Image:

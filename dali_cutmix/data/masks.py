@@ -1,8 +1,7 @@
 """Images with a mask each: which file is the mask of which image, and how a graph reads it.
 
-The mask of ``x/1.jpg`` is ``x/1.png`` of the other folder, whatever its ending; where names differ,
-the ends of both say how: ``_leftImg8bit.png`` and ``_gtFine_labelIds.png``. Only the image goes
-through the reader, and the path of its mask is made from its own, so that no order can part them.
+They are paired by name, see `pairs`, whatever their ending. Only the image goes through the reader,
+and the path of its mask is made from its own, so that no order can part them.
 """
 
 from __future__ import annotations
@@ -22,10 +21,12 @@ from dali_cutmix._graph import zero_unless
 from dali_cutmix._rules import states, warn
 from dali_cutmix.data.folders import folder_entries
 from dali_cutmix.data.images import shape_of
+from dali_cutmix.data.pairs import by_ends, check_lacking
 
 __all__ = [
     "MASK_KIND",
     "MASK_SIZE",
+    "MASK_VALUES",
     "Masks",
     "decode_part",
     "fault_of",
@@ -44,6 +45,10 @@ MASK_KIND = (
 )
 _PNG = b"\x89PNG"
 MASK_SIZE = "Every mask must be as large as its image."
+MASK_VALUES = (
+    "Every mask must hold class indices below `num_classes`, or `ignore_index` where a pixel has "
+    "no class."
+)
 _MODES: dict[str, MaskBits] = {"L": "uint8", "I;16": "uint16", "I;16B": "uint16"}  # of Pillow
 
 
@@ -90,14 +95,14 @@ def pair(
             does not end so; or masks are of a format that changes values.
     """
     there = [os.path.relpath(entry.path, root) for entry in folder_entries(root) if entry.is_image]
-    wanted = _by_name(files, there) if names is None else _by_ends(files, there, *names)
+    if names is None:
+        wanted = _by_name(files, there)
+    else:
+        masks_of = by_ends(files, there, *names, "image")
+        wanted = [None if mask is None else names for mask in masks_of]
     lacking = [file for file, rule in zip(files, wanted, strict=True) if rule is None]
-    if lacking and (lacking_is_fault or len(lacking) == len(files)):
-        raise FileNotFoundError(
-            f"`masks` must have a mask for each of the {len(files)} images, {root!r} lacks "
-            f"{len(lacking)}: {_listed(lacking)}; it has {_listed(there) or 'no images'}. (Where "
-            "names end differently `mask_names` says how.)"
-        )
+    if lacking_is_fault or len(lacking) == len(files):
+        check_lacking(lacking, len(files), root, there, "image")
     rules = {rule: number for number, rule in enumerate(sorted({r for r in wanted if r}))}
     changing = [end for _, end in rules if end.lower().endswith(_LOSSY)]
     if changing:
@@ -131,20 +136,6 @@ def _by_name(files: Sequence[str], there: Sequence[str]) -> list[tuple[str, str]
         stem, ending = os.path.splitext(file)
         found.append((ending, by_stem[stem]) if stem in by_stem else None)
     return found
-
-
-def _by_ends(
-    files: Sequence[str], there: Sequence[str], of_image: str, of_mask: str
-) -> list[tuple[str, str] | None]:
-    masks, cut = set(there), len(of_image)
-    for file in files:
-        if not file.endswith(of_image):
-            raise ValueError(f"`mask_names` must have the end of every image, got {file!r}.")
-    return [(of_image, of_mask) if file[:-cut] + of_mask in masks else None for file in files]
-
-
-def _listed(names: Sequence[str]) -> str:
-    return ", ".join(map(repr, names[:3])) + (", …" if len(names) > 3 else "")
 
 
 # Whether a mask is right
@@ -312,7 +303,17 @@ def decode_part(
         output_type=types.GRAY,
         dtype=types.UINT8 if masks.dtype == "uint8" else types.UINT16,
     )
-    return part
+    if masks.num_classes is None:
+        return part
+    return _of_classes(part, masks.num_classes, masks.ignore_index)
+
+
+@states(MASK_VALUES)
+def _of_classes(part: DataNode, num_classes: int, ignore_index: int) -> DataNode:
+    """Returns a part of each mask as it is; fails where a value is no class and not ignored."""
+    highest = fn.reductions.max(part * (part != ignore_index))
+    zero = zero_unless(highest >= num_classes)
+    return fn.reinterpret(part, shape=part.shape(dtype=types.INT32) + zero, layout="HWC")
 
 
 @states(MASK_KIND)

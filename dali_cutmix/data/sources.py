@@ -25,7 +25,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 
 from dali_cutmix._rules import warn
-from dali_cutmix._validation import checked_choice, checked_int, checked_number
+from dali_cutmix._validation import checked_choice, checked_indices, checked_int, checked_number
 from dali_cutmix.data.folders import (
     class_folders,
     class_names,
@@ -49,6 +49,7 @@ from dali_cutmix.data.formats.paths import (
     path_text,
 )
 from dali_cutmix.data.masks import Masks, fault_of, look_at, mask_path, pair, type_of
+from dali_cutmix.data.pairs import warn_unused
 from dali_cutmix.data.pixel_format import RGB8, PixelFormat
 from dali_cutmix.data.targets import IN_LIST, Targets, targets_of_files
 
@@ -618,8 +619,8 @@ def _with_masks(
         ends = mask_names[0], mask_names[1]
     found = _images_alone(source, kind, file_root)
     where, rules, unused = pair(found.files, folder, ends, lacking_is_fault=checked)
-    if unused and found.paths[0] == found.file_root and not isinstance(source, (list, tuple)):
-        warn(f"{len(unused)} mask(s) of {folder!r} belong to no image, such as {unused[0]!r}.")
+    if found.paths[0] == found.file_root and not isinstance(source, (list, tuple)):
+        warn_unused(unused, folder, "image")
     root = found.file_root or ""
     step = max(1, len(rules) // _MASKS_LOOKED_AT)
     some = [
@@ -718,10 +719,7 @@ def _chosen(found: Source, subset: Any, weights: Any) -> Source:
         return found
     found = _listed(found)
     if subset is not None:
-        indices = [checked_int("subset", index, 0, len(found.files) - 1) for index in subset]
-        if not indices:
-            raise ValueError("`subset` must have an index at least, got none.")
-        found = _at(found, indices)
+        found = _at(found, checked_indices("subset", subset, len(found.files)))
     if weights is not None:
         found = _at(found, _repeats(found, weights))
     return found

@@ -1,7 +1,6 @@
 """Volumes with a mask each: which file is the mask of which volume, and what both are.
 
-Both are .npy files in two folders, which may be one. The mask of ``x/1.npy`` is ``x/1.npy`` of the
-other folder; where names differ, the ends of both say how: ``_0000.npy`` and ``.npy``.
+Both are .npy files in two folders, which may be one, paired by name, see `pairs`.
 """
 
 from __future__ import annotations
@@ -17,9 +16,9 @@ from typing import Any, Literal, NamedTuple, cast, get_args
 
 import numpy as np
 
-from dali_cutmix._rules import warn
-from dali_cutmix._validation import checked_choice, checked_int
+from dali_cutmix._validation import checked_choice, checked_indices
 from dali_cutmix.data.formats.npy import Header, header_of
+from dali_cutmix.data.pairs import by_ends, check_lacking, warn_unused
 
 __all__ = [
     "PROBLEMS",
@@ -161,9 +160,7 @@ def find_volumes(
         )
     if subset is None:
         return found
-    indices = [checked_int("subset", index, 0, len(files) - 1) for index in subset]
-    if not indices:
-        raise ValueError("`subset` must have an index at least, got none.")
+    indices = checked_indices("subset", subset, len(files))
     return dataclasses.replace(found, files=tuple(files[i] for i in indices))
 
 
@@ -212,6 +209,8 @@ def damaged_volumes(
 def _folder(name: str, path: Any) -> str:
     if not isinstance(path, (str, os.PathLike)):
         raise TypeError(f"`{name}` must be a folder of .npy files, got {path!r}.")
+    if not os.fspath(path):  # which would be the current folder
+        raise FileNotFoundError(f"`{name}` must be a folder of .npy files, got {path!r}.")
     root = os.path.abspath(os.fspath(path))
     if not os.path.isdir(root):
         raise FileNotFoundError(f"`{name}` must be a folder of .npy files, got {root!r}.")
@@ -260,29 +259,12 @@ def _paired(image_root: str, mask_root: str, image_suffix: str, mask_suffix: str
             f"`images` must hold .npy files that end with {image_suffix!r}, {image_root!r} has "
             "none. (`dali-cutmix volumes` makes them of NIfTI.)"
         )
-    others = [name for name in names if not name.endswith(image_suffix)]
-    if others:
-        raise ValueError(
-            f"`mask_names` must end every volume, {image_suffix!r}, got {_listed(others)}."
-        )
-    wanted = {name: name[: len(name) - len(image_suffix)] + mask_suffix for name in names}
-    lacking = [name for name, mask in wanted.items() if mask not in there]
-    if lacking:
-        raise FileNotFoundError(
-            f"`masks` must have a mask for each of the {len(names)} volumes, {mask_root!r} lacks "
-            f"{len(lacking)}: {_listed([wanted[name] for name in lacking])}; it has "
-            f"{_listed(sorted(there)) or 'no .npy files'}. (For names that end differently give "
-            "`mask_names`.)"
-        )
-    used = set(wanted.values())
-    unused = sorted(name for name in there if name not in used and name.endswith(mask_suffix))
-    if unused:
-        warn(f"{len(unused)} mask(s) of {mask_root!r} belong to no volume: {_listed(unused)}.")
+    found = by_ends(names, there, image_suffix, mask_suffix, "volume")
+    lacking = [name for name, mask in zip(names, found, strict=True) if mask is None]
+    check_lacking(lacking, len(names), mask_root, there, "volume")
+    unused = there - {*found}
+    warn_unused(sorted(n for n in unused if n.endswith(mask_suffix)), mask_root, "volume")
     return names
-
-
-def _listed(names: Sequence[str]) -> str:
-    return ", ".join(map(repr, names[:3])) + (", …" if len(names) > 3 else "")
 
 
 # Headers and values

@@ -18,6 +18,9 @@ __all__ = ["Run"]
 class Run:
     """A pipeline and how far it has come.
 
+    Args:
+        mark: returns the outputs of a batch, of which a sample comes once more, see `Loader`.
+
     Attributes:
         counts: of images and batches.
         switch: of a switchable pipeline, else None.
@@ -38,7 +41,7 @@ class Run:
         place: tuple[int, int],
         *,
         restored: bool,
-        repeated: int,
+        mark: Callable[[list[torch.Tensor], int], list[torch.Tensor]],
         not_computable: str | None,
         explain: Callable[[Exception], NoReturn],
     ) -> None:
@@ -47,7 +50,7 @@ class Run:
         self.placed = self.position > 0
         self.interrupted: dict[str, Any] | None = None
         self.batches: Batches | None = Batches(pipeline, reader, even=counts.even)
-        self._explain, self._repeated = explain, repeated
+        self._explain, self._mark = explain, mark
         # Whether the pipeline stands at the end of an epoch whose padding was not read yet.
         self._padded = restored and self.epoch > 0 and self.position == 0
         self._checkpoint = self.batches.checkpoints()[0]
@@ -143,14 +146,4 @@ class Run:
         kept, twice = self.counts.in_batch(self.position)
         if kept < self.counts.batch_size:
             outputs = [output[:kept] for output in outputs]
-        if twice is not None:
-            images, labels, *others = outputs
-            if labels.is_floating_point():
-                raise ValueError(
-                    "`even` must be False where targets are no integers: a repeated sample cannot "
-                    "be marked."
-                )
-            labels = labels.clone()  # not in DALI's memory
-            labels[twice] = self._repeated
-            return [images, labels, *others]
-        return outputs
+        return outputs if twice is None else self._mark(outputs, twice)

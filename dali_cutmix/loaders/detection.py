@@ -53,6 +53,7 @@ def detection_loader(
     std: Sequence[float] = IMAGENET_STD,
     classes: Sequence[str] | None = None,
     targets: Targets = "list",
+    even: bool = True,
     shuffle: bool = True,
     on_error: OnError = "raise",
     device: Device = "gpu",
@@ -91,8 +92,7 @@ def detection_loader(
         batch_size: samples per batch, of this shard.
         size: side, or (H, W), of the images.
         training: False for validation: nothing random, nothing mixed, every image once, in order,
-            in a last batch that may be smaller. Of several shards one may have an image, and
-            thereby a batch, less than another. `mix`, `crop`, `hflip`, `shuffle`, `start_epoch`,
+            in a last batch that may be smaller. `mix`, `crop`, `hflip`, `shuffle`, `start_epoch`,
             `with_params` and `switchable` are then not used, and must be left out.
         mix: how to mix; None for no mixing. What it says of targets has no meaning here.
         keep: the fractions by which boxes of the image and of its partner stay, see `mix_boxes`.
@@ -106,6 +106,9 @@ def detection_loader(
         targets: ``"list"``, or ``"padded"`` for one dictionary of tensors for the batch: boxes
             (N, M, 4) and labels (N, M), filled up with -1 to the largest number M, and ``counts``,
             ``image_id`` and ``original_size``, (N, …), on the CPU.
+        even: for validation on several shards, one of which may have an image less: its last one
+            comes twice, the first time without boxes and with ``image_id`` -1, so that every shard
+            has the same batches and a collective in each does not hang.
         shuffle: False reads in the order of the source.
         on_error: ``"skip"``: images that are damaged or missing, or whose boxes are wrong, are left
             out, with a warning; ``loader.skipped`` names them. ``"raise"``: wrong annotations are
@@ -128,7 +131,8 @@ def detection_loader(
     (torch.Size([16, 3, 96, 96]), 16, 4, ('__background__', 'disc', 'square', 'triangle'))
     """
     size = checked_sides(size)
-    checked_bool("training", training)
+    for name, flag in (("training", training), ("even", even)):
+        checked_bool(name, flag)
     checked_choice("targets", targets, get_args(Targets))
     checked_choice("interpolation", interpolation, INTERPOLATION)
     used: dict[str, Any] = {
@@ -170,6 +174,8 @@ def detection_loader(
     loader = Loader(
         detection.train if training else detection.val,
         last_batch="drop" if training else "partial",
+        even=even and not training,
+        mark=_without_objects,
         channels_last=layout == "NHWC",
         collate=_collate(targets, "params" if with_params else "" if training else "size"),
         source=source,
@@ -234,6 +240,16 @@ def _found(
         return without_damaged(source)
     look_at_a_few(source)
     return source, ()
+
+
+def _without_objects(outputs: list[torch.Tensor], index: int) -> list[torch.Tensor]:
+    """Returns outputs in which an image that comes once more has no boxes and no id."""
+    values = {"boxes": -1, "labels": -1, "counts": 0, "image_id": -1}
+    images, *targets = outputs
+    for number, value in enumerate(values.values()):
+        targets[number] = targets[number].clone()  # not in DALI's memory
+        targets[number][index] = value
+    return [images, *targets]
 
 
 def _collate(

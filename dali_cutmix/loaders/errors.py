@@ -8,7 +8,7 @@ from typing import Any
 
 from dali_cutmix._rules import dali_reason, explain
 from dali_cutmix.data.images import BANDS, CMYK
-from dali_cutmix.data.masks import MASK_KIND, MASK_SIZE
+from dali_cutmix.data.masks import MASK_KIND, MASK_SIZE, MASK_VALUES
 from dali_cutmix.data.pixel_format import RGB8, PixelFormat
 from dali_cutmix.data.readers import LABEL
 from dali_cutmix.data.sources import Source, damaged, find_source
@@ -37,7 +37,8 @@ def in_own_words(error: BaseException, options: Mapping[str, Any]) -> str | None
     rule = explain(error)
     if isinstance(options.get("source"), Volumes):
         return _of_volumes(text, rule, options)
-    if rule is not None and not rule.startswith((LABEL, BANDS, CMYK, MASK_KIND, MASK_SIZE)):
+    of_files = (BANDS, CMYK, MASK_KIND, MASK_SIZE, MASK_VALUES)
+    if rule is not None and not rule.startswith((LABEL, *of_files)):
         return rule
     if rule is None and not _READS.search(text):
         return None
@@ -45,7 +46,7 @@ def in_own_words(error: BaseException, options: Mapping[str, Any]) -> str | None
         return None  # of the graph, not of what a decoder met
     files = _files(text, options)
     reason = f"DALI: {dali_reason(text)}"
-    for broken in (BANDS, CMYK, MASK_KIND, MASK_SIZE):
+    for broken in of_files:
         if rule is not None and rule.startswith(broken):
             return f"{broken[:-1]}{_listed(files)}. Convert or remove, then start again. {reason}"
     # A TFRecord without its label fails in the reader.

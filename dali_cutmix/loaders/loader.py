@@ -37,6 +37,7 @@ MAX_BATCH = 2**20
 _OPENING = threading.Lock()  # warnings.catch_warnings is for one thread at a time
 # Any: what a tuple of targets can do is not refused either.
 Batch = tuple[torch.Tensor, torch.Tensor | Any]
+Mark = Callable[[list[torch.Tensor], int], list[torch.Tensor]]
 _STATE_VERSION = 4  # raised whenever a seed gives other batches than before
 _STATE_KEYS = {
     *("version", "dali", "epoch", "position", "options", "data", "mixing", "checkpoint"),
@@ -69,8 +70,11 @@ class Loader:
         even: with ``"partial"`` and several shards, whose lengths may differ by one sample: every
             shard yields as many batches of the same sizes, so that a collective in each batch
             finds all of them. A shard that lacks a sample yields its last one twice, the first
-            time with label `ignore_index`. Then the targets must be integers, (N,) or (N, …).
+            time with label `ignore_index`. Then the targets must be integers, (N,) or (N, …), or
+            `mark` be given.
         ignore_index: label that is ignored, by default that of torch's cross_entropy.
+        mark: marks the sample that comes once more in another way: it gets the outputs of the
+            batch and the index, and returns the outputs. It must not write into them.
         channels_last: the images leave the pipeline as NHWC; they are yielded as NCHW tensors in
             torch.channels_last, without a copy.
         switchable: makes `mixing` settable. The pipeline then has an argument ``mixing``, a source
@@ -110,6 +114,7 @@ class Loader:
         last_batch: Literal["drop", "partial"] = "drop",
         even: bool = False,
         ignore_index: int = -100,
+        mark: Mark | None = None,
         channels_last: bool = False,
         switchable: bool = False,
         start_epoch: int = 0,
@@ -128,8 +133,9 @@ class Loader:
                 raise TypeError(f"`{name}` must be a bool, got {value!r}.")
         if even and last_batch == "drop":
             raise ValueError('`even` must be False with `last_batch="drop"`: all batches are full.')
-        if collate is not None and not callable(collate):
-            raise TypeError(f"`collate` must be a function or None, got {collate!r}.")
+        for name, function in (("collate", collate), ("mark", mark)):
+            if function is not None and not callable(function):
+                raise TypeError(f"`{name}` must be a function or None, got {function!r}.")
         if reader_name is not None and not isinstance(reader_name, str):
             raise TypeError(f"`reader_name` must be a name or None, got {reader_name!r}.")
         start_epoch = checked_int("start_epoch", start_epoch, 0)
@@ -137,7 +143,8 @@ class Loader:
         self._reader_name = reader_name
         self._last_batch = last_batch
         self._even = even
-        self._ignore_index = checked_int("ignore_index", ignore_index, -(2**31))
+        ignore_index = checked_int("ignore_index", ignore_index, -(2**31))
+        self._mark = partial(_ignored, ignore_index) if mark is None else mark
         self._channels_last = channels_last
         self._collate = _as_they_are if collate is None else collate
         self._options = options
@@ -575,7 +582,7 @@ class Loader:
             switch,
             place,
             restored=checkpoint is not None,
-            repeated=self._ignore_index,
+            mark=self._mark,
             not_computable=not_computable,
             explain=partial(_raise_explained, self._options),
         )
@@ -612,6 +619,19 @@ class Loader:
 
 def _as_they_are(targets: list[torch.Tensor]) -> Any:
     return targets[0] if len(targets) == 1 else tuple(targets)
+
+
+def _ignored(ignore_index: int, outputs: list[torch.Tensor], index: int) -> list[torch.Tensor]:
+    """Returns outputs with one target that is ignored."""
+    images, labels, *others = outputs
+    if labels.is_floating_point():
+        raise ValueError(
+            "`even` must be False where targets are no integers: a repeated sample cannot be "
+            "marked."
+        )
+    labels = labels.clone()  # not in DALI's memory
+    labels[index] = ignore_index
+    return [images, labels, *others]
 
 
 class Pass(Iterator[Batch]):

@@ -92,9 +92,8 @@ def segmentation_loader(
             are turned upright as their EXIF tag says, and masks are to be those of upright images.
         batch_size: samples per batch, of this shard.
         training: else the loader is one for validation.
-        num_classes: number of classes, by which ``on_error="skip"`` and `dali-cutmix check` judge
-            the values in the masks. (``"raise"`` does not look at each value: torch's cross_entropy
-            fails for one that is too high.)
+        num_classes: number of classes: values in the masks must be below it, or `ignore_index`,
+            which is checked of every crop. By default anything may be there.
         classes: their names, for ``loader.classes``.
         ignore_index: the value of pixels without a class.
         mask_names: where the names of images and masks differ: how both end, such as

@@ -60,6 +60,8 @@ def volume_loader(
     std: float | Sequence[float] | None = None,
     window: tuple[float, float] | None = None,
     fill: float | None = None,
+    even: bool = True,
+    ignore_index: int = -100,
     shuffle: bool = True,
     on_error: OnError = "raise",
     device: Device = "gpu",
@@ -77,7 +79,7 @@ def volume_loader(
     Training: a random crop, flips, mixing, scaling; the last, incomplete batch of an epoch is
     dropped, and every epoch has its own order. Validation (``training=False``): the middle of each
     volume, or all of it, each once an epoch, in the order of the names, never mixed; the last
-    batch may be smaller. (Of several shards one may have a volume less, and then a batch less.)
+    batch may be smaller.
 
     Yields ``(volumes, masks)`` on the device: volumes float32 or float16, (N, C, D, H, W), and
     masks int64, (N, D, H, W), class indices as they are in the files.
@@ -113,6 +115,10 @@ def volume_loader(
         fill: voxels around a volume that is smaller than the crop, in the units of the files; it
             then lies in the middle. By default what becomes 0 (`window`'s low, `mean`, or 0; the
             nearest whole number, for integers). Their class is 0.
+        even: for validation on several shards, one of which may have a volume less: its last one
+            comes twice, the first time with all of its mask `ignore_index`, so that every shard has
+            the same batches and a collective in each does not hang.
+        ignore_index: see `even`; by default what torch's cross_entropy ignores.
         shuffle: whether every epoch of training has an order of its own.
         on_error: what to do about damaged files. All headers are read at the start, and compared:
             with ``"raise"`` what does not fit is an error that names it. ``"skip"``: all volumes
@@ -146,6 +152,8 @@ def volume_loader(
     checked_bool("training", training)
     checked_bool("switchable", switchable)
     checked_bool("shuffle", shuffle)
+    checked_bool("even", even)
+    ignore_index = checked_int("ignore_index", ignore_index, -(2**31), 2**31 - 1)
     options = checked_options(
         on_error=on_error,
         batch_size=batch_size,
@@ -195,7 +203,14 @@ def volume_loader(
             **options,
         )
     else:
-        loader = Loader(volumes.val, last_batch="partial", start_epoch=start_epoch, **options)
+        loader = Loader(
+            volumes.val,
+            last_batch="partial",
+            even=even,
+            ignore_index=ignore_index,
+            start_epoch=start_epoch,
+            **options,
+        )
     loader.num_classes, loader.skipped, loader._alone = num_classes, skipped, alone
     return loader
 

@@ -233,7 +233,7 @@ def test_what_cannot_be_is_refused_before_anything_is_measured(
 
 
 def test_a_peer_that_is_none_is_an_error(capsys: pytest.CaptureFixture[str]) -> None:
-    for kind in ("loader", "train"):
+    for kind in ("loader", "train", "detection"):
         assert cli.main(["bench", kind, *QUICK, "--only", "nobody"]) == 1
         assert "`--only` must be among dali_cutmix, " in capsys.readouterr().err
 
@@ -242,7 +242,7 @@ def test_a_gpu_that_is_not_there_is_an_error(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(command.torch.cuda, "is_available", lambda: False)
-    for kind in ("profile", "mix", "loader", "train"):
+    for kind in command.KINDS:
         assert cli.main(["bench", kind, "--quick", "--device", "gpu"]) == 1
         assert '`device` must be "cpu"' in capsys.readouterr().err
 

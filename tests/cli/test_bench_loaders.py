@@ -120,11 +120,11 @@ def peer(name: str, batches=sleeps, needs: tuple[str, ...] = ()) -> Peer:
     return Peer(name, "", needs, "threads", batches)
 
 
-def run(peers: list[Peer], monkeypatch: pytest.MonkeyPatch, rounds: int = 2, advance=int) -> Result:
-    monkeypatch.setattr(loaders, "PEERS", tuple(peers))
+def run(peers: list[Peer], rounds: int = 2, advance=int) -> Result:
     result = Result("loader", {})
     run.result = result
-    loaders.run(JOB, rounds=rounds, seconds=0.1, names=None, result=result, advance=advance)
+    options = {"rounds": rounds, "seconds": 0.1, "names": None, "advance": advance}
+    loaders.run(JOB, peers=peers, result=result, **options)
     return result
 
 
@@ -165,7 +165,7 @@ def groups(monkeypatch: pytest.MonkeyPatch) -> Iterator[set[int]]:
 
 
 @pytest.mark.slow
-def test_those_that_fail_do_not_stop_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_those_that_fail_do_not_stop_the_others() -> None:
     advances = []
     peers = [
         peer("raises at once", raises_at_once),
@@ -174,7 +174,7 @@ def test_those_that_fail_do_not_stop_the_others(monkeypatch: pytest.MonkeyPatch)
         peer("raises later", raises_later),
         peer("dies", dies),
     ]
-    result = run(peers, monkeypatch, rounds=3, advance=lambda: advances.append(0))
+    result = run(peers, rounds=3, advance=lambda: advances.append(0))
     assert [row.name for row in result.rows] == [peer.name for peer in peers]
     assert {row.name: row.note for row in result.rows} == {
         "raises at once": "failed: no 32 today",
@@ -195,15 +195,13 @@ def test_who_does_not_become_ready_in_time_has_failed(
     monkeypatch: pytest.MonkeyPatch, groups: set[int]
 ) -> None:
     monkeypatch.setattr(loaders, "_PATIENCE", 0.5)
-    (row,) = run([peer("hangs", hangs)], monkeypatch).rows
+    (row,) = run([peer("hangs", hangs)]).rows
     assert row.note.startswith("failed: no answer within")
     assert len(groups) == 1
 
 
 @pytest.mark.slow
-def test_an_interrupt_keeps_what_there_is_and_leaves_no_process(
-    monkeypatch: pytest.MonkeyPatch, groups: set[int]
-) -> None:
+def test_an_interrupt_keeps_what_there_is_and_leaves_no_process(groups: set[int]) -> None:
     there = []
 
     def interrupt() -> None:
@@ -211,7 +209,7 @@ def test_an_interrupt_keeps_what_there_is_and_leaves_no_process(
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        run([peer("a", leaves_a_worker)], monkeypatch, advance=interrupt)
+        run([peer("a", leaves_a_worker)], advance=interrupt)
     assert len(there) == 2
     assert not members(2, groups)  # at once
     (row,) = run.result.rows
@@ -224,8 +222,8 @@ def test_a_killed_benchmark_leaves_no_process(tmp_path: Path) -> None:
         ""
         "from tests.cli import test_bench_loaders as t\n"
         "def main():\n"
-        "    t.loaders.PEERS = (t.peer('a', t.leaves_a_worker), t.peer('b', t.leaves_a_worker))\n"
-        "    t.loaders.run(t.JOB, rounds=9**9, seconds=0.1, names=None,\n"
+        "    peers = (t.peer('a', t.leaves_a_worker), t.peer('b', t.leaves_a_worker))\n"
+        "    t.loaders.run(t.JOB, peers=peers, rounds=9**9, seconds=0.1, names=None,\n"
         "        result=t.Result('loader', {}), advance=lambda: print('.', flush=True))\n"
         "if __name__ == '__main__':\n"
         "    main()\n"

@@ -49,6 +49,13 @@ def test_the_demo_shows_real_mixed_photographs(
     assert "partner's class" in text
     assert f"{out.name}" in text.replace("\n", "")
     assert picture(out).shape == (2 * (CELL + CAPTION + MARGIN) + MARGIN, 3 * 104 + MARGIN, 3)
+    # Of what else there are loaders for.
+    assert {path.name for path in tmp_path.iterdir()} == {
+        *("mixed.png", "mixed-boxes.png", "mixed-masks.png", "mixed-volumes.png"),
+    }
+    for name in ("boxes", "masks"):
+        assert picture(tmp_path / f"mixed-{name}.png").shape == (2 * 104 + 8, 4 * 104 + 8, 3)
+    assert picture(tmp_path / "mixed-volumes.png").shape == (4 * (96 + 4), 3 * (96 + 4), 3)
 
 
 def test_a_picture_has_no_empty_columns(photos: str, tmp_path: Path) -> None:
@@ -100,6 +107,7 @@ def test_the_demo_on_data_of_ones_own(
     report = json.loads(captured.out)
     assert report["device"] == "cpu"
     assert report["images_per_second"] > 0
+    assert report["pictures"] == [str(out)]  # of one's own data alone
     assert len(report["samples"]) == 6
     assert set(report["samples"][0]) == {"class", "partner_class", "lam", "box"}
     assert photos in captured.err.replace("\n", "")

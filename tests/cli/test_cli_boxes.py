@@ -98,3 +98,33 @@ def test_shapes_lie_in_their_boxes(tmp_path: Path) -> None:
     assert json.loads(again.read_text()) == content
     for path in (tmp_path / "a").iterdir():
         assert (tmp_path / "b" / path.name).read_bytes() == path.read_bytes()
+
+
+def test_masks_are_those_of_the_shapes(tmp_path: Path) -> None:
+    path = shapes.write_shapes(tmp_path / "a", masks=tmp_path / "masks", images=30, most=1)
+    content = json.loads(Path(path).read_text())
+    seen = set()
+    for image in content["images"]:
+        with Image.open(tmp_path / "masks" / f"{image['id']:04d}.png") as opened:
+            mask = np.asarray(opened)
+        assert mask.shape == (120, 160)
+        own = [one for one in content["annotations"] if one["image_id"] == image["id"]]
+        assert {*np.unique(mask)} == {0, *(one["category_id"] for one in own)}
+        for one in own:
+            rows, columns = (np.flatnonzero(mask.any(axis)) for axis in (1, 0))
+            x, y, w, h = one["bbox"]
+            assert (rows[0], rows[-1]) == (y, y + h - 1)
+            assert (columns[0], columns[-1]) == (x, x + w - 1)
+            seen.add(one["category_id"])
+    assert seen == {1, 2, 3}
+
+
+def test_solids_are_brighter_than_what_is_around(tmp_path: Path) -> None:
+    images, masks = shapes.write_solids(tmp_path, volumes=6, shape=(20, 24, 30))
+    assert [len(os.listdir(folder)) for folder in (images, masks)] == [6, 6]
+    for name in os.listdir(images):
+        volume, mask = (np.load(f"{folder}/{name}") for folder in (images, masks))
+        assert (volume.dtype, mask.dtype) == (np.int16, np.uint8)
+        assert volume.shape == mask.shape == (20, 24, 30)
+        assert {0, 2} <= {*np.unique(mask)} <= {0, 1, 2}
+        assert 90 < volume[mask > 0].mean() - volume[mask == 0].mean() < 150

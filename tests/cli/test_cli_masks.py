@@ -41,7 +41,16 @@ def test_a_class_has_a_colour_and_none_is_background() -> None:
     shown = overlaid(np.full((2, 2, 3), 100, np.uint8), mask)
     assert shown[0, 0].tolist() == [100, 100, 100]
     assert np.array_equal(shown[0, 1], shown[1, 1])  # there are five colours
-    assert np.array_equal(shown[1, 0], (50 + COLORS[1] / 2).astype(np.uint8))
+    assert np.array_equal(shown[1, 0], (30 + 0.7 * COLORS[1]).round())
+
+
+def test_masks_of_shapes_are_shown_where_no_folder_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["show", *SMALL, "--masks", "--out", str(tmp_path / "out.png"), "--json"]
+    assert cli.main(command) == 0
+    shown = json.loads(capsys.readouterr().out)["classes"]
+    assert {value for one in shown for value in one} == {0, 1, 2, 3}
 
 
 def test_masks_without_images_are_refused(capsys: pytest.CaptureFixture[str]) -> None:

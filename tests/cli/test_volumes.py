@@ -70,7 +70,7 @@ def test_slices_are_in_the_middle_with_masks_over_them() -> None:
     assert sheet.shape == (6 + 4, 7 + 7 + 6 + 12, 3)
     across_d, across_h, across_w = sheet[:6, :7], sheet[:5, 11:18], sheet[:5, 22:28]
     assert across_d[5 - 3, 3].tolist() == [255] * 3  # rows from bottom to top
-    assert across_d[5, 6].tolist() == [115, 30, 30]
+    assert across_d[5, 6].tolist() == [161, 42, 42]
     assert across_h[4 - 2, 3].tolist() == across_w[4 - 2, 3].tolist() == [255] * 3
     assert (sheet > 0).any(-1).sum() == 4
 
@@ -86,6 +86,26 @@ def test_show_writes_a_picture(data: Path, capsys: pytest.CaptureFixture[str]) -
     assert json.loads(capsys.readouterr().out)["picture"] == str(out)
     assert cli.main([*show[:-1], "picture.txt"]) == 1
     assert "`--out` must end in .png" in capsys.readouterr().err
+
+
+def test_volumes_are_made_where_none_are_named(
+    data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = data / "volumes.png"
+    show = ["volumes", "show", "--out", str(out), "--size", "20", "24", "30", "--batch-size", "3"]
+    assert cli.main(show) == 0
+    assert "3 mixed volumes" in capsys.readouterr().out
+    with Image.open(out) as picture:
+        shown = np.asarray(picture)
+    assert shown.shape == (3 * (24 + 4), 30 + 30 + 24 + 12, 3)
+    assert len({*map(tuple, shown.reshape(-1, 3).tolist())}) > 100
+    for argv, words in (
+        (folders(data)[:1], "`MASKS` must be given with the volumes"),
+        (folders(data), "`--size` must be given with volumes"),
+        (["--batch-size", "1"], "`batch_size` must be at least 2"),
+    ):
+        assert cli.main(["volumes", "show", *argv, "--out", str(out)]) == 1
+        assert words in capsys.readouterr().err
 
 
 # NIfTI

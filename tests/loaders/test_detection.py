@@ -402,9 +402,37 @@ def test_shards_are_disjoint_and_complete_in_every_epoch(data: Rectangles) -> No
         a.seek(1, 3)
         b.load_state_dict(a.state_dict())
         assert ids_of(iter(b)) == orders[1][1][6:]
-    options = {"batch_size": 8, "num_shards": 2, "training": False}
+    options = {"batch_size": 8, "num_shards": 2, "training": False, "even": False}
     with loader(data, shard_id=0, **options) as a, loader(data, shard_id=1, **options) as b:
         assert ids_of(iter(a)) + ids_of(iter(b)) == [*data.images]
+
+
+@pytest.mark.parametrize("batch_size", [8, 11])  # the shorter shard has 33 images
+def test_every_shard_has_the_same_validation_batches(data: Rectangles, batch_size: int) -> None:
+    options: dict[str, Any] = {"batch_size": batch_size, "num_shards": 2, "training": False}
+    found: list[Any] = []
+    for shard_id in (0, 1):
+        with loader(data, shard_id=shard_id, **options) as shard:
+            again = [plain(batch) for batch in shard]
+            batches = [plain(batch) for batch in shard]
+            assert len(shard) == len(batches) == len(again)
+            found.append([target for _, targets in batches for target in targets])
+        sizes = [len(targets) for _, targets in batches]
+        assert sum(sizes) == 34
+        assert [len(images) for images, _ in batches] == sizes
+    ids = [target["image_id"] for shard in found for target in shard]
+    assert [k for k in ids if k >= 0] == [*data.images]
+    (twice,) = [target for target in found[0] if target["image_id"] == -1]
+    assert found[0].index(twice) == 32
+    assert (twice["boxes"], twice["labels"]) == ([], [])
+    assert len(found[0][33]["labels"]) == len(data.labels[found[0][33]["image_id"]]) > 0
+    with loader(data, shard_id=0, targets="padded", **options) as shard:
+        _, target = list(shard)[32 // batch_size]
+    k = 32 % batch_size
+    assert target["counts"][k] == 0
+    assert target["image_id"][k] == -1
+    assert bool((target["boxes"][k] == -1).all())
+    assert bool((target["labels"][k] == -1).all())
 
 
 def test_seeds_and_shards_draw_apart(data: Rectangles) -> None:

@@ -205,7 +205,7 @@ def test_names_that_differ(root: Path, tmp_path: Path) -> None:
     with dcm.segmentation_loader(*paths, mask_names=names, **options) as loader:
         for images, masks in loader:
             assert agreement(images, masks) == 1
-    with pytest.raises(ValueError, match="`mask_names` must have the end of every image"):
+    with pytest.raises(ValueError, match="`mask_names` must end every image, '"):
         dcm.segmentation_loader(*paths, mask_names=("_other.png", "x.png"), **SMALL)
 
 
@@ -251,7 +251,7 @@ def test_what_is_wrong_with_a_mask_is_said(case: str, root: Path, tmp_path: Path
 def test_masks_without_an_image_are_named(root: Path, tmp_path: Path) -> None:
     other = copied(root, tmp_path)
     (other / "images" / "0.png").unlink()
-    with pytest.warns(UserWarning, match=r"1 mask\(s\) of .* belong to no image, such as '0.png'"):
+    with pytest.warns(UserWarning, match=r"1 mask\(s\) of .* belong to no image: '0.png'"):
         dcm.find_source(other / "images", masks=other / "masks")
 
 
@@ -295,6 +295,34 @@ def test_a_mask_of_another_kind_among_many_is_named(
         dcm.segmentation_loader(
             other / "images", other / "masks", **{**SMALL, "batch_size": 40, "device": device}
         )
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("bits", [np.uint8, np.uint16])
+def test_a_value_that_is_no_class_is_named(
+    bits: Any, training: bool, device: str, root: Path, tmp_path: Path
+) -> None:
+    other = copied(root, tmp_path)
+    for path in (other / "masks").rglob("*.png"):
+        mask = np.asarray(Image.open(path)).astype(bits)
+        mask[0] = 200  # of no class
+        Image.fromarray(mask).save(path)
+    mask[:, 5] = CLASSES
+    wrong = root_names(other)[9]
+    paths = other / "images", other / "masks"
+    options = {**SMALL, "area": (1, 1), "batch_size": 40, "device": device}
+    options |= {"size": 80, "training": training, "ignore_index": 200, "num_classes": CLASSES}
+    if not training:
+        del options["area"]
+    with dcm.segmentation_loader(*paths, **options) as loader:
+        ((_, masks),) = loader
+        assert {*masks.unique().tolist()} == {*range(CLASSES), 200}
+    Image.fromarray(mask).save(other / "masks" / wrong)
+    with pytest.raises(ValueError, match=f"class indices below `num_classes`, or .*{wrong}"):
+        dcm.segmentation_loader(*paths, **options)
+    with dcm.segmentation_loader(*paths, **{**options, "num_classes": CLASSES + 1}):
+        pass
 
 
 def test_masks_of_formats_that_change_values_are_refused(root: Path, tmp_path: Path) -> None:

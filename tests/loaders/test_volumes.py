@@ -387,12 +387,35 @@ def test_shards_part_the_volumes(coded: Path) -> None:
     for training in (True, False):
         seen: list[int] = []
         for shard in range(3):
-            options: Any = {"batch_size": 2, "shard_id": shard, "num_shards": 3}
+            options: Any = {"batch_size": 2, "shard_id": shard, "num_shards": 3, "even": False}
             with load(coded, training=training, **options) as loader:
                 seen += [int(m.max() - 1) // CODES for _, masks in loader for m in masks]
         assert len(seen) == len(set(seen)) == (12 if training else COUNT)
     with pytest.raises(ValueError, match="`num_shards` must be at most the 13 volumes, got 14"):
         load(coded, shard_id=0, num_shards=14)
+
+
+def test_every_shard_has_the_same_validation_batches(coded: Path) -> None:
+    for size, batch_size in ((SIZE, 2), (None, 1)):
+        sizes, seen = [], []
+        for shard in range(3):  # of 4, 4 and 5 volumes
+            options: Any = {"batch_size": batch_size, "shard_id": shard, "num_shards": 3}
+            with load(coded, training=False, size=size, ignore_index=-7, **options) as loader:
+                masks = [masks for _, masks in loader]
+                assert len(loader) == len(masks)
+            sizes.append([len(batch) for batch in masks])
+            seen.append(
+                [
+                    -1 if bool((m == -7).all()) else int(m.max() - 1) // CODES
+                    for batch in masks
+                    for m in batch
+                ]
+            )
+        assert sizes == [sizes[0]] * 3
+        assert sum(sizes[0]) == 5
+        assert [one.count(-1) for one in seen] == [1, 1, 0]
+        assert [k for one in seen for k in one if k >= 0] == in_order()
+        assert seen[0][3] == -1
 
 
 def test_a_subset(coded: Path) -> None:
@@ -403,6 +426,8 @@ def test_a_subset(coded: Path) -> None:
         assert numbers == [in_order()[k] for k in indices]
     with pytest.raises(ValueError, match="`subset` must be at most 12, got 13"):
         load(coded, subset=[13])
+    with pytest.raises(TypeError, match="`subset` must be a sequence of indices, got True"):
+        load(coded, subset=True)
 
 
 def test_an_order_of_ones_own(coded: Path) -> None:
@@ -550,6 +575,8 @@ def test_what_does_not_fit_is_named_or_skipped(
 def test_missing_and_unused_masks_are_named(tmp_path: Path) -> None:
     write(tmp_path)
     (tmp_path / "masks/b/case 04.npy").rename(tmp_path / "masks/b/other.npy")
+    with pytest.raises(FileNotFoundError, match="`masks` must be a folder of"):
+        dcm.volume_loader(tmp_path / "images", "", batch_size=2, size=SIZE, device="cpu")
     with pytest.raises(FileNotFoundError, match=r"of the 13 volumes, .* lacks 1: 'b/case 04.npy'"):
         load(tmp_path)
     (tmp_path / "images/b/case 04.npy").unlink()

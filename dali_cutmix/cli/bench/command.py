@@ -6,7 +6,8 @@ import argparse
 import json
 import os
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Literal
 
 import torch
@@ -15,7 +16,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from dali_cutmix._validation import checked_int, checked_number
 from dali_cutmix.cli.bench import data, loaders, mixing, profile, report, training
-from dali_cutmix.cli.bench.peers import PEERS, Job, our_loader
+from dali_cutmix.cli.bench.contests import CONTESTS
+from dali_cutmix.cli.bench.peers import PEERS, Job, Peer, our_loader
 from dali_cutmix.cli.bench.results import Result
 from dali_cutmix.data.atomic import check_writable
 from dali_cutmix.data.sources import Source, find_source
@@ -30,6 +32,7 @@ KINDS = {
     "mix": "mixing alone, in the graph and in torch",
     "loader": "whole loaders side by side, on the same files",
     "train": "training steps with loaders, against synthetic data",
+    **{kind: contest.about for kind, contest in CONTESTS.items()},
 }
 _CLASSES = 1000  # ImageNet's, whatever the images
 _BATCH = {"gpu": 256, "cpu": 64}
@@ -54,28 +57,40 @@ def add_parser(commands: Any) -> None:
         _common(parser, kind)
         if kind == "profile":
             _sweeps(parser)
-        if kind in ("loader", "train"):
-            names = ", ".join(repr(peer.name) for peer in PEERS)
+        if kind not in ("profile", "mix"):
+            names = ", ".join(repr(peer.name) for peer in _peers(kind))
             parser.add_argument("--only", metavar="NAME", nargs="+", help=f"of {names}")
         if kind == "train":
             add = parser.add_argument
             add("--model", choices=training.MODELS, help="default: resnet50, on a CPU tiny")
 
 
+def _peers(kind: str) -> Sequence[Peer]:
+    return CONTESTS[kind].peers if kind in CONTESTS else PEERS
+
+
 def _common(parser: argparse.ArgumentParser, kind: str) -> None:
-    add = parser.add_argument
-    if kind != "mix":
+    add, contest = parser.add_argument, CONTESTS.get(kind)
+    if contest is not None:
+        add("--data", metavar="DIR", help="images or volumes (default: generated)")
+        help_text = "of the data: COCO's file" if kind == "detection" else "of the data: a folder"
+        add(f"--{contest.beside}", metavar="PATH", help=help_text)
+    elif kind != "mix":
         text = "ImageFolder" if kind != "profile" else "folder, list or shards, as train_loader"
         add("--data", metavar="SOURCE", help=f"{text} (default: generated images)")
-        help_text = "images to generate (default: 2000)"
-        add("--images", metavar="N", type=int, help=help_text)
+    if kind != "mix":
+        count = 2000 if contest is None else contest.count
+        add("--images", metavar="N", type=int, help=f"to generate (default: {count})")
     if kind != "profile":
-        add("--batch-size", metavar="N", type=int, help="default: 256, on a CPU 64")
+        gpu, cpu = (_BATCH["gpu"], _BATCH["cpu"]) if contest is None else contest.batch_size
+        add("--batch-size", metavar="N", type=int, help=f"default: {gpu}, on a CPU {cpu}")
         add("--threads", metavar="N", type=int, help="and workers (default: the cores, at most 16)")
         add("--device", choices=("gpu", "cpu"), help="default: gpu where there is one")
-    add("--size", metavar="PIXELS", type=int, default=224, help="side (default: %(default)s)")
-    text = f"default: {_CLASSES}" + ("" if kind == "mix" else ", or those of a folder or list")
-    add("--num-classes", metavar="K", type=int, help=text)
+    size = 224 if contest is None else contest.size
+    add("--size", metavar="PIXELS", type=int, default=size, help="side (default: %(default)s)")
+    if contest is None:
+        text = f"default: {_CLASSES}" + ("" if kind == "mix" else ", or those of a folder or list")
+        add("--num-classes", metavar="K", type=int, help=text)
     add("--rounds", metavar="N", type=int, help="measurements of each, in turn (default: 5)")
     if kind == "mix":
         add("--batches", metavar="N", type=int, help="a measurement (default: 20)")
@@ -133,12 +148,13 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _fill_in(args: argparse.Namespace) -> None:
-    quick = args.quick
+    quick, contest = args.quick, CONTESTS.get(args.kind)
+    count = 2000 if contest is None else contest.count
     defaults = {
         "rounds": 1 if quick else 5,
         "seconds": 0.1 if quick else 2.0,
         "batches": 2 if quick else 20,
-        "images": 40 if quick else 2000,
+        "images": min(40, count) if quick else count,
     }
     for name, value in defaults.items():
         if getattr(args, name, 0) is None:
@@ -164,9 +180,7 @@ def _prepared(
     device = args.device or _devices()[0]
     device_id(device)  # raises if it is not there
     threads = args.threads or _threads()
-    batch_size = checked_int(
-        "batch_size", args.batch_size or (8 if args.quick else _BATCH[device]), 2
-    )
+    batch_size = checked_int("batch_size", args.batch_size or _usual_batch(args, device), 2)
     checked_int("threads", threads, 1, 1024)
     settings |= {"device": device, "batch_size": batch_size, "threads": threads}
     settings["size"] = args.size
@@ -182,10 +196,12 @@ def _prepared(
                 work, rounds=args.rounds, batches=args.batches, result=result, advance=advance
             ),
         )
-    known = [peer.name for peer in PEERS]
+    known = [peer.name for peer in _peers(args.kind)]
     for name in args.only or ():
         if name not in known:
             raise ValueError(f"`--only` must be among {', '.join(known)}, got {name!r}.")
+    if args.kind in CONTESTS:
+        return _contest(args, settings, console)
     root = _data(args, settings, console)
     settings["num_classes"] = _class_count(args, find_source(root))
     job = Job(root, batch_size, args.size, threads, device, settings["num_classes"])
@@ -198,7 +214,9 @@ def _prepared(
         return (
             result,
             steps,
-            lambda advance: loaders.run(job, **options, result=result, advance=advance),
+            lambda advance: loaders.run(
+                job, peers=PEERS, **options, result=result, advance=advance
+            ),
         )
     settings["model"] = args.model or ("resnet50" if device == "gpu" else "tiny")
     result = Result("train", settings)
@@ -208,6 +226,58 @@ def _prepared(
         steps,
         lambda advance: training.run(
             job, model=settings["model"], **options, result=result, advance=advance
+        ),
+    )
+
+
+def _usual_batch(args: argparse.Namespace, device: str) -> int:
+    contest = CONTESTS.get(args.kind)
+    gpu, cpu = (_BATCH["gpu"], _BATCH["cpu"]) if contest is None else contest.batch_size
+    usual = gpu if device == "gpu" else cpu
+    return min(8, usual) if args.quick else usual
+
+
+def _contest(
+    args: argparse.Namespace, settings: dict[str, Any], console: Console
+) -> tuple[Result, int, Callable[[Callable[[], None]], None]]:
+    """Returns what `_prepared` does, for loaders of boxes, masks or volumes."""
+    contest = CONTESTS[args.kind]
+    root, beside = args.data, getattr(args, contest.beside)
+    if (root is None) != (beside is None):
+        raise ValueError(
+            f"`--data` and `--{contest.beside}` must be given together, got {root!r} and "
+            f"{beside!r}."
+        )
+    settings["data"] = "given"
+    if root is None:
+        settings["data"] = f"{args.images} generated {contest.unit.removesuffix('/s')}"
+        with _generating(args.images, console) as advance:
+            root, beside = contest.generate(args.images, args.size, advance)
+    job = Job(
+        root,
+        settings["batch_size"],
+        args.size,
+        settings["threads"],
+        settings["device"],
+        num_classes=1,
+        beside=beside,
+    )
+    # What is wrong with the data is an error before anything is measured.
+    contest.check(job)
+    result = Result(args.kind, settings)
+    return (
+        result,
+        args.rounds * len(loaders.chosen(contest.peers, args.only)),
+        lambda advance: loaders.run(
+            job,
+            peers=contest.peers,
+            group=args.kind,
+            unit=contest.unit,
+            rounds=args.rounds,
+            seconds=args.seconds,
+            names=args.only,
+            result=result,
+            advance=advance,
         ),
     )
 
@@ -316,15 +386,17 @@ def _data(args: argparse.Namespace, settings: dict[str, Any], console: Console) 
         settings["data"] = "given"
         return str(args.data)
     settings["data"] = f"{args.images} generated images"
-    with Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        console=console,
-        transient=True,  # mostly there is nothing to generate
-    ) as bar:
-        task = bar.add_task("generate images, once", total=args.images)
-        return data.generated(args.images, lambda: bar.advance(task))
+    with _generating(args.images, console) as advance:
+        return data.generated(args.images, advance)
+
+
+@contextmanager
+def _generating(count: int, console: Console) -> Iterator[Callable[[], None]]:
+    """Gives what is called after each sample; mostly there is nothing to generate."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    with Progress(*columns, console=console, transient=True) as bar:
+        task = bar.add_task("generate data, once", total=count)
+        yield lambda: bar.advance(task)
 
 
 def _show(found: dict[str, Any], args: argparse.Namespace) -> None:

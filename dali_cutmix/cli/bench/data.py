@@ -1,4 +1,4 @@
-"""Images to measure on: a folder of one's own, or generated ones of the sizes of ImageNet's."""
+"""Generated data to measure on, kept in the user's cache folder."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from dali_cutmix.cli.shapes import write_shapes, write_solids
 from dali_cutmix.data.cache import cache_folder
 
-__all__ = ["generated"]
+__all__ = ["generated", "generated_shapes", "generated_solids", "kept"]
 
 _IMAGES_A_CLASS = 20
 _GRAIN = 17.0  # standard deviation; with it a file has the 110 kB of ImageNet's
@@ -31,7 +32,38 @@ def generated(count: int, advance: Callable[[], None] = lambda: None) -> str:
     Args:
         advance: called after each image.
     """
-    name = f"bench-images-{_VERSION}-{count}"
+    return kept(f"bench-images-{_VERSION}-{count}", lambda root: _make(root, count, advance))
+
+
+def generated_shapes(count: int, advance: Callable[[], None] = lambda: None) -> str:
+    """Returns a folder with `count` images of shapes, 480 x 640 pixels, made on the first call.
+
+    ``images`` holds them, and annotations.json, as COCO has it; ``masks`` a mask of each.
+    """
+
+    def make(root: Path) -> None:
+        size = (480, 640)
+        write_shapes(
+            root / "images", masks=root / "masks", images=count, size=size, advance=advance
+        )
+
+    return kept(f"bench-shapes-{_VERSION}-{count}", make)
+
+
+def generated_solids(count: int, side: int, advance: Callable[[], None] = lambda: None) -> str:
+    """Returns a folder with `count` volumes of such sides, ``images``, and their ``masks``."""
+
+    def make(root: Path) -> None:
+        write_solids(root, volumes=count, shape=(side, side, side), advance=advance)
+
+    return kept(f"bench-volumes-{_VERSION}-{count}-{side}", make)
+
+
+def kept(name: str, make: Callable[[Path], None]) -> str:
+    """Returns a folder of the user's cache, which is made by `make` the first time.
+
+    Where the cache cannot be written it is in the folder for temporary files.
+    """
     try:
         home = cache_folder()
     except OSError:
@@ -41,7 +73,7 @@ def generated(count: int, advance: Callable[[], None] = lambda: None) -> str:
         return folder
     unfinished = tempfile.mkdtemp(prefix=f"{name}.", dir=home)
     try:
-        _make(Path(unfinished), count, advance)
+        make(Path(unfinished))
         try:
             os.rename(unfinished, folder)
         except OSError:  # another process was first

@@ -24,13 +24,13 @@ from multiprocessing import (
     set_start_method,
 )
 from multiprocessing.connection import Connection
-from typing import Any, NoReturn
+from typing import Any, Literal, NoReturn
 
 import numpy as np
 import torch
 
 from dali_cutmix._validation import checked_int
-from dali_cutmix.cli.bench.peers import PEERS, Job, Peer
+from dali_cutmix.cli.bench.peers import Job, Peer
 from dali_cutmix.cli.bench.results import Result, Row, in_turn, rate
 
 __all__ = ["Contestant", "Step", "check_job", "chosen", "compete", "run", "seeded"]
@@ -70,24 +70,30 @@ class Contestant:
 def run(
     job: Job,
     *,
+    peers: Sequence[Peer],
+    group: str = "loader",
+    unit: Literal["images/s", "volumes/s"] = "images/s",
     rounds: int,
     seconds: float,
     names: Sequence[str] | None,
     result: Result,
     advance: Callable[[], None],
 ) -> None:
-    """Measures the loaders of `PEERS`, or those of `names`; rows of the group ``"loader"``.
+    """Measures loaders, or those of `names`.
 
     Args:
         job: what they do.
+        peers: who can be measured.
+        group: of the rows.
+        unit: of the rows.
         rounds: how often each is measured.
         seconds: how long at least, each time.
-        result: gets the rows, in the order of `PEERS`, at once, and their values as they come.
+        result: gets the rows, in the order of `peers`, at once, and their values as they come.
             Of what is not installed, or fails, the note says so.
         advance: called after each measurement, ``rounds`` times for every row.
 
     Raises:
-        ValueError: `names` has one that is none of `PEERS`, or `job` makes no sense.
+        ValueError: `names` has one that is none of `peers`, or `job` makes no sense.
     """
     check_job(job)
     entries = [
@@ -100,9 +106,9 @@ def run(
             gpu=job.device == "gpu",
             options={peer.workers: job.workers},
         )
-        for peer in chosen(PEERS, names)
+        for peer in chosen(peers, names)
     ]
-    compete("loader", entries, rounds, seconds, result, advance)
+    compete(group, entries, rounds, seconds, result, advance, unit)
 
 
 def check_job(job: Job) -> None:
@@ -150,12 +156,13 @@ def compete(
     seconds: float,
     result: Result,
     advance: Callable[[], None],
+    unit: Literal["images/s", "volumes/s"] = "images/s",
 ) -> None:
     """Adds a row for each contestant to `result` and measures those that can be, in turn.
 
     Whatever happens, no process is left behind.
     """
-    rows = [Row(group, entry.name, "images/s", options=entry.options) for entry in entries]
+    rows = [Row(group, entry.name, unit, options=entry.options) for entry in entries]
     result.rows += rows
     with ExitStack() as ending:
         children: dict[str, _Child] = {}

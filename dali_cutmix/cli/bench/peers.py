@@ -14,9 +14,7 @@ import importlib
 import importlib.util
 import os
 import random
-import shutil
-import tempfile
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -28,20 +26,33 @@ from PIL import Image
 from torch import Tensor, library
 from torch.utils.data import DataLoader, Dataset, default_collate
 
-from dali_cutmix.data.cache import cache_folder
+from dali_cutmix.cli.bench.data import kept
 from dali_cutmix.data.folders import class_names, image_files
 from dali_cutmix.loaders.classification import train_loader
 from dali_cutmix.loaders.loader import Loader
 from dali_cutmix.mixing.config import MixConfig
 from dali_cutmix.recipes import Recipe
 
-__all__ = ["PEERS", "Job", "Peer"]
+__all__ = [
+    "MEAN",
+    "PEERS",
+    "STD",
+    "Batches",
+    "Job",
+    "Peer",
+    "check_count",
+    "copied",
+    "import_torchvision",
+    "on_device",
+    "order",
+    "our_loader",
+]
 
 MEAN, STD = Recipe().mean, Recipe().std  # ImageNet's, of images in [0, 1]
 AREA, RATIO = (0.08, 1.0), (3 / 4, 4 / 3)
 _COPIED_AT_MOST = 20_000  # images that are written to the cache folder in another form
 
-Batch = tuple[Tensor, Tensor]
+Batch = tuple[Tensor, Any]
 Batches = Generator[Batch, None, None]
 
 
@@ -50,13 +61,14 @@ class Job:
     """The work, the same for everyone.
 
     Fields:
-        root: an ImageFolder.
+        root: an ImageFolder, or the folder of images or volumes.
         batch_size: images a batch; the last, incomplete one of an epoch is dropped.
-        size: side of the crop.
+        size: side of the crop, or of the image that boxes are in.
         workers: threads of DALI and SPDL, worker processes of the others.
         device: where the batches are to be, ``"cpu"`` or ``"gpu"``.
         num_classes: length of the soft labels, at least the classes of the folder.
         seed: of order, crops and mixing.
+        beside: the annotations of the images, or the folder of the masks.
     """
 
     root: str
@@ -66,6 +78,7 @@ class Job:
     device: Literal["cpu", "gpu"]
     num_classes: int
     seed: int = 0
+    beside: str = ""
 
     @property
     def torch_device(self) -> torch.device:
@@ -82,7 +95,8 @@ class Peer:
         needs: names of what must be importable.
         workers: what its workers are.
         batches: returns the batches of a job, without end: images float32 (N, 3, H, W), targets
-            float32 (N, num_classes), on the device. Closed, it ends its workers.
+            float32 (N, num_classes), on the device. Closed, it ends its workers. (What the images
+            of other tasks have in place of labels, their modules say.)
     """
 
     name: str
@@ -169,7 +183,7 @@ def _timm(job: Job) -> Batches:
     from timm.data import FastCollateMixup, create_dataset, create_loader
 
     dataset = create_dataset("", root=job.root, is_training=True)
-    _check_count(job, len(dataset))
+    check_count(job, len(dataset))
     loader = create_loader(
         dataset,
         input_size=(3, job.size, job.size),
@@ -216,7 +230,7 @@ def _ffcv(job: Job) -> Batches:
     from torchvision.datasets import ImageFolder
 
     dataset = ImageFolder(job.root)
-    _check_count(job, len(dataset))
+    check_count(job, len(dataset))
 
     def write(folder: Path) -> None:
         fields = {"image": RGBImageField(write_mode="jpg"), "label": IntField()}
@@ -228,7 +242,7 @@ def _ffcv(job: Job) -> Batches:
     # An epoch of at least 1000 batches, for one begins with a pause.
     repeats = 1 + 1000 * job.batch_size // len(dataset)
     loader = Loader(
-        str(_copy(job, "ffcv", write) / "images.beton"),
+        str(copied([*image_files(job.root)], "ffcv", write) / "images.beton"),
         batch_size=job.batch_size,
         num_workers=job.workers,
         order=OrderOption.RANDOM,
@@ -268,7 +282,7 @@ def _spdl(job: Job) -> Batches:
 
     builder = (
         PipelineBuilder()
-        .add_source(_order(job, len(samples)))
+        .add_source(order(job, len(samples)))
         .pipe(decode, concurrency=job.workers)
         .aggregate(job.batch_size, drop_last=True)
         .pipe(batch)
@@ -288,7 +302,7 @@ def _webdataset(job: Job) -> Batches:
     from torchvision.transforms import v2
 
     samples = _samples(job.root)
-    _check_count(job, len(samples))
+    check_count(job, len(samples))
 
     def write(folder: Path) -> None:
         pattern = str(folder / "images-%05d.tar")
@@ -297,7 +311,7 @@ def _webdataset(job: Job) -> Batches:
                 path, label = samples[i]
                 writer.write({"__key__": f"{i:08d}", "jpg": _content(path), "cls": label})
 
-    shards = sorted(map(str, _copy(job, "webdataset", write).glob("*.tar")))
+    shards = sorted(map(str, copied([*image_files(job.root)], "webdataset", write).glob("*.tar")))
     steps = v2.Compose([*_crop_and_flip(job), v2.PILToTensor(), *_normalised()])
     dataset = (
         webdataset.WebDataset(shards, resampled=True, shardshuffle=False)
@@ -310,7 +324,7 @@ def _webdataset(job: Job) -> Batches:
     loader = webdataset.WebLoader(
         dataset, batch_size=None, num_workers=job.workers, pin_memory=job.device == "gpu"
     )
-    yield from _on_device(job, loader)
+    yield from on_device(job, loader)
 
 
 PEERS: tuple[Peer, ...] = (
@@ -410,13 +424,13 @@ def _by_data_loader(job: Job, dataset: Dataset[Any]) -> Batches:
     loader = DataLoader(
         dataset,
         batch_size=job.batch_size,
-        sampler=_order(job, len(dataset)),  # type: ignore[arg-type]  # an ImageFolder has a length
+        sampler=order(job, len(dataset)),  # type: ignore[arg-type]  # an ImageFolder has a length
         num_workers=job.workers,
         collate_fn=_mixing_collate(job),
         pin_memory=job.device == "gpu",
         drop_last=True,
     )
-    yield from _on_device(job, loader)
+    yield from on_device(job, loader)
 
 
 def _mixing_collate(job: Job) -> Callable[[Any], Batch]:
@@ -429,7 +443,7 @@ def _collated(cutmix: Callable[..., Batch], samples: Any) -> Batch:
     return cutmix(*default_collate(samples))
 
 
-def _on_device(job: Job, batches: Iterable[Batch]) -> Batches:
+def on_device(job: Job, batches: Iterable[Batch]) -> Batches:
     device = job.torch_device
     for images, targets in batches:
         yield images.to(device, non_blocking=True), targets.to(device, non_blocking=True)
@@ -495,7 +509,7 @@ def _content(path: str) -> bytes:
     return Path(path).read_bytes()
 
 
-def _check_count(job: Job, count: int) -> None:
+def check_count(job: Job, count: int) -> None:
     if count < job.batch_size:
         raise ValueError(
             f"`batch_size` must be at most the {count} images, got {job.batch_size}: "
@@ -503,22 +517,21 @@ def _check_count(job: Job, count: int) -> None:
         )
 
 
-def _order(job: Job, count: int) -> Iterator[int]:
+def order(job: Job, count: int) -> Iterator[int]:
     """Yields the indices of epoch after epoch, each shuffled anew and of whole batches."""
-    _check_count(job, count)
+    check_count(job, count)
     generator = torch.Generator().manual_seed(job.seed)
     while True:
-        order = torch.randperm(count, generator=generator)
-        yield from order[: count // job.batch_size * job.batch_size].tolist()
+        indices = torch.randperm(count, generator=generator)
+        yield from indices[: count // job.batch_size * job.batch_size].tolist()
 
 
-def _copy(job: Job, form: str, write: Callable[[Path], None]) -> Path:
-    """Returns the folder with the images in another form, in the cache, written the first time.
+def copied(paths: Sequence[str], form: str, write: Callable[[Path], None]) -> Path:
+    """Returns the folder with some images in another form, in the cache, written the first time.
 
     Raises:
         ValueError: there are too many to do that unasked.
     """
-    paths = list(image_files(job.root))
     if len(paths) > _COPIED_AT_MOST:
         raise ValueError(
             f"`root` must hold at most {_COPIED_AT_MOST} images for a copy in another form, "
@@ -526,17 +539,4 @@ def _copy(job: Job, form: str, write: Callable[[Path], None]) -> Path:
         )
     facts = [(os.path.abspath(path), os.path.getsize(path)) for path in paths]
     key = hashlib.sha256(repr(facts).encode()).hexdigest()[:16]
-    folder = Path(cache_folder()) / f"bench-{form}-{key}"
-    if folder.is_dir():
-        return folder
-    unfinished = Path(tempfile.mkdtemp(prefix=f"{folder.name}.", dir=folder.parent))
-    try:
-        write(unfinished)
-        try:
-            unfinished.rename(folder)
-        except OSError:  # another process was first
-            if not folder.is_dir():
-                raise
-        return folder
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
+    return Path(kept(f"bench-{form}-{key}", write))

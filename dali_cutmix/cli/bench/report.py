@@ -31,6 +31,9 @@ TITLES = {
     "GPU memory": "mixing alone, memory of the GPU",
     "loader": "whole loaders",
     "train": "training steps",
+    "detection": "loaders of images with boxes",
+    "segmentation": "loaders of images with masks",
+    "volumes": "loaders of volumes with masks",
 }
 
 
@@ -60,7 +63,7 @@ def groups(result: dict[str, Any], only: str | None = None) -> Iterator[Lines]:
             columns = ("", "ms a batch" if unit == "ms" else unit, "quartiles")
             cells = [_cells(row) for row in rows]
         else:
-            columns = ("", "images/s", "quartiles", "of the first")
+            columns = ("", unit, "quartiles", "of the first")
             cells = [(*_cells(row), _ratio(row["median"], first)) for row in rows]
         yield Lines(TITLES.get(group, group), columns, cells)
 

@@ -25,6 +25,7 @@ SCHEMA_VERSION = 1
 _PACKAGES = (
     *("nvidia-dali-cuda120", "torch", "numpy", "pillow", "simplejpeg"),
     *("torchvision", "timm", "kornia", "ffcv", "spdl-core", "spdl-io", "webdataset"),
+    *("ultralytics", "monai"),
 )
 
 
@@ -35,7 +36,7 @@ class Row:
     Fields:
         group: what it is compared with: the rows of its group.
         name: its name, unique in the group.
-        unit: ``"images/s"``, ``"ms"`` a batch, or ``"MB"``.
+        unit: ``"images/s"``, ``"volumes/s"``, ``"ms"`` a batch, or ``"MB"``.
         values: one a round, in the order of the rounds.
         note: what to know about it, for instance ``"absent: needs timm"``, or why it failed.
         options: what was set for it.
@@ -43,7 +44,7 @@ class Row:
 
     group: str
     name: str
-    unit: Literal["images/s", "ms", "MB"]
+    unit: Literal["images/s", "volumes/s", "ms", "MB"]
     values: list[float] = field(default_factory=list)
     note: str = ""
     options: dict[str, Any] = field(default_factory=dict)
@@ -70,7 +71,7 @@ class Row:
 class Result:
     """A benchmark as it goes on; what is there when it is interrupted is right, if not complete."""
 
-    kind: Literal["profile", "mix", "loader", "train"]
+    kind: str  # one of `command.KINDS`
     settings: dict[str, Any]
     rows: list[Row] = field(default_factory=list)
     findings: dict[str, Any] = field(default_factory=dict)
