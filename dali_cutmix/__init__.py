@@ -31,7 +31,14 @@ if TYPE_CHECKING:
     from dali_cutmix.mixing.config import MixConfig
     from dali_cutmix.mixing.followers.boxes import mix_boxes
     from dali_cutmix.mixing.followers.masks import mix_masks
-    from dali_cutmix.mixing.methods import CutMix, DetectionCutMix, MixUp, Mosaic, ResizeMix
+    from dali_cutmix.mixing.methods import (
+        CutMix,
+        DetectionCutMix,
+        GridMix,
+        MixUp,
+        Mosaic,
+        ResizeMix,
+    )
     from dali_cutmix.mixing.plan import MixParams
     from dali_cutmix.recipes import Recipe
 
@@ -39,6 +46,7 @@ __all__ = [
     "ColorJitter",
     "CutMix",
     "DetectionCutMix",
+    "GridMix",
     "Lighting",
     "Loader",
     "MixConfig",
@@ -84,7 +92,14 @@ _NAMES = {
     "dali_cutmix.mixing.config": ("MixConfig",),
     "dali_cutmix.mixing.followers.boxes": ("mix_boxes",),
     "dali_cutmix.mixing.followers.masks": ("mix_masks",),
-    "dali_cutmix.mixing.methods": ("CutMix", "DetectionCutMix", "MixUp", "Mosaic", "ResizeMix"),
+    "dali_cutmix.mixing.methods": (
+        "CutMix",
+        "DetectionCutMix",
+        "GridMix",
+        "MixUp",
+        "Mosaic",
+        "ResizeMix",
+    ),
     "dali_cutmix.mixing.plan": ("MixParams",),
     "dali_cutmix.recipes": ("Recipe",),
 }
