@@ -33,11 +33,14 @@ if TYPE_CHECKING:
     from dali_cutmix.mixing.followers.masks import mix_masks
     from dali_cutmix.mixing.methods import (
         CutMix,
+        Cutout,
         DetectionCutMix,
+        FMix,
         GridMix,
         MixUp,
         Mosaic,
         ResizeMix,
+        SmoothMix,
     )
     from dali_cutmix.mixing.plan import MixParams
     from dali_cutmix.recipes import Recipe
@@ -45,7 +48,9 @@ if TYPE_CHECKING:
 __all__ = [
     "ColorJitter",
     "CutMix",
+    "Cutout",
     "DetectionCutMix",
+    "FMix",
     "GridMix",
     "Lighting",
     "Loader",
@@ -58,6 +63,7 @@ __all__ = [
     "RandomErasing",
     "Recipe",
     "ResizeMix",
+    "SmoothMix",
     "Source",
     "ThreeAugment",
     "TrivialAugmentWide",
@@ -93,12 +99,8 @@ _NAMES = {
     "dali_cutmix.mixing.followers.boxes": ("mix_boxes",),
     "dali_cutmix.mixing.followers.masks": ("mix_masks",),
     "dali_cutmix.mixing.methods": (
-        "CutMix",
-        "DetectionCutMix",
-        "GridMix",
-        "MixUp",
-        "Mosaic",
-        "ResizeMix",
+        *("CutMix", "Cutout", "DetectionCutMix", "FMix", "GridMix", "MixUp", "Mosaic"),
+        *("ResizeMix", "SmoothMix"),
     ),
     "dali_cutmix.mixing.plan": ("MixParams",),
     "dali_cutmix.recipes": ("Recipe",),

@@ -161,7 +161,6 @@ def regions_of(params: MixParams) -> Regions:
     return Regions(fn.stack(size * 0, size), fn.stack(size, size * 0))
 
 
-_LONGEST = 2**14  # pixels along an axis, where the size is not known
 FLAGS = ("blended", "resized", "tiled", "avoids")
 
 
@@ -275,14 +274,6 @@ class Part(NamedTuple):
     def constant(self, values: NDArray[Any], device: str = "cpu") -> DataNode:
         """Returns an array for each of the samples, on the CPU or on a GPU."""
         return split(types.Constant(values, device=device), self.chosen)[0]
-
-    def pixels(self, axis: int) -> DataNode:
-        """Returns 0, 1, … for the pixels of an axis, float32 (H,) or (W,), on the CPU."""
-        if self.size.known is not None:
-            return self.constant(np.arange(self.size.known[axis], dtype=np.float32))
-        length = self.size.node[axis : axis + 1]
-        numbers = self.constant(np.arange(_LONGEST, dtype=np.float32))
-        return fn.slice(numbers, start=[0], shape=length, axes=[0])
 
 
 def choose(
