@@ -319,7 +319,8 @@ def draw_plans(
     blends = [method.blends for method, _ in methods]
     # Pasting alone gains by a shuffle: it takes both images of a sample from where they are.
     keep_order = keep_order or any(
-        method.blends or method.resizes or method.shows is not None for method, _ in methods
+        method.blends or method.resizes or method.shows in ("mask", "weights", "fill")
+        for method, _ in methods
     )
     pairs = pair(
         cfg.partner,
@@ -337,7 +338,7 @@ def draw_plans(
     if exact is not None:
         params = exact.exact(size, draw, cfg.prob, enabled)
     else:
-        in_table = Size(draw.first(size.node), axes=size.axes)
+        in_table = size._replace(node=draw.first(size.node), in_part=True)
         rows = _draw_rows(cfg, draw, in_table, enabled)
         if alone:
             params = plan_of(rows, size)
