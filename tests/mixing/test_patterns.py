@@ -216,10 +216,11 @@ def shown_by(method: Any, numbers: Array, size: tuple[int, int]) -> Array:
         mask = np.zeros(size, bool)
         for top, left, h, w in numbers.reshape(-1, 4):
             mask[top : top + h, left : left + w] = True
+        low, high = method.holes if isinstance(method.holes, tuple) else (method.holes,) * 2
         assert any(
             np.array_equal(mask, ~reference.gridmix_holes(lam, holes, size))
-            for holes in range(2, 5)
-            for lam in np.linspace(0.1, 0.9, 200)
+            for holes in range(low, high + 1)
+            for lam in np.linspace(*method.lam, 200)
         )
         return mask
     if isinstance(method, dcm.FMix):
@@ -251,7 +252,7 @@ def check_batch(
             if isinstance(method, dcm.Cutout):
                 y, x, h, w = numbers
                 expected = image.copy()
-                expected[y : y + h, x : x + w] = 7
+                expected[y : y + h, x : x + w] = method.fill
                 assert np.array_equal(out, expected)
                 assert lam == 1
             else:
