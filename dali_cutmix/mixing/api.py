@@ -69,8 +69,9 @@ def mix(
         labels: on the CPU, as readers give them. ``cfg.labels="int"``: int32 or int64, () or (1,);
             ``"float"``: float32 (num_classes,). None where there are none.
         cfg: what to do. ``cfg.num_classes`` must be given where there are labels.
-        size: (H, W) of the images, what you resized to. Not needed, but a mix that knows it takes
-            a third of the time, because boxes are looked up instead of computed. It draws the same.
+        size: (H, W) of the images, what you resized to. Needed by FMix alone, but a mix that knows
+            it takes a third of the time, because boxes are looked up instead of computed. It draws
+            the same.
             Of volumes (D, H, W), which must be given.
         layout: of volumes: ``"DHW"``, ``"DHWC"`` or ``"CDHW"``, at most 16 channels. They are mixed
             by CutMix, and by MixUp if uint8 or float32. CutMix's box is then (z, y, x, d, h, w) of
@@ -81,14 +82,16 @@ def mix(
             within, down to one sample.
         params: the ``params`` of another mix, to repeat it on other data instead of drawing: then
             of `cfg` only what makes the targets counts, and where four images meet (`Mosaic`) lam
-            is that of the box.
+            is that of the box. With ``patterns`` (GridMix, FMix, SmoothMix, Cutout) they must be
+            those that `mix` returned, and the images of one size.
         enabled: bool (), CPU, the same for the whole batch: where it is False nothing is mixed.
         objects: the boxes of each image, as `mix_boxes` takes them, for methods that look at them
             (`DetectionCutMix`); for others they must be left out.
         seed: seed of the draws. By default the pipeline's, from which every mix of a pipeline and
             every shard of its reader derives its own.
         keep_order: with ``False`` the samples may also change places within the batch, which
-            saves a copy of the images (of volumes three). In a shuffled training batch the order
+            saves a copy of the images (of volumes three), unless MixUp, ResizeMix, FMix, SmoothMix
+            or Cutout is among the methods. In a shuffled training batch the order
             means nothing, but
             other outputs of the pipeline then no longer match: ``params.original`` says who went
             where.

@@ -387,6 +387,32 @@ def test_graphs_that_autograph_converts_are_the_same() -> None:
         assert all(np.array_equal(a[name], b[name]) for name in a)
 
 
+class Crossed(dcm.GridMix):
+    """The partner in the bars of GridMix's grid: boxes of the partner, as cells would be."""
+
+    shows = "boxes"
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("keep_order", [True, False])
+def test_boxes_of_the_partner(keep_order: bool, device: str) -> None:
+    images = graphs.distinct_images(np.random.default_rng(1), 32, (24, 31))
+    masks, count = images[..., 0], 0
+    cfg = dcm.MixConfig(num_classes=32, methods=(Crossed(holes=3), GRID, dcm.CutMix()))
+    options = {"device": device, "keep_order": keep_order, "masks": masks}
+    for batch in run_drawn(images, cfg, **options):
+        originals = batch.get("original", np.arange(32))
+        assert ("original" in batch) == (not keep_order)
+        for i in np.flatnonzero(batch["chosen/0"]):
+            own = ~shown_by(GRID, batch["numbers/0"][i], (24, 31))
+            image, partner = images[originals[i]], images[batch["partner"][i]]
+            expected = np.where(own[..., None], image, partner)
+            assert np.array_equal(batch["images"][i], expected)
+            assert np.array_equal(batch["masks"][i], expected[..., 0])
+            count += 1
+    assert 5 < count < 40
+
+
 def test_two_of_a_kind_draw_apart() -> None:
     images = graphs.distinct_images(np.random.default_rng(1), 32, (12, 17))
     methods = (dcm.FMix(fields=5), dcm.FMix(fields=5))
