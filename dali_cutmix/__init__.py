@@ -31,14 +31,27 @@ if TYPE_CHECKING:
     from dali_cutmix.mixing.config import MixConfig
     from dali_cutmix.mixing.followers.boxes import mix_boxes
     from dali_cutmix.mixing.followers.masks import mix_masks
-    from dali_cutmix.mixing.methods import CutMix, DetectionCutMix, MixUp, Mosaic, ResizeMix
+    from dali_cutmix.mixing.methods import (
+        CutMix,
+        Cutout,
+        DetectionCutMix,
+        FMix,
+        GridMix,
+        MixUp,
+        Mosaic,
+        ResizeMix,
+        SmoothMix,
+    )
     from dali_cutmix.mixing.plan import MixParams
     from dali_cutmix.recipes import Recipe
 
 __all__ = [
     "ColorJitter",
     "CutMix",
+    "Cutout",
     "DetectionCutMix",
+    "FMix",
+    "GridMix",
     "Lighting",
     "Loader",
     "MixConfig",
@@ -50,6 +63,7 @@ __all__ = [
     "RandomErasing",
     "Recipe",
     "ResizeMix",
+    "SmoothMix",
     "Source",
     "ThreeAugment",
     "TrivialAugmentWide",
@@ -84,7 +98,10 @@ _NAMES = {
     "dali_cutmix.mixing.config": ("MixConfig",),
     "dali_cutmix.mixing.followers.boxes": ("mix_boxes",),
     "dali_cutmix.mixing.followers.masks": ("mix_masks",),
-    "dali_cutmix.mixing.methods": ("CutMix", "DetectionCutMix", "MixUp", "Mosaic", "ResizeMix"),
+    "dali_cutmix.mixing.methods": (
+        *("CutMix", "Cutout", "DetectionCutMix", "FMix", "GridMix", "MixUp", "Mosaic"),
+        *("ResizeMix", "SmoothMix"),
+    ),
     "dali_cutmix.mixing.plan": ("MixParams",),
     "dali_cutmix.recipes": ("Recipe",),
 }

@@ -91,6 +91,62 @@ def resized_into(
     return out
 
 
+def gridmix_holes(lam: float, holes: int, size: tuple[int, int]) -> NDArray[np.bool_]:
+    """Where the partner shows (GridMix): hole by hole, as IlyaDobrynin/GridMixup has it."""
+    height, width = size
+    patch = math.ceil(width / holes)
+    side = min(max(int(patch * math.sqrt(1 - lam)), 1), patch - 1)
+    mask = np.zeros(size, bool)
+    for y in range(0, height, patch):
+        for x in range(0, width, patch):
+            mask[y : y + side, x : x + side] = True
+    return mask
+
+
+def fmix_field(
+    noise: NDArray[np.float64], decay: float, size: tuple[int, int]
+) -> NDArray[np.float64]:
+    """The random field of FMix, as a sum over frequencies: complex noise / f ** decay.
+
+    Args:
+        noise: (2, H, W // 2 + 1), real and imaginary; the negative frequencies are its conjugate.
+    """
+    height, width = size
+    y, x = np.arange(height), np.arange(width)
+    field = np.zeros(size)
+    for k in range(height):
+        for m in range(width // 2 + 1):
+            frequency = math.hypot(min(k, height - k) / height, m / width)
+            amplitude = complex(*noise[:, k, m]) * max(frequency, 1 / max(size)) ** -decay
+            wave = np.exp(2j * np.pi * (k * y[:, None] / height + m * x / width))
+            twice = 1 if 2 * m in (0, width) else 2
+            field += twice * (amplitude * wave).real / (height * width)
+    return field
+
+
+def smoothmix_weights(
+    centre: tuple[int, int], sigma: float, size: tuple[int, int]
+) -> NDArray[np.float64]:
+    """The partner's weight of each pixel: a Gaussian of the distance to the centre (SmoothMix)."""
+    y, x = np.indices(size)
+    return np.exp(-((y - centre[0]) ** 2 + (x - centre[1]) ** 2) / (2 * sigma**2))
+
+
+def averaged(
+    image: NDArray[np.generic], partner: NDArray[np.generic], weights: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """(1 - weight) * image + weight * partner, before it is rounded."""
+    own = 1 - weights[..., None]
+    return own * image.astype(np.float64) + weights[..., None] * partner.astype(np.float64)
+
+
+def cutout_box(centre: tuple[int, int], length: int, size: tuple[int, int]) -> Box:
+    """[c - length // 2, c + length // 2) in each axis, clipped (Cutout)."""
+    starts = [max(c - length // 2, 0) for c in centre]
+    ends = [min(c + length // 2, s) for c, s in zip(centre, size, strict=True)]
+    return starts[0], starts[1], ends[0] - starts[0], ends[1] - starts[1]
+
+
 def blended(image: NDArray[np.uint8], partner: NDArray[np.uint8], lam: float) -> NDArray[np.uint8]:
     """lam * image + (1 - lam) * partner, rounded to nearest, halves to even.
 

@@ -49,6 +49,8 @@ from tests import reference
 from tests.data.test_sources import slim, tar_samples, write_recordio, write_tar, write_tfrecord
 from tests.mixing.test_boxes import classes_of, random_boxes
 from tests.mixing.test_methods import check_batch
+from tests.mixing.test_patterns import check_batch as check_patterns
+from tests.mixing.test_patterns import run_drawn
 from tests.support import graphs
 from tests.support.graphs import Array
 
@@ -213,6 +215,45 @@ def test_from_timm(given_: Options) -> None:
     if cfg is not None:
         check_config(cfg)
         assert cfg.partner == "flip"
+
+
+ABOVE_0 = RISING.filter(lambda pair: pair[0] > 0)
+METHODS: dict[Any, dict[str, Any]] = {
+    dcm.CutMix: {"alpha": ALPHA.filter(bool), "box": MIX_OPTIONS["box"]},
+    dcm.MixUp: {"alpha": ALPHA.filter(bool)},
+    dcm.ResizeMix: {"scope": ABOVE_0},
+    dcm.Mosaic: {"centre": RISING},
+    dcm.DetectionCutMix: {"alpha": ALPHA.filter(bool), "candidates": st.integers(1, 4)},
+    dcm.GridMix: {
+        "holes": st.one_of(st.integers(1, 3), st.sampled_from([(1, 3), [2, 3]])),
+        "lam": RISING,
+    },
+    dcm.FMix: {
+        "alpha": ALPHA.filter(bool),
+        "decay": st.floats(0, 10),
+        "fields": st.integers(1, 3),
+        "seed": st.integers(0, 9),
+    },
+    dcm.SmoothMix: {"scope": ABOVE_0},
+    dcm.Cutout: {
+        "length": st.sampled_from([2, 3, 5, 10**6]),
+        "fill": st.one_of(st.integers(0, 255), st.lists(st.integers(0, 255), min_size=1)),
+    },
+}
+
+
+@pytest.mark.slow
+@sets(300)
+@given(
+    drawn=st.sampled_from(list(METHODS)).flatmap(
+        lambda kind: st.tuples(st.just(kind), options({}, METHODS[kind]))
+    )
+)
+def test_methods(drawn: tuple[Any, Options]) -> None:
+    kind, given_ = drawn
+    method = attempt(kind, given_, "at most 16")
+    if method is not None:
+        check_value(method)
 
 
 YAML_TEXTS = st.one_of(
@@ -485,6 +526,39 @@ def test_cutmix_and_mixup_in_a_pipeline(drawn: st.DataObject, name: str) -> None
     )
     cfg = made_or_none(dcm.MixConfig, alphas | rest)
     check_mix(getattr(dcm, name), cfg, data, given_)
+
+
+MIXED_BY_ANY = [
+    st.builds(kind, **METHODS[kind]) for kind in METHODS if kind is not dcm.DetectionCutMix
+]
+OF_ANY = {
+    "weights": st.sampled_from([(), (1.0,), (0.5, 0.5), (0.25, 0.75), (0.5, 0.25, 0.25)]),
+    **{name: MIX_OPTIONS[name] for name in ("prob", "mode", "partner", "label_smoothing")},
+}
+
+
+@sets(60)
+@given(drawn=st.data(), known=st.booleans(), keep_order=st.booleans())
+def test_any_methods_in_a_pipeline(drawn: st.DataObject, known: bool, keep_order: bool) -> None:
+    """Several methods with options of their own: pixels, lam and targets are those of the plan."""
+    methods = drawn.draw(st.lists(st.one_of(MIXED_BY_ANY), min_size=1, max_size=3).map(tuple))
+    given_ = drawn.draw(options({"methods": st.just(methods)}, OF_ANY, but=("methods",)))
+    cfg = attempt(dcm.MixConfig, given_, "with Mosaic|with `mode=|`weights` must be")
+    if cfg is None:
+        return
+    cfg = dataclasses.replace(cfg, num_classes=9)
+    size = drawn.draw(st.sampled_from([(6, 9), (9, 6), (8, 8), (6, 30)]))
+    images = graphs.distinct_images(np.random.default_rng(0), 9, size)
+    if any(isinstance(m, dcm.Cutout) and isinstance(m.fill, tuple) for m in methods):
+        methods = tuple(m for m in methods if not isinstance(m, dcm.Cutout))
+        cfg = dataclasses.replace(cfg, methods=(dcm.Cutout(fill=(1, 2, 3)), *methods), weights=())
+    if not known and any(isinstance(m, dcm.FMix) for m in cfg.methods):
+        known = True  # else it is refused, by tests of its own
+    batches_ = run_drawn(images, cfg, known=known, keep_order=keep_order)
+    for batch in batches_:
+        assert np.abs(batch["targets"].sum(axis=1, dtype=np.float64) - 1).max() < 1e-6
+        if not cfg.tiles and not cfg.label_smoothing:
+            check_patterns(batch, images, cfg.methods)
 
 
 def check_mix(call: Any, cfg: dcm.MixConfig | None, data: Data, given_: Options) -> None:

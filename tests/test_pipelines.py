@@ -100,6 +100,7 @@ def of_recipe(root: str, name: str, **options: Any) -> Pipeline:
     return train(root, mix, **options)
 
 
+PATTERNS = (dcm.GridMix(holes=4), dcm.FMix(fields=2), dcm.SmoothMix(), dcm.Cutout())
 VARIANTS: dict[str, dict[str, Any]] = {
     "elem": {},
     "pair targets": {"targets": "pair"},
@@ -111,6 +112,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "minmax": {"minmax": (0.2, 0.8)},
     "inside": {"box": "inside", "label_smoothing": 0.1},
     "mosaic": {"methods": (dcm.CutMix(), dcm.Mosaic())},
+    "gridmix": {"methods": (dcm.GridMix(holes=4), dcm.CutMix())},
+    "patterns": {"methods": PATTERNS},
 }
 
 
@@ -149,7 +152,7 @@ def test_the_graph_can_run_on_a_gpu(photos: str, name: str) -> None:
     assert ("decoders__Image", "mixed") in found
     pixels = {"Resize", "CropMirrorNormalize"}
     pixels |= {"Slice"} if name != "val" else set()
-    pixels |= {"MultiPaste"} if name not in ("plain", "val", "mixup") else set()
+    pixels |= {"MultiPaste"} if name not in ("plain", "val", "mixup", "patterns") else set()
     assert {(kind, "gpu") for kind in pixels} <= found
 
 
@@ -158,6 +161,7 @@ def test_the_graph_can_run_on_a_gpu(photos: str, name: str) -> None:
 KERNELS = {
     "decoders__Image": 0,
     **dict.fromkeys(["Reshape", "Reinterpret", "_conditional__Split", "_conditional__Merge"], 0),
+    **dict.fromkeys(["ExpandDims", "Constant"], 0),
     **dict.fromkeys(["Resize", "experimental__WarpPerspective"], 2),  # of up to 32 images a resize
     "Equalize": 4,
 }
@@ -176,6 +180,8 @@ KERNELS_A_BATCH = {
     "minmax": 7,
     "inside": 7,
     "mosaic": 7,
+    "gridmix": 7,
+    "patterns": 24,
     "cutmix-paper": 50,
     "rsb-a1": 150,
     "rsb-a2": 150,
@@ -357,6 +363,7 @@ def _on() -> list[Any]:
                 {"minmax": (0.2, 0.8)},
                 {"methods": (dcm.ResizeMix(), dcm.MixUp())},
                 {"methods": (dcm.Mosaic(),)},
+                {"methods": PATTERNS},
             )
         ),
     ],

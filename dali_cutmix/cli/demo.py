@@ -95,11 +95,13 @@ def _sample(
     )
 
 
-def grid(samples: list[MixedSample], classes: list[str], columns: int) -> Image.Image:
-    """Returns a picture of the samples in rows, under each the shares of its target."""
+def grid(
+    samples: list[MixedSample], classes: list[str], columns: int, most: int = 2
+) -> Image.Image:
+    """Returns a picture of the samples in rows, under each the largest shares of its target."""
     height, width = samples[0].pixels.shape[:2]
     columns = min(columns, len(samples))
-    margin, caption = 8, 44
+    margin, caption = 8, 6 + 19 * most
     rows = -(-len(samples) // columns)
     sheet = Image.new(
         "RGB",
@@ -111,7 +113,7 @@ def grid(samples: list[MixedSample], classes: list[str], columns: int) -> Image.
         cell = Image.new("RGB", (width, height + caption), "white")
         cell.paste(Image.fromarray(sample.pixels), (0, 0))
         draw = ImageDraw.Draw(cell)
-        for line, text in enumerate(label_lines(sample.target, classes)):
+        for line, text in enumerate(label_lines(sample.target, classes, most)):
             draw.text((0, height + 3 + 19 * line), text, fill="black", font=font)
         left = margin + i % columns * (width + margin)
         top = margin + i // columns * (height + caption + margin)

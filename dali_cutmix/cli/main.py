@@ -42,10 +42,12 @@ from dali_cutmix.data.formats.paths import INDEXED, Kind, named_files
 from dali_cutmix.data.pixel_format import ReadAs
 from dali_cutmix.loaders._arguments import device_id
 from dali_cutmix.loaders.detection import Crop
+from dali_cutmix.mixing.methods import METHODS
 
 __all__ = ["main"]
 
 _SHOWN = 20  # findings per problem
+_METHODS = {method.__name__.lower(): method for method in METHODS}
 _MOST = 1000  # images of a picture, and epochs of a demo
 
 
@@ -144,7 +146,7 @@ def run_show(args: argparse.Namespace) -> int:
     with _data(args.data) as root:
         classes, mix = _classes_and_mix(root, args)
         samples = _samples(root, mix, device, args)
-    _save(demo.grid(samples, classes, args.columns), args.out)
+    _save(demo.grid(samples, classes, args.columns, 4 if mix.tiles else 2), args.out)
     if args.json:
         report = [
             {"target": s.target.round(6).tolist(), "lam": round(s.lam, 6), "box": s.box}
@@ -505,6 +507,8 @@ def _add_mix_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("--recipe", metavar="NAME", help="a published recipe, see recipes")
     group = command.add_argument_group("mixing, see MixConfig; overrides the recipe")
     add = group.add_argument
+    help_text = "one or several of " + ", ".join(_METHODS) + ", in the place of the recipe's"
+    add("--method", metavar="NAME", nargs="+", type=str.lower, choices=_METHODS, help=help_text)
     add("--cutmix-alpha", metavar="A", type=float, help="lam ~ Beta(A, A); 0: off (default: 1)")
     add("--mixup-alpha", metavar="A", type=float, help="likewise (default: 0)")
     add("--prob", metavar="P", type=float, help="of mixing (default: 1)")
@@ -532,11 +536,13 @@ def _check_picture(args: argparse.Namespace) -> None:
 
 def _mix(args: argparse.Namespace) -> dcm.MixConfig:
     """Returns how to mix, as the options and the recipe say."""
-    base = None if args.recipe is None else recipes.get(args.recipe).mix
+    base = None if args.recipe is None or args.method else recipes.get(args.recipe).mix
     names = {field.name for field in dataclasses.fields(dcm.MixConfig)}
     given = {k: v for k, v in vars(args).items() if k in names and v is not None}
     if "minmax" in given:
         given["minmax"] = tuple(given["minmax"])
+    if args.method:
+        given["methods"] = tuple(_METHODS[name]() for name in args.method)
     return dataclasses.replace(base or dcm.MixConfig(), **given)
 
 

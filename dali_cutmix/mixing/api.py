@@ -69,8 +69,9 @@ def mix(
         labels: on the CPU, as readers give them. ``cfg.labels="int"``: int32 or int64, () or (1,);
             ``"float"``: float32 (num_classes,). None where there are none.
         cfg: what to do. ``cfg.num_classes`` must be given where there are labels.
-        size: (H, W) of the images, what you resized to. Not needed, but a mix that knows it takes
-            a third of the time, because boxes are looked up instead of computed. It draws the same.
+        size: (H, W) of the images, what you resized to. Needed by FMix alone, but a mix that knows
+            it takes a third of the time, because boxes are looked up instead of computed. It draws
+            the same.
             Of volumes (D, H, W), which must be given.
         layout: of volumes: ``"DHW"``, ``"DHWC"`` or ``"CDHW"``, at most 16 channels. They are mixed
             by CutMix, and by MixUp if uint8 or float32. CutMix's box is then (z, y, x, d, h, w) of
@@ -81,14 +82,16 @@ def mix(
             within, down to one sample.
         params: the ``params`` of another mix, to repeat it on other data instead of drawing: then
             of `cfg` only what makes the targets counts, and where four images meet (`Mosaic`) lam
-            is that of the box.
+            is that of the box. With ``patterns`` (GridMix, FMix, SmoothMix, Cutout) they must be
+            those that `mix` returned, and the images of one size.
         enabled: bool (), CPU, the same for the whole batch: where it is False nothing is mixed.
         objects: the boxes of each image, as `mix_boxes` takes them, for methods that look at them
             (`DetectionCutMix`); for others they must be left out.
         seed: seed of the draws. By default the pipeline's, from which every mix of a pipeline and
             every shard of its reader derives its own.
         keep_order: with ``False`` the samples may also change places within the batch, which
-            saves a copy of the images (of volumes three). In a shuffled training batch the order
+            saves a copy of the images (of volumes three), unless MixUp, ResizeMix, FMix, SmoothMix
+            or Cutout is among the methods. In a shuffled training batch the order
             means nothing, but
             other outputs of the pipeline then no longer match: ``params.original`` says who went
             where.
@@ -137,7 +140,7 @@ def mix(
         checks.check_params(params, cfg, partners, enabled, seed, keep_order)
         if layout != "HWC":
             checks.check_params_of_volumes(params, dtype)
-        elif params.blended is not None:
+        elif checks.averages(params):
             images = checks.more_than_one_channel(images)
     of_volumes = None if known is None or layout == "HWC" else known
     batch = Batch(images, labels, shape, dtype, partners, of_volumes)
@@ -318,7 +321,10 @@ def draw_plans(
     methods = cfg.weighted_methods
     blends = [method.blends for method, _ in methods]
     # Pasting alone gains by a shuffle: it takes both images of a sample from where they are.
-    keep_order = keep_order or any(blends) or any(method.resizes for method, _ in methods)
+    keep_order = keep_order or any(
+        method.blends or method.resizes or method.shows in ("mask", "weights", "fill")
+        for method, _ in methods
+    )
     pairs = pair(
         cfg.partner,
         batch_size,
@@ -335,7 +341,7 @@ def draw_plans(
     if exact is not None:
         params = exact.exact(size, draw, cfg.prob, enabled)
     else:
-        in_table = Size(draw.first(size.node), axes=size.axes)
+        in_table = size._replace(node=draw.first(size.node), in_part=True)
         rows = _draw_rows(cfg, draw, in_table, enabled)
         if alone:
             params = plan_of(rows, size)
@@ -396,6 +402,9 @@ def _given(params: MixParams, size: Size) -> MixParams:
         None if x is None else fn.reshape(x, shape=[1, -1])
         for x in (getattr(params, name) for name in FLAGS)
     )
+    checks.check_patterns(params, size)
+    if params.patterns and params.size is not None:
+        box = checks.of_one_size(box, params.size.node, size.node)
     box = checks.in_image(box, size.node, axes=size.axes)
     if tiled is not None:
         box = checks.in_corner(box, tiled, size.node)
@@ -411,7 +420,9 @@ def _given(params: MixParams, size: Size) -> MixParams:
     others = params.others
     if others is not None:
         others = fn.stack(*(checks.in_batch(others[k]) for k in range(2)))
-    return final._replace(original=original, partner=partner, others=others, size=size)
+    return final._replace(
+        original=original, partner=partner, others=others, size=size, patterns=params.patterns
+    )
 
 
 def _checked(

@@ -56,7 +56,7 @@ def resolved(
     lam = lam + boxes.original_fraction(box, size.node) * mixed
     flags = {name: getattr(params, name) for name in FLAGS}
     rows = {name: fn.reshape(x, shape=[1, 1]) for name, x in flags.items() if x is not None}
-    return plan_of(Rows(lam, box, **rows), size)
+    return plan_of(Rows(lam, box, **rows), size)._replace(patterns=params.patterns)
 
 
 def taken(objects: DataNode, area: DataNode, size: Size) -> DataNode:

@@ -53,8 +53,9 @@ class MixConfig:
     Args:
         num_classes: number of classes K. May be left out only where a loader infers it from the
             folder.
-        methods: what to mix by: `CutMix`, `MixUp`, `ResizeMix`, `Mosaic`, `DetectionCutMix`, one or
-            several, each with options of its own. Left out, `cutmix_alpha`, `mixup_alpha`,
+        methods: what to mix by: `CutMix`, `MixUp`, `ResizeMix`, `GridMix`, `FMix`, `SmoothMix`,
+            `Cutout`, `Mosaic`, `DetectionCutMix`, one or several, each with options of its own.
+            Left out, `cutmix_alpha`, `mixup_alpha`,
             `switch_prob`, `minmax`, `box` and `correct_lam` say it: they are the short form for
             CutMix and MixUp.
         weights: probability of each of the `methods`, where something is mixed; they must sum to

@@ -9,18 +9,22 @@ from __future__ import annotations
 import operator
 from collections.abc import Callable, Sequence
 from functools import reduce
-from typing import Any, ClassVar, NamedTuple, Protocol
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 from nvidia.dali import fn, types
 from nvidia.dali.data_node import DataNode
 
-from dali_cutmix.mixing import tiles
+from dali_cutmix._dali import split
+from dali_cutmix.mixing import boxes, tiles
 
 __all__ = [
     "FLAGS",
     "Method",
     "MixParams",
+    "Part",
+    "Pattern",
     "Regions",
     "Rows",
     "Size",
@@ -62,7 +66,7 @@ class MixParams(NamedTuple):
         original: int32 (), index in the batch of the original image; None stands for the sample's
             own place.
         box: int32 (4,), ``(y, x, h, w)`` in pixels, clipped to the image. An empty one is
-            ``(H, W, 0, 0)`` and means that no pixel is pasted. Of volumes int32 (6,),
+            ``(H, W, 0, 0)`` and means that no pixel is pasted as a box. Of volumes int32 (6,),
             ``(z, y, x, d, h, w)``. Where four images meet, the bottom right one's.
         blended: bool (), whether the two images are blended (MixUp), and nothing is pasted; None
             where no method blends.
@@ -79,8 +83,10 @@ class MixParams(NamedTuple):
             of all four images where four may meet.
         regions: `box` as fn.multi_paste takes it; None where nothing is pasted.
         size: of the images or volumes.
+        patterns: what is shown in other ways than by a box, one `Pattern` for each of the methods
+            that do so. They can be given to `mix` again, with images of the same size.
 
-    Where a plan was not drawn but made by hand, the last three are None.
+    Where a plan was not drawn but made by hand, the last four are left out.
     """
 
     lam: DataNode
@@ -95,6 +101,23 @@ class MixParams(NamedTuple):
     weights: DataNode | None = None
     regions: Regions | None = None
     size: Size | None = None
+    patterns: tuple[Pattern, ...] = ()
+
+
+class Pattern(NamedTuple):
+    """What one method shows of two images other than by a box, for the samples that it mixes.
+
+    Fields:
+        method: that drew it, and makes a mask or weights of its numbers, by its `shows`.
+        chosen: bool (), whether the sample is mixed by it.
+        numbers: int32 (columns,), what it drew for the sample; boxes one after another.
+        heavier: whether of "weights" the heavier image alone is shown, pixel by pixel.
+    """
+
+    method: Method
+    chosen: DataNode
+    numbers: DataNode
+    heavier: bool = False
 
 
 class Size(NamedTuple):
@@ -104,11 +127,13 @@ class Size(NamedTuple):
         node: int32 (axes,), (H, W) or (D, H, W).
         known: the same, where it is known when the graph is built, else None.
         axes: 2 or 3.
+        in_part: the node is not that of a whole batch, in which all constants are.
     """
 
     node: DataNode
     known: tuple[int, ...] | None = None
     axes: int = 2
+    in_part: bool = False
 
     @classmethod
     def of(cls, shape: DataNode | list[int]) -> Size:
@@ -124,7 +149,7 @@ class Size(NamedTuple):
 
     def nowhere(self) -> DataNode:
         """Returns the empty box, int32 (4,), ``(H, W, 0, 0)``."""
-        if self.known is not None:
+        if self.known is not None and not self.in_part:
             return types.Constant(np.array([*self.known, *[0] * self.axes], np.int32))
         return fn.cat(self.node, self.node * 0)
 
@@ -152,6 +177,11 @@ class Rows(NamedTuple):
         candidates: int32 (N, 5 K), K boxes to choose from, (4,) each, and K numbers by which it is
             done, see `avoidance`; None where there is no choice.
         choices: K.
+        numbers: int32 (N, 1) each, what a method with a pattern drew; empty for others.
+        boxes: int32 (N, K, 4), what is drawn instead by one whose pattern is boxes: inside the
+            image, an empty one ``(H, W, 0, 0)``.
+        num_boxes: K.
+        patterns: of all methods, once one is chosen for each row.
     """
 
     lam: DataNode
@@ -162,6 +192,10 @@ class Rows(NamedTuple):
     avoids: DataNode | None = None
     candidates: DataNode | None = None
     choices: int = 0
+    numbers: tuple[DataNode, ...] = ()
+    boxes: DataNode | None = None
+    num_boxes: int = 0
+    patterns: tuple[PatternRows, ...] = ()
 
     @property
     def flags(self) -> dict[str, DataNode]:
@@ -170,7 +204,16 @@ class Rows(NamedTuple):
         return {name: flag for name, flag in flags.items() if flag is not None}
 
 
-class Method(Protocol):
+class PatternRows(NamedTuple):
+    """A `Pattern` of N rows: bool (N, 1), and int32 (N, columns)."""
+
+    method: Method
+    chosen: DataNode
+    numbers: DataNode
+    columns: int
+
+
+class Method:
     """A way to mix: a frozen dataclass of its hyper-parameters that draws plans.
 
     Attributes:
@@ -178,16 +221,60 @@ class Method(Protocol):
         resizes: the whole partner is resized into the box.
         tiles: four images meet.
         avoids: its boxes are chosen by those of objects.
+        shows: what there is instead of a box, where it draws a `Pattern`. "boxes": the partner
+            shows in many of them; "own boxes": the image shows in them, else the partner; "fill":
+            they are filled; "mask": each pixel is that of one image; "weights": each is an average.
     """
 
-    blends: ClassVar[bool]
-    resizes: ClassVar[bool]
-    tiles: ClassVar[bool]
-    avoids: ClassVar[bool]
+    __slots__ = ()
+    blends: ClassVar[bool] = False
+    resizes: ClassVar[bool] = False
+    tiles: ClassVar[bool] = False
+    avoids: ClassVar[bool] = False
+    shows: ClassVar[Literal["boxes", "own boxes", "mask", "weights", "fill"] | None] = None
 
     def rows(self, size: Size, draw: Any) -> Rows:
         """Returns a plan per row of `draw.Draw`'s table."""
-        ...
+        raise NotImplementedError
+
+    def filling(self) -> float | tuple[float, ...]:
+        """Returns what is shown in the boxes, one number, or one for each channel: "fill"."""
+        raise NotImplementedError
+
+    def mask(self, part: Part) -> DataNode:
+        """Returns where the original shows, bool (H, W), on the part's device: "mask"."""
+        raise NotImplementedError
+
+    def weights(self, part: Part) -> tuple[DataNode, DataNode]:
+        """Returns factors of the partner's weight, float32 (H,) and (W,), on the CPU: "weights"."""
+        raise NotImplementedError
+
+
+class Part(NamedTuple):
+    """The samples of a batch that a pattern was chosen for.
+
+    Fields:
+        numbers: int32 (columns,), what was drawn for each.
+        size: of the images.
+        device: of the images, "cpu" or "gpu".
+        chosen: bool (), in the batch.
+    """
+
+    numbers: DataNode
+    size: Size
+    device: str
+    chosen: DataNode
+
+    @classmethod
+    def of(cls, pattern: Pattern, size: Size, device: str) -> Part:
+        """Returns the samples of a pattern."""
+        own = split(size.node, pattern.chosen)[0]
+        numbers = split(pattern.numbers, pattern.chosen)[0]
+        return cls(numbers, size._replace(node=own, in_part=True), device, pattern.chosen)
+
+    def constant(self, values: NDArray[Any], device: str = "cpu") -> DataNode:
+        """Returns an array for each of the samples, on the CPU or on a GPU."""
+        return split(types.Constant(values, device=device), self.chosen)[0]
 
 
 def choose(
@@ -214,6 +301,7 @@ def choose(
     lams, shifts, blended, resized, tiled = [], [], [], [], []
     avoids: DataNode | None = None
     candidates: DataNode | None = None
+    patterns = []
     for method, row, where in zip(methods, rows, drawn, strict=True):
         lams.append(_only(where, row.lam))
         if row.box is not None:
@@ -227,6 +315,8 @@ def choose(
             avoids = row.lam >= 0.0 if where is None else where
         if method.blends and where is not None:
             blended.append(where)
+        if method.shows is not None:
+            patterns.append(_pattern_rows(method, row, where, nowhere))
     if mixed is not None:
         lams.append(fn.cast(mixed ^ True, dtype=types.FLOAT64))
     return Rows(
@@ -238,7 +328,22 @@ def choose(
         avoids,
         candidates,
         max(row.choices for row in rows),
+        patterns=tuple(patterns),
     )
+
+
+def _pattern_rows(
+    method: Method, rows: Rows, where: DataNode | None, nowhere: DataNode
+) -> PatternRows:
+    """Returns the pattern of a method, whose boxes are empty where it was not chosen."""
+    chosen = rows.lam >= 0.0 if where is None else where
+    if rows.boxes is None:
+        return PatternRows(method, chosen, fn.cat(*rows.numbers, axis=1), len(rows.numbers))
+    found = rows.boxes
+    if where is not None:
+        found = boxes.where(fn.expand_dims(where, axes=[2]), found, nowhere)
+    columns = 4 * rows.num_boxes
+    return PatternRows(method, chosen, fn.reshape(found, shape=[-1, columns]), columns)
 
 
 def _only(where: DataNode | None, x: DataNode) -> DataNode:
@@ -264,6 +369,8 @@ def packed(rows: Rows, size: Size, first: Callable[[DataNode], DataNode] = lambd
         regions = [rows.box, fn.reshape(found, shape=[-1, 24])]
     columns = [fn.reinterpret(weights, dtype=types.INT32)]
     columns += [fn.cast(flag, dtype=types.INT32) for flag in rows.flags.values()]
+    for pattern in rows.patterns:
+        columns += [fn.cast(pattern.chosen, dtype=types.INT32), pattern.numbers]
     columns += regions
     if rows.box is not None and not regions:
         start, sides = rows.box[:, : size.axes], rows.box[:, size.axes :]
@@ -286,6 +393,10 @@ def unpacked(row: DataNode, rows: Rows, size: Size) -> MixParams:
     for name in rows.flags:
         flag: dict[str, Any] = {name: row[at] != 0}
         params, at = params._replace(**flag), at + 1
+    for pattern in rows.patterns:
+        end = at + 1 + pattern.columns
+        found = Pattern(pattern.method, row[at] != 0, row[at + 1 : end])
+        params, at = params._replace(patterns=(*params.patterns, found)), end
     if rows.box is None:
         return params
     if rows.tiled is not None:

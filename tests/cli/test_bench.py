@@ -32,7 +32,7 @@ from dali_cutmix.cli.bench.results import Result, Row, in_turn
 
 SCHEMA = json.loads(resources.files("dali_cutmix.cli.bench").joinpath("schema.json").read_text())
 RESULTS = sorted((tables.ROOT / "benchmarks" / "results").glob("*/bench-*.json"))
-QUICK = ["--quick", "--device", "cpu", "--size", "32"]
+QUICK = ["--quick", "--device", "cpu", "--size", "48"]
 
 
 def valid(path: Path) -> dict[str, Any]:
@@ -151,7 +151,7 @@ def test_twenty_images_are_enough(tmp_path: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         Image.new("RGB", (40, 30), (i, 2 * i, 3 * i)).save(folder / f"{i}.jpg")
     out = tmp_path / "out.json"
-    argv = ["bench", "--data", str(tmp_path / "images"), "--device", "cpu", "--size", "32"]
+    argv = ["bench", "--data", str(tmp_path / "images"), "--device", "cpu", "--size", "48"]
     assert cli.main([*argv, "--rounds", "1", "--seconds", "0.01", "--out", str(out)]) == 0
     found = valid(out)
     assert found["settings"]["base"]["batch_size"] == 16

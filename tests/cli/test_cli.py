@@ -64,6 +64,24 @@ def test_a_picture_has_no_empty_columns(photos: str, tmp_path: Path) -> None:
     assert picture(out).shape == (CELL + CAPTION + 2 * MARGIN, 6 * 104 + MARGIN, 3)
 
 
+@pytest.mark.parametrize("names", [["GridMix"], ["fmix", "smoothmix", "cutout"], ["mosaic"]])
+def test_any_method_is_shown(
+    names: list[str], photos: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    argv = ["show", *SMALL, "--data", photos, "--out", str(tmp_path / "mixed.png"), "--json"]
+    assert cli.main([*argv, "--recipe", "deit", "--method", *names]) == 0
+    samples = json.loads(capsys.readouterr().out)["samples"]
+    if names == ["mosaic"]:
+        assert any(sum(share > 0 for share in sample["target"]) > 2 for sample in samples)
+    else:
+        assert all(sample["box"][2:] == [0, 0] for sample in samples)
+        assert any(sample["lam"] < 1 for sample in samples)
+    with pytest.raises(SystemExit):
+        cli.main([*argv, "--method", "nomix"])
+    assert cli.main([*argv, "--method", *names, "--cutmix-alpha", "0.5"]) == 1
+    assert "`cutmix_alpha` must be left out with `methods`" in capsys.readouterr().err
+
+
 @pytest.mark.slow
 def test_the_picture_is_cut_where_the_report_says(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -59,6 +59,9 @@ MIXES = {
     "pairs": (dcm.MixConfig(mode="pair", partner="flip"), {}),
     "ResizeMix": (dcm.MixConfig(methods=(dcm.ResizeMix(),)), {}),
     "Mosaic": (dcm.MixConfig(methods=(dcm.Mosaic(),)), {}),
+    "GridMix": (dcm.MixConfig(methods=(dcm.GridMix(holes=3),)), {}),
+    "FMix": (dcm.MixConfig(methods=(dcm.FMix(fields=2),)), {}),
+    "SmoothMix": (dcm.MixConfig(methods=(dcm.SmoothMix(),)), {"blend": "heavier"}),
     "MixUp": (dcm.MixConfig(cutmix_alpha=0, mixup_alpha=0.4), {"blend": "heavier"}),
 }
 
@@ -78,7 +81,7 @@ def test_masks_go_with_their_images(case: str, device: str, root: Path) -> None:
                 assert (masks.shape, masks.dtype) == ((20, 32, 32), torch.int64)
                 assert set(masks.unique().tolist()) <= set(range(CLASSES))
                 shares = agreement(images, masks)
-                assert shares > (0.6 if case == "MixUp" else 0.85)
+                assert shares > (0.6 if case in ("MixUp", "SmoothMix") else 0.85)
                 assert agreement(images, masks.roll(1, 0)) < 0.5  # it can fail
                 # Of two sources an image has two greens.
                 greens = [len((x[1].cpu() * 255 / STEP).round().unique()) for x in images]

@@ -110,6 +110,13 @@ class FedDraws:
         "resizemix position": "position",
         "resizemix scale": "scale",
         "mosaic centre": "position",
+        "gridmix holes": "holes",
+        "gridmix lam": "lam",
+        "fmix place": "place",
+        "fmix up": "up",
+        "smoothmix centre": "position",
+        "smoothmix sigma": "scale",
+        "cutout centre": "position",
     }
 
     def __init__(self, draws: dict[str, Any]) -> None:
@@ -121,6 +128,12 @@ class FedDraws:
 
     def beta(self, name: str, alpha: float) -> Any:  # noqa: ARG002
         return fn.reshape(feed(np.asarray(self._draws["lam"], np.float64)), shape=[1, 1])
+
+    def coin(self, name: str, probability: float) -> Any:  # noqa: ARG002
+        return fn.reshape(feed(np.asarray(self._draws[self.NAMES[name]], bool)), shape=[1, 1])
+
+    def first(self, x: Any) -> Any:
+        return x
 
 
 def injected(cfg: dcm.MixConfig, draws: dict[str, Any], size: tuple[int, ...]) -> dcm.MixParams:
@@ -142,7 +155,8 @@ def injected(cfg: dcm.MixConfig, draws: dict[str, Any], size: tuple[int, ...]) -
     if params.blended is None and cfg.always_blends:
         params = params._replace(blended=fn.ones(shape=[], dtype=types.BOOL))
     others = feed(draws["others"]) if "others" in draws else None
-    return params._replace(partner=partner, others=others, regions=None)
+    drawn_for = sizes if params.patterns else None
+    return params._replace(partner=partner, others=others, regions=None, size=drawn_for)
 
 
 def mix_pipeline(

@@ -15,6 +15,7 @@ import torch
 from nvidia.dali import backend, fn, pipeline_def
 from nvidia.dali.data_node import DataNode
 
+from dali_cutmix.cli.bench import formulas
 from dali_cutmix.cli.bench.peers import import_torchvision
 from dali_cutmix.cli.bench.results import Result, Row, in_turn
 from dali_cutmix.mixing.api import Batch, draw_plans, mix, mix_batch
@@ -22,6 +23,7 @@ from dali_cutmix.mixing.config import MixConfig
 from dali_cutmix.mixing.followers.boxes import mix_boxes
 from dali_cutmix.mixing.followers.labels import mix_labels
 from dali_cutmix.mixing.followers.masks import mix_masks
+from dali_cutmix.mixing.methods import Cutout, FMix, GridMix, Mosaic, ResizeMix, SmoothMix
 from dali_cutmix.mixing.pairing import pair
 from dali_cutmix.mixing.plan import MixParams, Size
 
@@ -35,6 +37,12 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "MixUp, batch": {"cutmix_alpha": 0.0, "mixup_alpha": 0.8, "mode": "batch"},
     "both, elem": {"mixup_alpha": 0.8},
     "both, batch": {"mixup_alpha": 0.8, "mode": "batch"},
+    "ResizeMix, elem": {"methods": (ResizeMix(),)},
+    "GridMix, elem": {"methods": (GridMix(),)},
+    "FMix, elem": {"methods": (FMix(),)},
+    "SmoothMix, elem": {"methods": (SmoothMix(),)},
+    "Cutout, elem": {"methods": (Cutout(length=112),)},
+    "Mosaic, elem": {"methods": (Mosaic(),)},
 }
 BY_MIX: dict[str, Callable[[tuple[int, int]], dict[str, Any]]] = {
     "CutMix, elem, by mix(size=), keep_order=False": lambda size: {
@@ -292,6 +300,14 @@ def _imported(name: str) -> Any:
     return import_module(name)
 
 
+def _formula(mix_one: Callable[[torch.Tensor, torch.Tensor], Any]) -> Any:
+    def make(work: Work) -> Callable[[], Any]:
+        images, labels = _torch_batch(work, torch.float32)
+        return lambda: mix_one(images, labels)
+
+    return make
+
+
 def _kornia(work: Work) -> Callable[[], Any]:
     mixed = _imported("kornia.augmentation").RandomCutMixV2(data_keys=["input", "class"], p=1.0)
     images, labels = _torch_batch(work, torch.float32)
@@ -328,6 +344,11 @@ TORCH_PEERS = (
         _torchvision("MixUp", torch.float32),
     ),
     TorchPeer("kornia RandomCutMixV2, elem, float32", ("kornia",), _kornia),
+    TorchPeer("openmixup's resizemix, batch, float32", (), _formula(formulas.resizemix)),
+    TorchPeer("GridMixup's formula, batch, float32", (), _formula(formulas.gridmix)),
+    TorchPeer("FMix's formula, batch, float32", (), _formula(formulas.fmix)),
+    TorchPeer("openmixup's smoothmix, batch, float32", (), _formula(formulas.smoothmix)),
+    TorchPeer("Cutout's formula, elem, float32", (), _formula(formulas.cutout)),
 )
 
 

@@ -53,9 +53,13 @@ def mix_boxes(
       are moved with them and treated as those of a partner, by the second threshold.
     - DetectionCutMix keeps all boxes of the image, and takes over those of its partner by a rule of
       its own, whatever `keep` is.
+    - Cutout: a box of the image is kept where less than half of it is filled, and none of the
+      partner's is taken over.
     - Where nothing is pasted all boxes of the image are kept, and none of its partner.
     - A side of no length counts as covered wholly where it lies in what is pasted, or on its edge,
       and else not at all. So a box without area is judged too, and never lost on the way.
+
+    GridMix, FMix and SmoothMix are refused: of an object they show pieces, which no box tells.
 
     Areas are computed in pixels, in float64.
 
@@ -194,6 +198,13 @@ def _checked_arguments(
 ) -> tuple[float, ...]:
     """Returns `keep`; TypeError or ValueError for arguments that cannot be used."""
     size = checks.size_of_plan(params, partners)
+    for pattern in params.patterns:
+        if pattern.method.shows != "fill":
+            raise ValueError(
+                f"`params` must not be of {type(pattern.method).__name__} for mix_boxes(): it "
+                "shows objects in pieces, or faintly, which no box tells. Mix images with boxes by "
+                "other methods."
+            )
     if size.axes != 2:
         raise ValueError("`params` must be those of images for mix_boxes(), got those of volumes.")
     for name, group in (("extra", extra), ("partners", partners)):

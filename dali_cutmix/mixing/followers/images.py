@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 from typing import NamedTuple, cast
 
+import numpy as np
 from nvidia.dali import fn, types
 from nvidia.dali.data_node import DataNode
 
 from dali_cutmix._dali import merge, split
 from dali_cutmix._graph import paste
-from dali_cutmix.mixing.followers import volumes
-from dali_cutmix.mixing.plan import MixParams, Regions
+from dali_cutmix.mixing.followers import patterns, volumes
+from dali_cutmix.mixing.plan import MixParams, Regions, regions_of
 
 __all__ = ["Images", "mix_images"]
 
@@ -39,18 +40,39 @@ class Images(NamedTuple):
 
 def mix_images(images: Images, params: MixParams) -> DataNode:
     """Returns the mixed images. Batches are split and merged by reference, without a copy."""
-    if params.original is not None and params.blended is None and params.resized is None:
-        assert params.partner is not None
+    if params.original is not None and _only_pasted(params):
         # Every pixel is moved once, which pasting gathered images does not reach.
-        ids = fn.stack(params.original, params.partner)
-        if params.others is not None:
-            ids = fn.cat(ids, params.others)
-        return _paste(params, images.shape, images.node, in_ids=ids)
+        regions, ids = patterns.pasted(params)
+        return _paste(params._replace(regions=regions), images.shape, images.node, in_ids=ids)
     originals, *partners = _gathered(images, params)
+    if params.resized is not None:
+        in_place = images.node.device == "gpu" or isinstance(images.shape, DataNode)
+        if not in_place:
+            params = _from_the_corner(params)
+        partners[0] = _resized(partners[0], images.dtype, params, in_place)
+    mixed = _mixed(images, params, originals, *partners)
+    for pattern in params.patterns:
+        assert params.size is not None
+        pair = patterns.Pair(originals, partners[0], images.dtype, params.size)
+        mixed = patterns.shown(pattern, pair, mixed)
+    return mixed
+
+
+def _only_pasted(params: MixParams) -> bool:
+    """Returns whether all that is shown are boxes of the images as they are."""
+    shown = {pattern.method.shows for pattern in params.patterns}
+    boxes_alone = shown <= {"boxes", "own boxes"}
+    return params.blended is None and params.resized is None and boxes_alone
+
+
+def _mixed(images: Images, params: MixParams, originals: DataNode, *partners: DataNode) -> DataNode:
+    """Returns what is pasted and blended of gathered images."""
     if images.all_blended:
         assert params.weights is not None
         return _blended(originals, partners[0], params.weights, images.shape, images.dtype)
     if params.blended is None:
+        if params.regions is None:
+            return originals
         return _paste(params, images.shape, originals, *partners)
     assert params.weights is not None
     originals, cut = split(originals, params.blended)
@@ -110,8 +132,6 @@ def _gathered(images: Images, params: MixParams) -> list[DataNode]:
     if partners is None:
         assert params.partner is not None
         partners = _gather(images, params.partner)
-    if params.resized is not None:
-        partners = _resized_into_box(partners, images.dtype, params)
     gathered = [originals, partners]
     if params.others is not None:
         gathered += [_gather(images, params.others[k]) for k in range(2)]
@@ -126,11 +146,12 @@ def _gather(images: Images, index: DataNode) -> DataNode:
     return paste(images.node, shape=images.shape, in_ids=fn.reshape(index, shape=[1]))
 
 
-def _resized_into_box(partners: DataNode, dtype: str, params: MixParams) -> DataNode:
-    """Returns images that show the whole partner, made smaller, where the box will be pasted from.
+def _resized(partners: DataNode, dtype: str, params: MixParams, in_place: bool) -> DataNode:
+    """Returns images that show the whole partner, made smaller: as large as the box.
 
-    They are as large as the others: on a GPU fn.multi_paste reads all its inputs with the width of
-    the first (DALI 2.4.0).
+    Or with `in_place` as large as the others, at its place, which takes as long as all the rest:
+    fn.multi_paste needs it where it is not told the size, and on a GPU, where it reads all its
+    inputs with the width of the first (DALI 2.4.0).
     """
     assert params.resized is not None
     assert params.box is not None
@@ -151,16 +172,25 @@ def _resized_into_box(partners: DataNode, dtype: str, params: MixParams) -> Data
         interp_type=types.INTERP_NN,
         antialias=False,
     )
-    canvas = fn.slice(
-        cast("DataNode", small),  # by its annotation it may be several, or None
-        start=box[:2] * -1,
-        shape=size,
-        axes=[0, 1],
-        out_of_bounds_policy="pad",
-    )
+    found = cast("DataNode", small)  # by its annotation it may be several, or None
+    if in_place:
+        found = fn.slice(
+            found, start=box[:2] * -1, shape=size, axes=[0, 1], out_of_bounds_policy="pad"
+        )
     if dtype == "int32":
-        canvas = fn.reinterpret(canvas, dtype=types.INT32)
-    return merge(canvas, rest, params.resized)
+        found = fn.reinterpret(found, dtype=types.INT32)
+    return merge(found, rest, params.resized)
+
+
+def _from_the_corner(params: MixParams) -> MixParams:
+    """Returns the plan in which a box that is resized into is pasted from (0, 0) of the partner."""
+    assert params.resized is not None
+    regions = regions_of(params)
+    sources = regions.anchors if regions.sources is None else regions.sources
+    second = np.zeros((2 if regions.sources is None else 4, 1), np.int32)
+    second[1] = 1
+    sources = sources * ((params.resized & types.Constant(second)) ^ 1)
+    return params._replace(regions=regions._replace(sources=sources))
 
 
 def _blended(
