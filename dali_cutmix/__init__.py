@@ -31,7 +31,15 @@ if TYPE_CHECKING:
     from dali_cutmix.mixing.config import MixConfig
     from dali_cutmix.mixing.followers.boxes import mix_boxes
     from dali_cutmix.mixing.followers.masks import mix_masks
-    from dali_cutmix.mixing.methods import CutMix, DetectionCutMix, MixUp, Mosaic, ResizeMix
+    from dali_cutmix.mixing.methods import (
+        CutMix,
+        DetectionCutMix,
+        MixUp,
+        Mosaic,
+        ResizeMix,
+        SaliencyMix,
+        SnapMix,
+    )
     from dali_cutmix.mixing.plan import MixParams
     from dali_cutmix.recipes import Recipe
 
@@ -50,6 +58,8 @@ __all__ = [
     "RandomErasing",
     "Recipe",
     "ResizeMix",
+    "SaliencyMix",
+    "SnapMix",
     "Source",
     "ThreeAugment",
     "TrivialAugmentWide",
@@ -84,7 +94,10 @@ _NAMES = {
     "dali_cutmix.mixing.config": ("MixConfig",),
     "dali_cutmix.mixing.followers.boxes": ("mix_boxes",),
     "dali_cutmix.mixing.followers.masks": ("mix_masks",),
-    "dali_cutmix.mixing.methods": ("CutMix", "DetectionCutMix", "MixUp", "Mosaic", "ResizeMix"),
+    "dali_cutmix.mixing.methods": (
+        *("CutMix", "DetectionCutMix", "MixUp", "Mosaic", "ResizeMix"),
+        *("SaliencyMix", "SnapMix"),
+    ),
     "dali_cutmix.mixing.plan": ("MixParams",),
     "dali_cutmix.recipes": ("Recipe",),
 }

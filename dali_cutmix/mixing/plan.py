@@ -15,20 +15,25 @@ import numpy as np
 from nvidia.dali import fn, types
 from nvidia.dali.data_node import DataNode
 
-from dali_cutmix.mixing import tiles
+from dali_cutmix.mixing import boxes, tiles
 
 __all__ = [
     "FLAGS",
+    "Beside",
+    "Found",
+    "Later",
     "Method",
     "MixParams",
     "Regions",
     "Rows",
     "Size",
     "choose",
+    "completed",
     "packed",
     "plan_of",
     "regions_of",
     "unpacked",
+    "with_source",
 ]
 
 
@@ -75,8 +80,12 @@ class MixParams(NamedTuple):
             does that.
         others: int32 (2,), indices in the batch of those bottom left and bottom right; None where
             `tiled` is.
-        weights: float32 (1, 2), ``((lam, 1 - lam))``, `lam` as fn.coord_transform takes it; (1, 4)
-            of all four images where four may meet.
+        source: int32 (4,), the part of the partner that is resized into the box (SnapMix), empty
+            where nothing is; None where no method does that.
+        lam_partner: float32 (), share of the partner in the label, which need not be 1 - lam
+            (SnapMix); None where it is.
+        weights: float32 (1, 2), ``((lam, 1 - lam))``, `lam` as fn.coord_transform takes it, or
+            ``((lam, lam_partner))``; (1, 4) of all four images where four may meet.
         regions: `box` as fn.multi_paste takes it; None where nothing is pasted.
         size: of the images or volumes.
 
@@ -92,6 +101,8 @@ class MixParams(NamedTuple):
     tiled: DataNode | None = None
     avoids: DataNode | None = None
     others: DataNode | None = None
+    source: DataNode | None = None
+    lam_partner: DataNode | None = None
     weights: DataNode | None = None
     regions: Regions | None = None
     size: Size | None = None
@@ -141,6 +152,58 @@ def regions_of(params: MixParams) -> Regions:
 FLAGS = ("blended", "resized", "tiled", "avoids")
 
 
+class Beside(NamedTuple):
+    """What is known of the image and of its partner besides their pixels, (own, partner's) each.
+
+    Fields:
+        objects: boxes, float32 (n, 4), ltrb in [0, 1]; None where no method needs them.
+        saliency: see `saliency.Saliency`; likewise.
+    """
+
+    objects: tuple[DataNode, DataNode] | None = None
+    saliency: tuple[Any, Any] | None = None
+
+
+class Found(NamedTuple):
+    """What `Later` gives of each sample. What is not mixed has lam 1 and an empty box.
+
+    Fields:
+        where: bool (1, 1), samples of its method.
+        box: int32 (1, 4).
+        lam: float64 (1, 1); None: what the box leaves of the original.
+        source, lam_partner: int32 (1, 4) and float64 (1, 1), or None, see `MixParams`.
+    """
+
+    where: DataNode
+    box: DataNode
+    lam: DataNode | None = None
+    source: DataNode | None = None
+    lam_partner: DataNode | None = None
+
+
+class Later(NamedTuple):
+    """Plans of a method that looks at the samples: completed when the rows have been dealt.
+
+    Fields:
+        columns: int32 (N, width), what was drawn.
+        width: how many they are.
+        complete: returns the plan of each sample where the method was drawn for it: of that, bool
+            (1, 1), of its row of the columns, (width,), of what is beside it, and of the size.
+        where: bool (N, 1), where the method was drawn; `choose` says so.
+    """
+
+    columns: DataNode
+    width: int
+    complete: Callable[[DataNode, DataNode, Beside, Size], Found]
+    where: DataNode | None = None
+
+    @property
+    def flag(self) -> DataNode:
+        """`where` as a column."""
+        assert self.where is not None
+        return fn.cast(self.where, dtype=types.INT32)
+
+
 class Rows(NamedTuple):
     """Plans as a table of N rows.
 
@@ -149,9 +212,8 @@ class Rows(NamedTuple):
         box: int32 (N, 4), an empty one ``(H, W, 0, 0)``; None where nothing is pasted. Of volumes
             int32 (N, 6).
         blended, resized, tiled, avoids: bool (N, 1), or None, see `MixParams`.
-        candidates: int32 (N, 5 K), K boxes to choose from, (4,) each, and K numbers by which it is
-            done, see `avoidance`; None where there is no choice.
-        choices: K.
+        later: of each method that completes its plans later; until then lam is 1, and nothing is
+            pasted.
     """
 
     lam: DataNode
@@ -160,8 +222,7 @@ class Rows(NamedTuple):
     resized: DataNode | None = None
     tiled: DataNode | None = None
     avoids: DataNode | None = None
-    candidates: DataNode | None = None
-    choices: int = 0
+    later: tuple[Later, ...] = ()
 
     @property
     def flags(self) -> dict[str, DataNode]:
@@ -213,7 +274,7 @@ def choose(
         drawn = [where if mixed is None else where & mixed for where in chosen]
     lams, shifts, blended, resized, tiled = [], [], [], [], []
     avoids: DataNode | None = None
-    candidates: DataNode | None = None
+    later: list[Later] = []
     for method, row, where in zip(methods, rows, drawn, strict=True):
         lams.append(_only(where, row.lam))
         if row.box is not None:
@@ -222,9 +283,10 @@ def choose(
                 resized.append(_only(where, row.box[:, axes : axes + 1] > 0))
             if method.tiles:
                 tiled.append(_only(where, row.box[:, :1] >= 0))
-        if row.candidates is not None:  # of one method, see `MixConfig`
-            candidates = row.candidates
-            avoids = row.lam >= 0.0 if where is None else where
+        for one in row.later:
+            everywhere = row.lam >= 0.0 if where is None else where
+            later.append(one._replace(where=everywhere))
+            avoids = everywhere if method.avoids else avoids  # of one method, see `MixConfig`
         if method.blends and where is not None:
             blended.append(where)
     if mixed is not None:
@@ -236,8 +298,7 @@ def choose(
         reduce(operator.or_, resized) if resized else None,
         reduce(operator.or_, tiled) if tiled else None,
         avoids,
-        candidates,
-        max(row.choices for row in rows),
+        tuple(later),
     )
 
 
@@ -315,3 +376,47 @@ def plan_of(rows: Rows, size: Size) -> MixParams:
     anchors = fn.slice(both, start=[-1], shape=[2], axes=[0], out_of_bounds_policy="pad")
     shapes, box = fn.stack(size.node, both[1]), fn.reshape(both, shape=[2 * size.axes])
     return params._replace(box=box, regions=Regions(anchors, shapes))
+
+
+def completed(params: MixParams, rows: Rows, size: Size, found: Sequence[Found]) -> MixParams:
+    """Returns plans with what their methods found later.
+
+    Args:
+        params: of a row that was dealt.
+        rows: those that were dealt, which says what there is.
+        found: of each of `Rows.later`.
+    """
+    assert params.box is not None
+    box, lam = fn.reshape(params.box, shape=[1, 4]), fn.reshape(params.lam, shape=[1, 1])
+    nowhere = fn.reshape(size.nowhere(), shape=[1, 4])
+    source: DataNode | None = None
+    more: DataNode | None = None
+    for one in found:
+        box = box + one.where * (one.box - box)
+        its_lam = boxes.original_fraction(one.box, size.node) if one.lam is None else one.lam
+        lam = lam * (one.where ^ True) + its_lam * one.where
+        if one.source is not None and one.lam_partner is not None:
+            source = nowhere if source is None else source
+            source = source + one.where * (one.source - source)
+            its_more = (one.lam_partner + its_lam - 1.0) * one.where
+            more = its_more if more is None else more + its_more
+    flags = {name: fn.reshape(getattr(params, name), shape=[1, 1]) for name in rows.flags}
+    final = plan_of(Rows(lam, box, **flags), size)
+    if source is None or more is None:
+        return final
+    return with_source(final, source, more)
+
+
+def with_source(params: MixParams, source: DataNode, more: DataNode) -> MixParams:
+    """Returns plans of which some resize a part of the partner into the box.
+
+    Args:
+        source: int32 (1, 4), an empty one where that is not so.
+        more: float64 (1, 1), by which the share of the partner in the label is more than 1 - lam.
+    """
+    assert params.weights is not None
+    partners = np.eye(4, dtype=np.float32)[1:2, : 2 if params.tiled is None else 4]
+    weights = params.weights + fn.cast(more, dtype=types.FLOAT) * types.Constant(partners)
+    return params._replace(
+        source=fn.reshape(source, shape=[4]), lam_partner=weights[0, 1], weights=weights
+    )

@@ -6,6 +6,7 @@ import math
 from typing import NamedTuple, cast
 
 from nvidia.dali import fn, types
+from nvidia.dali import math as dmath
 from nvidia.dali.data_node import DataNode
 
 from dali_cutmix._dali import merge, split
@@ -28,6 +29,7 @@ class Images(NamedTuple):
         dtype: "uint8", "int16", "int32" or "float32"; uint8 and float32 can be blended.
         partners: images of a second batch, else None.
         all_blended: no sample is pasted.
+        nearest: pixels are copied where a part is resized, not interpolated.
     """
 
     node: DataNode
@@ -35,11 +37,13 @@ class Images(NamedTuple):
     dtype: str = "uint8"
     partners: DataNode | None = None
     all_blended: bool = False
+    nearest: bool = False
 
 
 def mix_images(images: Images, params: MixParams) -> DataNode:
     """Returns the mixed images. Batches are split and merged by reference, without a copy."""
-    if params.original is not None and params.blended is None and params.resized is None:
+    resizes = params.resized is not None or params.source is not None
+    if params.original is not None and params.blended is None and not resizes:
         assert params.partner is not None
         # Every pixel is moved once, which pasting gathered images does not reach.
         ids = fn.stack(params.original, params.partner)
@@ -110,8 +114,8 @@ def _gathered(images: Images, params: MixParams) -> list[DataNode]:
     if partners is None:
         assert params.partner is not None
         partners = _gather(images, params.partner)
-    if params.resized is not None:
-        partners = _resized_into_box(partners, images.dtype, params)
+    if params.resized is not None or params.source is not None:
+        partners = _resized_into_box(partners, images, params)
     gathered = [originals, partners]
     if params.others is not None:
         gathered += [_gather(images, params.others[k]) for k in range(2)]
@@ -126,29 +130,26 @@ def _gather(images: Images, index: DataNode) -> DataNode:
     return paste(images.node, shape=images.shape, in_ids=fn.reshape(index, shape=[1]))
 
 
-def _resized_into_box(partners: DataNode, dtype: str, params: MixParams) -> DataNode:
-    """Returns images that show the whole partner, made smaller, where the box will be pasted from.
+def _resized_into_box(partners: DataNode, images: Images, params: MixParams) -> DataNode:
+    """Returns images that show the partner, or a part of it, where the box will be pasted from.
 
     They are as large as the others: on a GPU fn.multi_paste reads all its inputs with the width of
     the first (DALI 2.4.0).
     """
-    assert params.resized is not None
     assert params.box is not None
     assert params.size is not None
-    whole, rest = split(fn.reshape(partners, layout="HWC"), params.resized)
-    box, size = (split(x, params.resized)[0] for x in (params.box, params.size.node))
-    if dtype == "int32":  # which fn.resize does not take
-        whole = fn.reinterpret(whole, dtype=types.INT16)
-    # Pixel y of h shows pixel floor(y * H / h), as torch's nearest has it; DALI's is that of
-    # (y + 0.5) * H / h. A hair more, where float32 would fall short of a whole number.
-    sides = fn.cast(box[2:], dtype=types.FLOAT)
-    start = 1e-3 - 0.5 * size / sides
+    resized = _resized(params)
+    node, rest = split(fn.reshape(partners, layout="HWC"), resized)
+    box, size = (split(x, resized)[0] for x in (params.box, params.size.node))
+    if images.dtype == "int32":  # which fn.resize does not take
+        node = fn.reinterpret(node, dtype=types.INT16)
+    start, end, by = _shown(params, resized, box, size)
     small = fn.resize(
-        whole,
-        size=sides,
+        node,
+        size=fn.cast(box[2:], dtype=types.FLOAT),
         roi_start=start,
-        roi_end=start + size,
-        interp_type=types.INTERP_NN,
+        roi_end=end,
+        interp_type=types.INTERP_NN if images.nearest else by,
         antialias=False,
     )
     canvas = fn.slice(
@@ -158,9 +159,46 @@ def _resized_into_box(partners: DataNode, dtype: str, params: MixParams) -> Data
         axes=[0, 1],
         out_of_bounds_policy="pad",
     )
-    if dtype == "int32":
+    if images.dtype == "int32":
         canvas = fn.reinterpret(canvas, dtype=types.INT32)
-    return merge(canvas, rest, params.resized)
+    return merge(canvas, rest, resized)
+
+
+def _resized(params: MixParams) -> DataNode:
+    """Returns where something is resized into the box, bool ()."""
+    if params.source is None:
+        assert params.resized is not None
+        return params.resized
+    in_part = params.source[2] > 0
+    return in_part if params.resized is None else in_part | params.resized
+
+
+def _shown(
+    params: MixParams, resized: DataNode, box: DataNode, size: DataNode
+) -> tuple[DataNode, DataNode, DataNode | types.DALIInterpType]:
+    """Returns what of the partner is resized into the box, from where to where, and how.
+
+    Of ResizeMix, the whole: pixel y of h shows pixel floor(y * H / h), as torch's nearest has it.
+    Of SnapMix a part, of start s and side k: pixel y shows s + y * (k - 1) / (h - 1), linear
+    between two pixels, as torch has it with align_corners. DALI's pixel y is at
+    (y + 0.5) * (end - start) / h + start - 0.5.
+    """
+    sides = fn.cast(box[2:], dtype=types.FLOAT)
+    # A hair more, where float32 would fall short of a whole number.
+    whole = 1e-3 - 0.5 * size / sides
+    if params.source is None:
+        return whole, whole + size, types.INTERP_NN
+    source = split(params.source, resized)[0]
+    # Of one pixel a step that is hardly one.
+    step = dmath.max(source[2:] - 1, 1e-5) / dmath.max(sides - 1.0, 1.0)
+    start = source[:2] + (0.5 - 0.5 * step)
+    end = start + step * sides
+    if params.resized is None:
+        return start, end, types.INTERP_LINEAR
+    in_part = source[2] > 0
+    nearest_or_linear = fn.cast(in_part, dtype=types.INT32)  # they are 0 and 1
+    start, end = (whole + in_part * (x - whole) for x in (start, end - size))
+    return start, end + size, fn.reinterpret(nearest_or_linear, dtype=types.INTERP_TYPE)
 
 
 def _blended(
