@@ -32,21 +32,30 @@ if TYPE_CHECKING:
     from dali_cutmix.mixing.followers.boxes import mix_boxes
     from dali_cutmix.mixing.followers.masks import mix_masks
     from dali_cutmix.mixing.methods import (
+        AttentiveMix,
         CutMix,
+        Cutout,
         DetectionCutMix,
+        FMix,
+        GridMix,
         MixUp,
         Mosaic,
         ResizeMix,
         SaliencyMix,
+        SmoothMix,
         SnapMix,
     )
     from dali_cutmix.mixing.plan import MixParams
     from dali_cutmix.recipes import Recipe
 
 __all__ = [
+    "AttentiveMix",
     "ColorJitter",
     "CutMix",
+    "Cutout",
     "DetectionCutMix",
+    "FMix",
+    "GridMix",
     "Lighting",
     "Loader",
     "MixConfig",
@@ -59,6 +68,7 @@ __all__ = [
     "Recipe",
     "ResizeMix",
     "SaliencyMix",
+    "SmoothMix",
     "SnapMix",
     "Source",
     "ThreeAugment",
@@ -95,8 +105,8 @@ _NAMES = {
     "dali_cutmix.mixing.followers.boxes": ("mix_boxes",),
     "dali_cutmix.mixing.followers.masks": ("mix_masks",),
     "dali_cutmix.mixing.methods": (
-        *("CutMix", "DetectionCutMix", "MixUp", "Mosaic", "ResizeMix"),
-        *("SaliencyMix", "SnapMix"),
+        *("AttentiveMix", "CutMix", "Cutout", "DetectionCutMix", "FMix", "GridMix", "MixUp"),
+        *("Mosaic", "ResizeMix", "SaliencyMix", "SmoothMix", "SnapMix"),
     ),
     "dali_cutmix.mixing.plan": ("MixParams",),
     "dali_cutmix.recipes": ("Recipe",),

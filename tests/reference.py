@@ -347,6 +347,32 @@ def salient_pixel(saliency: NDArray[np.generic], size: tuple[int, int]) -> tuple
     return y, x
 
 
+def attended_cells(saliency: NDArray[np.generic], cells: int, most: int) -> list[int]:
+    """Of K x K cells those with the largest sums of a map, of equal ones the first in rows.
+
+    A cell of the map counts by the part of it that lies in one of the K x K.
+    """
+    weights = []
+    for count in saliency.shape:
+        ends, at = np.arange(count + 1)[None] * cells, np.arange(cells + 1)[:, None] * count
+        inside = np.minimum(ends[:, 1:], at[1:]) - np.maximum(ends[:, :-1], at[:-1])
+        weights.append(np.maximum(inside, 0))
+    sums = (weights[0] @ saliency.astype(np.float64) @ weights[1].T).ravel()
+    return np.argsort(-sums, kind="stable")[:most].tolist()
+
+
+def cells_pasted(
+    image: NDArray[np.generic], partner: NDArray[np.generic], chosen: list[int], cells: int
+) -> NDArray[np.generic]:
+    out, (height, width) = image.copy(), image.shape[:2]
+    for cell in chosen:
+        y, x = divmod(cell, cells)
+        rows = slice(y * height // cells, (y + 1) * height // cells)
+        columns = slice(x * width // cells, (x + 1) * width // cells)
+        out[rows, columns] = partner[rows, columns]
+    return out
+
+
 def mass_in(saliency: NDArray[np.generic], box: Box, size: tuple[int, int]) -> float | None:
     """Which part of a map is in a box, each cell by the part of it that is; None without any."""
     mass = saliency.astype(np.float64) - float(saliency.min())
@@ -404,8 +430,7 @@ def snapmix_weights(
 
 def native_saliency(image: NDArray[np.generic]) -> NDArray[np.float64]:
     """56 x 56: by how much each place is brighter, or darker, than 7 x 7 and 3 x 3 around it."""
-    small = np.rint(resampled(image.astype(np.float64), (56, 56), filtered=False))
-    gray = small.mean(axis=2)
+    gray = resampled(image.astype(np.float64), (56, 56), filtered=False).mean(axis=2)
     around, differences = gray, []
     for side in (7, 3):
         around = resampled(around, (side, side))

@@ -104,7 +104,8 @@ def check_mix(mix: Any, **only_mixed: bool) -> None:
 
 def blending_methods(mix: MixConfig) -> list[str]:
     """Returns the names of the methods that average images, as classes of masks cannot be."""
-    return [type(method).__name__ for method, _ in mix.weighted_methods if method.blends]
+    methods = [method for method, _ in mix.weighted_methods]
+    return [type(m).__name__ for m in methods if m.blends or m.shows == "weights"]
 
 
 @contextmanager

@@ -101,7 +101,8 @@ def mix(
         saliency: of each image, for methods that look at it: a map, (h, w) of any small size, uint8
             or float32, or a point, float32 (2,), y and x in [0, 1]; on the CPU, of the image as it
             is here: cropped and flipped with it. `SaliencyMix` takes either, or where it is left
-            out a native one; `SnapMix` needs maps; for other methods it must be left out.
+            out a native one; `AttentiveMix` takes maps, or likewise; `SnapMix` needs maps; for
+            other methods it must be left out.
         seed: seed of the draws. By default the pipeline's, from which every mix of a pipeline and
             every shard of its reader derives its own.
         keep_order: with ``False`` the samples may also change places within the batch, which
@@ -155,7 +156,7 @@ def mix(
         checks.check_params(params, cfg, partners, enabled, seed, keep_order)
         if layout != "HWC":
             checks.check_params_of_volumes(params, dtype)
-        elif params.blended is not None:
+        elif checks.averages(params):
             images = checks.more_than_one_channel(images)
     of_volumes = None if known is None or layout == "HWC" else known
     batch = Batch(images, labels, shape, dtype, partners, of_volumes)
@@ -346,8 +347,13 @@ def draw_plans(
     methods = cfg.weighted_methods
     blends = [method.blends for method, _ in methods]
     # Pasting alone gains by a shuffle: it takes both images of a sample from where they are.
-    resizes = cfg.needs_maps or any(method.resizes for method, _ in methods)
-    keep_order = keep_order or any(blends) or resizes
+    keep_order = keep_order or any(
+        method.blends
+        or method.resizes
+        or method.shows is not None
+        or method.sees == "maps"  # it resizes a part
+        for method, _ in methods
+    )
     pairs = pair(
         cfg.partner,
         batch_size,
@@ -425,6 +431,9 @@ def _given(params: MixParams, size: Size) -> MixParams:
         None if x is None else fn.reshape(x, shape=[1, -1])
         for x in (getattr(params, name) for name in FLAGS)
     )
+    checks.check_patterns(params, size)
+    if params.patterns and params.size is not None:
+        box = checks.of_one_size(box, params.size.node, size.node)
     box = checks.in_image(box, size.node, axes=size.axes)
     if tiled is not None:
         box = checks.in_corner(box, tiled, size.node)
@@ -442,7 +451,9 @@ def _given(params: MixParams, size: Size) -> MixParams:
     others = params.others
     if others is not None:
         others = fn.stack(*(checks.in_batch(others[k]) for k in range(2)))
-    return final._replace(original=original, partner=partner, others=others, size=size)
+    return final._replace(
+        original=original, partner=partner, others=others, size=size, patterns=params.patterns
+    )
 
 
 def _given_source(final: MixParams, params: MixParams, size: Size) -> MixParams:

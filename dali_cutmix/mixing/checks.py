@@ -24,11 +24,13 @@ __all__ = [
     "IMAGES_OF_SIZE",
     "NO_SALIENCY",
     "VOLUMES",
+    "averages",
     "check_arguments",
     "check_node",
     "check_objects",
     "check_params",
     "check_params_of_volumes",
+    "check_patterns",
     "check_saliency",
     "checked_kind",
     "class_row",
@@ -38,6 +40,7 @@ __all__ = [
     "in_corner",
     "in_image",
     "more_than_one_channel",
+    "of_one_size",
     "same_shape",
     "size_of_plan",
     "switch",
@@ -167,6 +170,12 @@ def in_corner(box: DataNode, tiled: DataNode, size: DataNode) -> DataNode:
     return box + zero_unless(fn.reductions.max(room))
 
 
+@states("`params` with `patterns` must be repeated on images of the size that they were drawn for.")
+def of_one_size(box: DataNode, drawn_for: DataNode, size: DataNode) -> DataNode:
+    """Returns boxes, int32 (1, 4), as they are; fails unless both sizes are one."""
+    return box + zero_unless(fn.reductions.max(dmath.abs(drawn_for - size)))
+
+
 @states(PARAMS)
 def in_batch(index: DataNode) -> DataNode:
     """Returns indices, int32 (), as they are; fails unless they are of samples of the batch."""
@@ -273,8 +282,8 @@ def check_saliency(saliency: DataNode | None, cfg: MixConfig, params: MixParams 
         return
     if not cfg.by_saliency or params is not None:
         raise ValueError(
-            "`saliency` must be left out unless `methods` has SaliencyMix or SnapMix, and with "
-            "`params`: nothing is chosen by it."
+            "`saliency` must be left out unless `methods` has SaliencyMix, AttentiveMix or "
+            "SnapMix, and with `params`: nothing is chosen by it."
         )
     check_node("saliency", saliency)
     if saliency.device != "cpu":
@@ -301,7 +310,8 @@ def checked_kind(
     if size is None:
         raise ValueError(f'`size` must be (depth, height, width) with `layout="{layout}"`.')
     for method, _ in cfg.weighted_methods:
-        if method.resizes or method.tiles or method.avoids or cfg.by_saliency:
+        others = (method.resizes, method.tiles, method.avoids, method.shows, method.sees)
+        if any(others):
             raise ValueError(
                 f"`methods` must be CutMix or MixUp for volumes, got {type(method).__name__}."
             )
@@ -356,6 +366,28 @@ def check_params(
         )
 
 
+def averages(params: MixParams) -> bool:
+    """Returns whether pixels may be averages of two images."""
+    shown = {pattern.method.shows for pattern in params.patterns if not pattern.heavier}
+    return params.blended is not None or "weights" in shown
+
+
+def check_patterns(params: MixParams, size: Size) -> None:
+    """Raises TypeError or ValueError for `patterns` that cannot be repeated."""
+    if not params.patterns:
+        return
+    if params.size is None:
+        raise TypeError(
+            "`params` with `patterns` must be the params that mix() returned: a pattern is no plan "
+            "by itself."
+        )
+    if None not in (params.size.known, size.known) and params.size.known != size.known:
+        raise ValueError(
+            "`params` with `patterns` must be repeated on images of the size that they were drawn "
+            f"for, {params.size.known}, got {size.known}."
+        )
+
+
 def check_params_of_volumes(params: MixParams, dtype: str) -> None:
     """Raises ValueError for `params` that volumes cannot follow."""
     of = {
@@ -369,6 +401,11 @@ def check_params_of_volumes(params: MixParams, dtype: str) -> None:
             raise ValueError(
                 f"`params` must be of CutMix or MixUp for volumes, got those of {method}."
             )
+    for pattern in params.patterns:
+        raise ValueError(
+            "`params` must be of CutMix or MixUp for volumes, got those of "
+            f"{type(pattern.method).__name__}."
+        )
     if params.blended is not None and dtype == "int16":
         raise ValueError(
             '`dtype` must be "uint8" or "float32" where `params` may blend volumes (MixUp), got '

@@ -18,7 +18,7 @@ from dali_cutmix._validation import (
     checked_int,
     set_checked,
 )
-from dali_cutmix.mixing.methods import BY_SALIENCY, METHODS, CutMix, MixUp, SnapMix
+from dali_cutmix.mixing.methods import METHODS, CutMix, MixUp
 from dali_cutmix.mixing.methods.cutmix import BoxRule
 from dali_cutmix.mixing.plan import Method
 
@@ -54,9 +54,10 @@ class MixConfig:
         num_classes: number of classes K. May be left out only where a loader infers it from the
             folder.
         methods: what to mix by: `CutMix`, `MixUp`, `ResizeMix`, `Mosaic`, `DetectionCutMix`,
-            `SaliencyMix`, `SnapMix`, one or several, each with options of its own. Left out,
-            `cutmix_alpha`, `mixup_alpha`, `switch_prob`, `minmax`, `box` and `correct_lam` say it:
-            they are the short form for CutMix and MixUp.
+            `GridMix`, `FMix`, `SmoothMix`, `Cutout`, `SaliencyMix`, `AttentiveMix`, `SnapMix`, one
+            or several, each with options of its own. Left out, `cutmix_alpha`, `mixup_alpha`,
+            `switch_prob`, `minmax`, `box` and `correct_lam` say it: they are the short form for
+            CutMix and MixUp.
         weights: probability of each of the `methods`, where something is mixed; they must sum to
             1, and are equal if left out.
         cutmix_alpha: CutMix's lam ~ Beta(alpha, alpha); 0 turns CutMix off. The paper uses 1.
@@ -278,13 +279,12 @@ class MixConfig:
     @property
     def by_saliency(self) -> tuple[str, ...]:
         """The names of the methods that look at the saliency of images."""
-        methods = (method for method, _ in self.weighted_methods)
-        return tuple(type(method).__name__ for method in methods if isinstance(method, BY_SALIENCY))
+        return tuple(type(method).__name__ for method, _ in self.weighted_methods if method.sees)
 
     @property
     def needs_maps(self) -> bool:
         """Whether maps must be given to mix."""
-        return any(isinstance(method, SnapMix) for method, _ in self.weighted_methods)
+        return any(method.sees == "maps" for method, _ in self.weighted_methods)
 
     @property
     def always_blends(self) -> bool:

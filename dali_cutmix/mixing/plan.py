@@ -9,12 +9,14 @@ from __future__ import annotations
 import operator
 from collections.abc import Callable, Sequence
 from functools import reduce
-from typing import Any, ClassVar, NamedTuple, Protocol
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 from nvidia.dali import fn, types
 from nvidia.dali.data_node import DataNode
 
+from dali_cutmix._dali import split
 from dali_cutmix.mixing import boxes, tiles
 
 __all__ = [
@@ -24,6 +26,8 @@ __all__ = [
     "Later",
     "Method",
     "MixParams",
+    "Part",
+    "Pattern",
     "Regions",
     "Rows",
     "Size",
@@ -67,7 +71,7 @@ class MixParams(NamedTuple):
         original: int32 (), index in the batch of the original image; None stands for the sample's
             own place.
         box: int32 (4,), ``(y, x, h, w)`` in pixels, clipped to the image. An empty one is
-            ``(H, W, 0, 0)`` and means that no pixel is pasted. Of volumes int32 (6,),
+            ``(H, W, 0, 0)`` and means that no pixel is pasted as a box. Of volumes int32 (6,),
             ``(z, y, x, d, h, w)``. Where four images meet, the bottom right one's.
         blended: bool (), whether the two images are blended (MixUp), and nothing is pasted; None
             where no method blends.
@@ -88,8 +92,10 @@ class MixParams(NamedTuple):
             ``((lam, lam_partner))``; (1, 4) of all four images where four may meet.
         regions: `box` as fn.multi_paste takes it; None where nothing is pasted.
         size: of the images or volumes.
+        patterns: what is shown in other ways than by a box, one `Pattern` for each of the methods
+            that do so. They can be given to `mix` again, with images of the same size.
 
-    Where a plan was not drawn but made by hand, the last three are None.
+    Where a plan was not drawn but made by hand, the last four are left out.
     """
 
     lam: DataNode
@@ -106,6 +112,23 @@ class MixParams(NamedTuple):
     weights: DataNode | None = None
     regions: Regions | None = None
     size: Size | None = None
+    patterns: tuple[Pattern, ...] = ()
+
+
+class Pattern(NamedTuple):
+    """What one method shows of two images other than by a box, for the samples that it mixes.
+
+    Fields:
+        method: that drew it, and makes boxes, a mask or weights of its numbers, by its `shows`.
+        chosen: bool (), whether the sample is mixed by it.
+        numbers: int32 (columns,), what it drew for the sample.
+        heavier: whether of "weights" the heavier image alone is shown, pixel by pixel.
+    """
+
+    method: Method
+    chosen: DataNode
+    numbers: DataNode
+    heavier: bool = False
 
 
 class Size(NamedTuple):
@@ -172,6 +195,7 @@ class Found(NamedTuple):
         box: int32 (1, 4).
         lam: float64 (1, 1); None: what the box leaves of the original.
         source, lam_partner: int32 (1, 4) and float64 (1, 1), or None, see `MixParams`.
+        pattern: what is shown other than by the box.
     """
 
     where: DataNode
@@ -179,6 +203,7 @@ class Found(NamedTuple):
     lam: DataNode | None = None
     source: DataNode | None = None
     lam_partner: DataNode | None = None
+    pattern: Pattern | None = None
 
 
 class Later(NamedTuple):
@@ -212,6 +237,8 @@ class Rows(NamedTuple):
         box: int32 (N, 4), an empty one ``(H, W, 0, 0)``; None where nothing is pasted. Of volumes
             int32 (N, 6).
         blended, resized, tiled, avoids: bool (N, 1), or None, see `MixParams`.
+        numbers: int32 (N, 1) each, what a method with a pattern drew; empty for others.
+        patterns: of all methods, once one is chosen for each row.
         later: of each method that completes its plans later; until then lam is 1, and nothing is
             pasted.
     """
@@ -222,6 +249,8 @@ class Rows(NamedTuple):
     resized: DataNode | None = None
     tiled: DataNode | None = None
     avoids: DataNode | None = None
+    numbers: tuple[DataNode, ...] = ()
+    patterns: tuple[PatternRows, ...] = ()
     later: tuple[Later, ...] = ()
 
     @property
@@ -231,7 +260,15 @@ class Rows(NamedTuple):
         return {name: flag for name, flag in flags.items() if flag is not None}
 
 
-class Method(Protocol):
+class PatternRows(NamedTuple):
+    """A `Pattern` of N rows: bool (N, 1), and int32 (N, 1) each."""
+
+    method: Method
+    chosen: DataNode
+    numbers: tuple[DataNode, ...]
+
+
+class Method:
     """A way to mix: a frozen dataclass of its hyper-parameters that draws plans.
 
     Attributes:
@@ -239,16 +276,70 @@ class Method(Protocol):
         resizes: the whole partner is resized into the box.
         tiles: four images meet.
         avoids: its boxes are chosen by those of objects.
+        shows: what it makes of its numbers, where it draws no box but a `Pattern`. "boxes": the
+            partner shows in many of them; "mask": each pixel is that of one image; "weights": each
+            pixel is an average; "fill": in the boxes nothing is shown.
+        sees: what it is chosen by in the images. "saliency": native, or given as maps or points;
+            "maps": these alone, and it resizes a part of the partner into the box.
     """
 
-    blends: ClassVar[bool]
-    resizes: ClassVar[bool]
-    tiles: ClassVar[bool]
-    avoids: ClassVar[bool]
+    __slots__ = ()
+    blends: ClassVar[bool] = False
+    resizes: ClassVar[bool] = False
+    tiles: ClassVar[bool] = False
+    avoids: ClassVar[bool] = False
+    shows: ClassVar[Literal["boxes", "mask", "weights", "fill"] | None] = None
+    sees: ClassVar[Literal["saliency", "maps"] | None] = None
 
     def rows(self, size: Size, draw: Any) -> Rows:
         """Returns a plan per row of `draw.Draw`'s table."""
-        ...
+        raise NotImplementedError
+
+    def boxes(self, part: Part) -> DataNode:
+        """Returns boxes, int32 (K, 4), ``(y, x, h, w)``: "boxes", "fill".
+
+        They may reach beyond the image, lie on each other and be empty; K may differ by sample.
+        """
+        raise NotImplementedError
+
+    def filling(self) -> float | tuple[float, ...]:
+        """Returns what is shown in the boxes, one number, or one for each channel: "fill"."""
+        raise NotImplementedError
+
+    def mask(self, part: Part) -> DataNode:
+        """Returns where the original shows, bool (H, W), on the part's device: "mask"."""
+        raise NotImplementedError
+
+    def weights(self, part: Part) -> tuple[DataNode, DataNode]:
+        """Returns factors of the partner's weight, float32 (H,) and (W,), on the CPU: "weights"."""
+        raise NotImplementedError
+
+
+class Part(NamedTuple):
+    """The samples of a batch that a pattern was chosen for.
+
+    Fields:
+        numbers: int32 (columns,), what was drawn for each.
+        size: of the images.
+        device: of the images, "cpu" or "gpu".
+        chosen: bool (), in the batch.
+    """
+
+    numbers: DataNode
+    size: Size
+    device: str
+    chosen: DataNode
+
+    @classmethod
+    def of(cls, pattern: Pattern, size: Size, device: str) -> Part:
+        """Returns the samples of a pattern."""
+        own = split(size.node, pattern.chosen)[0]
+        numbers = split(pattern.numbers, pattern.chosen)[0]
+        return cls(numbers, size._replace(node=own), device, pattern.chosen)
+
+    def constant(self, values: NDArray[Any], device: str = "cpu") -> DataNode:
+        """Returns an array for each of the samples, on the CPU or on a GPU."""
+        return split(types.Constant(values, device=device), self.chosen)[0]
 
 
 def choose(
@@ -275,6 +366,7 @@ def choose(
     lams, shifts, blended, resized, tiled = [], [], [], [], []
     avoids: DataNode | None = None
     later: list[Later] = []
+    patterns = []
     for method, row, where in zip(methods, rows, drawn, strict=True):
         lams.append(_only(where, row.lam))
         if row.box is not None:
@@ -289,6 +381,9 @@ def choose(
             avoids = everywhere if method.avoids else avoids  # of one method, see `MixConfig`
         if method.blends and where is not None:
             blended.append(where)
+        if row.numbers:
+            always = row.lam >= 0.0
+            patterns.append(PatternRows(method, always if where is None else where, row.numbers))
     if mixed is not None:
         lams.append(fn.cast(mixed ^ True, dtype=types.FLOAT64))
     return Rows(
@@ -298,7 +393,8 @@ def choose(
         reduce(operator.or_, resized) if resized else None,
         reduce(operator.or_, tiled) if tiled else None,
         avoids,
-        tuple(later),
+        patterns=tuple(patterns),
+        later=tuple(later),
     )
 
 
@@ -325,6 +421,8 @@ def packed(rows: Rows, size: Size, first: Callable[[DataNode], DataNode] = lambd
         regions = [rows.box, fn.reshape(found, shape=[-1, 24])]
     columns = [fn.reinterpret(weights, dtype=types.INT32)]
     columns += [fn.cast(flag, dtype=types.INT32) for flag in rows.flags.values()]
+    for pattern in rows.patterns:
+        columns += [fn.cast(pattern.chosen, dtype=types.INT32), *pattern.numbers]
     columns += regions
     if rows.box is not None and not regions:
         start, sides = rows.box[:, : size.axes], rows.box[:, size.axes :]
@@ -347,6 +445,10 @@ def unpacked(row: DataNode, rows: Rows, size: Size) -> MixParams:
     for name in rows.flags:
         flag: dict[str, Any] = {name: row[at] != 0}
         params, at = params._replace(**flag), at + 1
+    for pattern in rows.patterns:
+        end = at + 1 + len(pattern.numbers)
+        found = Pattern(pattern.method, row[at] != 0, row[at + 1 : end])
+        params, at = params._replace(patterns=(*params.patterns, found)), end
     if rows.box is None:
         return params
     if rows.tiled is not None:
@@ -401,7 +503,9 @@ def completed(params: MixParams, rows: Rows, size: Size, found: Sequence[Found])
             its_more = (one.lam_partner + its_lam - 1.0) * one.where
             more = its_more if more is None else more + its_more
     flags = {name: fn.reshape(getattr(params, name), shape=[1, 1]) for name in rows.flags}
+    patterns = (one.pattern for one in found if one.pattern is not None)
     final = plan_of(Rows(lam, box, **flags), size)
+    final = final._replace(patterns=(*params.patterns, *patterns))
     if source is None or more is None:
         return final
     return with_source(final, source, more)

@@ -162,14 +162,13 @@ def mass_in(saliency: Saliency, box: DataNode, size: Size) -> tuple[DataNode, Da
         start, side = box[:, axis : axis + 1], box[:, axis + 2 : axis + 3]
         within = _within(area, axis, start, start + side, size.node[axis])
         inside = inside * fn.reshape(within, shape=[-1, 1] if axis == 0 else [1, -1])
-    whole = fn.reductions.sum(mass, axes=[0, 1], keep_dims=True)
-    has_any = whole > 0.0
-    part = fn.reductions.sum(inside, axes=[0, 1], keep_dims=True) / (whole + (has_any ^ True))
-    return part, has_any
+    inside, whole = (fn.reductions.sum(x, axes=[0, 1], keep_dims=True) for x in (inside, mass))
+    has_any, pixels = whole > 0.0, fn.cast(size.node[0], dtype=types.FLOAT) * size.node[1]
+    return inside / ((whole + (has_any ^ True)) * pixels), has_any
 
 
 def in_cells(saliency: Saliency, cells: int) -> DataNode:
-    """Returns the sum over each of K x K cells of an image, float32 (K, K)."""
+    """Returns the sum over each of K x K cells of an image, times K * K, float32 (K, K)."""
     sums = area = _only_map(saliency)
     edges = np.arange(cells + 1, dtype=np.int32)[:, None]
     start, end = types.Constant(edges[:-1]), types.Constant(edges[1:])
@@ -190,18 +189,17 @@ def _within(
 ) -> DataNode:
     """Returns how much of each cell of a map lies between two places, along an axis.
 
+    In whole numbers, so that what is equal is equal to the bit.
+
     Args:
         area: the map.
         start, end: int32 (K, 1), of an axis of `length`.
 
     Returns:
-        float32 (K, cells), in [0, 1].
+        float32 (K, cells), from 0 to `length`.
     """
     count = area.shape(dtype=types.INT32)[axis : axis + 1]
     cell = fn.slice(types.Constant(_NUMBERS), start=[0], shape=count, axes=[0])
     cell = fn.reshape(cell, shape=[1, -1])
-    # In cells, from whole numbers: what ends with a cell does so exactly.
-    scale = fn.cast(count, dtype=types.FLOAT64)
-    low, high = start * scale / length, end * scale / length
-    within = dmath.max(dmath.min(high, cell + 1) - dmath.max(low, cell), 0.0)
-    return fn.cast(within, dtype=types.FLOAT)  # fn.reductions.sum takes no float64
+    within = dmath.min(end * count, (cell + 1) * length) - dmath.max(start * count, cell * length)
+    return fn.cast(dmath.max(within, 0), dtype=types.FLOAT)

@@ -127,6 +127,9 @@ class FedDraws:
         fed = self._draws[self.NAMES.get(name, "lam")]
         return fn.reshape(feed(np.asarray(fed, np.float64)), shape=[1, 1])
 
+    def repeated(self, x: Any) -> Any:
+        return fn.reshape(x, shape=[1, 1])
+
     def first(self, x: Any) -> Any:
         return x
 

@@ -191,6 +191,13 @@ def _checked_arguments(
 ) -> tuple[float, ...]:
     """Returns `keep`; TypeError or ValueError for arguments that cannot be used."""
     size = checks.size_of_plan(params, partners)
+    for pattern in params.patterns:
+        if pattern.method.shows != "fill":
+            raise ValueError(
+                f"`params` must not be of {type(pattern.method).__name__} for mix_boxes(): it "
+                "shows objects in pieces, or faintly, which no box tells. Mix images with boxes by "
+                "other methods."
+            )
     if size.axes != 2:
         raise ValueError("`params` must be those of images for mix_boxes(), got those of volumes.")
     if params.source is not None:

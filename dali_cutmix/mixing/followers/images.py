@@ -11,7 +11,7 @@ from nvidia.dali.data_node import DataNode
 
 from dali_cutmix._dali import merge, split
 from dali_cutmix._graph import paste
-from dali_cutmix.mixing.followers import volumes
+from dali_cutmix.mixing.followers import patterns, volumes
 from dali_cutmix.mixing.plan import MixParams, Regions
 
 __all__ = ["Images", "mix_images"]
@@ -43,7 +43,8 @@ class Images(NamedTuple):
 def mix_images(images: Images, params: MixParams) -> DataNode:
     """Returns the mixed images. Batches are split and merged by reference, without a copy."""
     resizes = params.resized is not None or params.source is not None
-    if params.original is not None and params.blended is None and not resizes:
+    gathered = params.blended is not None or resizes or params.patterns
+    if params.original is not None and not gathered:
         assert params.partner is not None
         # Every pixel is moved once, which pasting gathered images does not reach.
         ids = fn.stack(params.original, params.partner)
@@ -51,10 +52,22 @@ def mix_images(images: Images, params: MixParams) -> DataNode:
             ids = fn.cat(ids, params.others)
         return _paste(params, images.shape, images.node, in_ids=ids)
     originals, *partners = _gathered(images, params)
+    mixed = _mixed(images, params, originals, *partners)
+    for pattern in params.patterns:
+        assert params.size is not None
+        pair = patterns.Pair(originals, partners[0], images.dtype, params.size)
+        mixed = patterns.shown(pattern, pair, mixed)
+    return mixed
+
+
+def _mixed(images: Images, params: MixParams, originals: DataNode, *partners: DataNode) -> DataNode:
+    """Returns what is pasted and blended of gathered images."""
     if images.all_blended:
         assert params.weights is not None
         return _blended(originals, partners[0], params.weights, images.shape, images.dtype)
     if params.blended is None:
+        if params.regions is None:
+            return originals
         return _paste(params, images.shape, originals, *partners)
     assert params.weights is not None
     originals, cut = split(originals, params.blended)

@@ -59,7 +59,8 @@ def mix_masks(
     """Returns the masks as `mix` has mixed their images: each class is where its pixels are.
 
     They are cut and pasted with the same boxes, and resized with the images (ResizeMix) to the same
-    pixels, or (SnapMix) to the nearest. Values are copied, never averaged.
+    pixels, or (SnapMix) to the nearest. Values are copied, never averaged. Those that Cutout fills
+    in the image stay.
 
     Args:
         masks: (H, W) or (H, W, C) of `dtype`, CPU or GPU, of the size of the images. Or of volumes,
@@ -68,9 +69,9 @@ def mix_masks(
         dtype: type of the masks. DALI does not tell it when a graph is built.
         layout: of volumes ``"DHW"``, ``"DHWC"`` or ``"CDHW"``, which must be given. Of images
             ``"HW"`` or ``"HWC"`` may be; else (H, W) masks come back without the name of a layout.
-        blend: where the images may have been blended (MixUp), ``"refuse"`` is an error when the
-            graph is built, and ``"heavier"`` shows the mask of the image with the larger share,
-            the original's where lam >= 0.5.
+        blend: where the images may have been blended (MixUp, SmoothMix), ``"refuse"`` is an error
+            when the graph is built, and ``"heavier"`` shows the mask of the image with the larger
+            share, the original's where lam >= 0.5; of SmoothMix that of each pixel.
         partners: masks of the second batch, where `mix` was given ``partners``.
 
     Returns:
@@ -114,8 +115,11 @@ def mix_masks(
 def _pasted_alone(params: MixParams, size: Size) -> MixParams:
     """Returns the plan in which what was blended shows one image, that with the larger share.
 
-    That is, of the partner all is pasted or nothing.
+    That is, of the partner all is pasted or nothing. And of what a pattern averages the image with
+    the larger weight, pixel by pixel. What it fills keeps its class.
     """
+    copied = [x._replace(heavier=True) for x in params.patterns if x.method.shows != "fill"]
+    params = params._replace(patterns=tuple(copied))
     if params.blended is None:
         return params
     whole, regions = size.node, regions_of(params)
@@ -206,11 +210,11 @@ def _check_arguments(
         checked_choice("layout", layout, volumes.LAYOUTS)
     elif layout is not None:
         checked_choice("layout", layout, ("HW", "HWC"))
-    if params.blended is not None and blend == "refuse":
+    if checks.averages(params) and blend == "refuse":
         raise ValueError(
-            '`blend` must be "heavier" where `params` may blend images (MixUp), got "refuse": '
-            "classes cannot be averaged. With it the mask of the image with the larger share is "
-            "shown; or mix without MixUp."
+            '`blend` must be "heavier" where `params` may blend images (MixUp, SmoothMix), got '
+            '"refuse": classes cannot be averaged. With it the mask of the image with the larger '
+            "share is shown; or mix without them."
         )
     if Pipeline.current() is None:
         raise RuntimeError("mix_masks() must be called inside a @pipeline_def function.")

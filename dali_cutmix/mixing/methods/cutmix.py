@@ -15,7 +15,7 @@ Cost      one copy of the batch, on a GPU one kernel
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal, get_args
+from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,7 +26,7 @@ from nvidia.dali.data_node import DataNode
 from dali_cutmix._validation import checked_alpha, checked_choice, checked_numbers, set_checked
 from dali_cutmix.mixing import boxes
 from dali_cutmix.mixing.draw import Draw
-from dali_cutmix.mixing.plan import MixParams, Regions, Rows, Size, plan_of
+from dali_cutmix.mixing.plan import Method, MixParams, Regions, Rows, Size, plan_of
 
 __all__ = ["BoxRule", "CutMix", "area_fractions", "exact_boxes"]
 
@@ -35,7 +35,7 @@ _LARGEST = 640  # pixels a side, for which the tables take 6 MB
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CutMix:
+class CutMix(Method):
     """CutMix (Yun et al. 2019).
 
     Args:
@@ -55,10 +55,6 @@ class CutMix:
     box: BoxRule = "paper"
     minmax: tuple[float, float] | None = None
     correct_lam: bool = True
-    blends: ClassVar[bool] = False
-    resizes: ClassVar[bool] = False
-    tiles: ClassVar[bool] = False
-    avoids: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         set_checked(self, "alpha", checked_alpha("alpha", self.alpha))

@@ -27,13 +27,13 @@ from dali_cutmix._validation import checked_alpha, checked_int, set_checked
 from dali_cutmix.mixing import boxes
 from dali_cutmix.mixing.avoidance import MOST, ORDERS, resolved
 from dali_cutmix.mixing.draw import Draw
-from dali_cutmix.mixing.plan import Later, Rows, Size
+from dali_cutmix.mixing.plan import Later, Method, Rows, Size
 
 __all__ = ["DetectionCutMix"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class DetectionCutMix:
+class DetectionCutMix(Method):
     """CutMix that covers no object of the image (Ultralytics 8.4.190).
 
     `mix` needs the boxes for it: ``mix(…, objects=boxes)``.
@@ -51,9 +51,6 @@ class DetectionCutMix:
 
     alpha: float = 1.0
     candidates: int = 3
-    blends: ClassVar[bool] = False
-    resizes: ClassVar[bool] = False
-    tiles: ClassVar[bool] = False
     avoids: ClassVar[bool] = True
 
     def __post_init__(self) -> None:

@@ -15,13 +15,13 @@ from typing import ClassVar
 
 from dali_cutmix._validation import checked_alpha, set_checked
 from dali_cutmix.mixing.draw import Draw
-from dali_cutmix.mixing.plan import Rows, Size
+from dali_cutmix.mixing.plan import Method, Rows, Size
 
 __all__ = ["MixUp"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class MixUp:
+class MixUp(Method):
     """MixUp (Zhang et al. 2018).
 
     Args:
@@ -36,9 +36,6 @@ class MixUp:
 
     alpha: float = 0.2
     blends: ClassVar[bool] = True
-    resizes: ClassVar[bool] = False
-    tiles: ClassVar[bool] = False
-    avoids: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         set_checked(self, "alpha", checked_alpha("alpha", self.alpha))

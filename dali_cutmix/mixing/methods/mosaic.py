@@ -29,13 +29,13 @@ from typing import ClassVar
 from dali_cutmix._validation import checked_numbers, set_checked
 from dali_cutmix.mixing import boxes, tiles
 from dali_cutmix.mixing.draw import Draw
-from dali_cutmix.mixing.plan import Rows, Size
+from dali_cutmix.mixing.plan import Method, Rows, Size
 
 __all__ = ["Mosaic"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Mosaic:
+class Mosaic(Method):
     """Mosaic of four images (Bochkovskiy et al. 2020).
 
     Args:
@@ -50,10 +50,7 @@ class Mosaic:
     """
 
     centre: tuple[float, float] = (0.25, 0.75)
-    blends: ClassVar[bool] = False
-    resizes: ClassVar[bool] = False
     tiles: ClassVar[bool] = True
-    avoids: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         low, high = checked_numbers("centre", self.centre, 2)

@@ -19,13 +19,13 @@ from nvidia.dali import math as dmath
 from dali_cutmix._validation import checked_numbers, set_checked
 from dali_cutmix.mixing import boxes
 from dali_cutmix.mixing.draw import Draw
-from dali_cutmix.mixing.plan import Rows, Size
+from dali_cutmix.mixing.plan import Method, Rows, Size
 
 __all__ = ["ResizeMix"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ResizeMix:
+class ResizeMix(Method):
     """ResizeMix (Qin et al. 2020).
 
     Args:
@@ -39,10 +39,7 @@ class ResizeMix:
     """
 
     scope: tuple[float, float] = (0.1, 0.8)
-    blends: ClassVar[bool] = False
     resizes: ClassVar[bool] = True
-    tiles: ClassVar[bool] = False
-    avoids: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         low, high = checked_numbers("scope", self.scope, 2)

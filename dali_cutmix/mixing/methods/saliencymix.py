@@ -22,7 +22,7 @@ When      objects are small, or off the centre, so that CutMix would often paste
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from nvidia.dali import fn, types
 from nvidia.dali import math as dmath
@@ -31,13 +31,13 @@ from nvidia.dali.data_node import DataNode
 from dali_cutmix._validation import checked_alpha, set_checked
 from dali_cutmix.mixing import boxes, saliency
 from dali_cutmix.mixing.draw import Draw
-from dali_cutmix.mixing.plan import Beside, Found, Later, Rows, Size
+from dali_cutmix.mixing.plan import Beside, Found, Later, Method, Rows, Size
 
 __all__ = ["SaliencyMix"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SaliencyMix:
+class SaliencyMix(Method):
     """SaliencyMix (Uddin et al. 2021).
 
     Args:
@@ -51,10 +51,7 @@ class SaliencyMix:
     """
 
     alpha: float = 1.0
-    blends: ClassVar[bool] = False
-    resizes: ClassVar[bool] = False
-    tiles: ClassVar[bool] = False
-    avoids: ClassVar[bool] = False
+    sees: ClassVar[Literal["saliency"]] = "saliency"
 
     def __post_init__(self) -> None:
         set_checked(self, "alpha", checked_alpha("alpha", self.alpha))

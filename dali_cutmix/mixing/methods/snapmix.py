@@ -28,7 +28,7 @@ When      fine-grained classes, where a small part of the image tells them apart
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from nvidia.dali import fn
 from nvidia.dali import math as dmath
@@ -37,13 +37,13 @@ from nvidia.dali.data_node import DataNode
 from dali_cutmix._validation import checked_alpha, set_checked
 from dali_cutmix.mixing import boxes, saliency
 from dali_cutmix.mixing.draw import Draw
-from dali_cutmix.mixing.plan import Beside, Found, Later, Rows, Size
+from dali_cutmix.mixing.plan import Beside, Found, Later, Method, Rows, Size
 
 __all__ = ["SnapMix"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SnapMix:
+class SnapMix(Method):
     """SnapMix (Huang et al. 2021). The two weights in a label need not sum to 1.
 
     `mix` needs a map of each image for it: ``mix(…, saliency=maps)``.
@@ -59,10 +59,7 @@ class SnapMix:
     """
 
     alpha: float = 5.0
-    blends: ClassVar[bool] = False
-    resizes: ClassVar[bool] = False
-    tiles: ClassVar[bool] = False
-    avoids: ClassVar[bool] = False
+    sees: ClassVar[Literal["maps"]] = "maps"
 
     def __post_init__(self) -> None:
         set_checked(self, "alpha", checked_alpha("alpha", self.alpha))

@@ -1,0 +1,131 @@
+"""Patterns: what is shown of two images other than by a box, in many boxes or pixel by pixel.
+
+Where a pixel is wholly of one image it is copied, whatever its type: of partner ^ image all is kept
+where the image shows, and all else made 0, so that ^ partner gives both. In words of 8 bytes that
+is a fourth of what arithmetic with a mask takes on the CPU.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+from nvidia.dali import fn, types
+from nvidia.dali.data_node import DataNode
+
+from dali_cutmix._dali import merge, split
+from dali_cutmix.mixing.plan import Part, Pattern, Size
+
+__all__ = ["Pair", "shown"]
+
+_BYTES = {"uint8": 1, "int16": 2, "int32": 4, "float32": 4}
+_INTEGERS = {1: types.UINT8, 2: types.INT16, 4: types.INT32, 8: types.INT64}
+
+
+class Pair(NamedTuple):
+    """An image and its partner, (H, W, C) of `dtype`, of all samples or of some.
+
+    Fields:
+        own, other: on the CPU or a GPU.
+        dtype: "uint8", "int16", "int32" or "float32"; weights are for uint8 and float32 alone.
+        size: of both.
+    """
+
+    own: DataNode
+    other: DataNode
+    dtype: str
+    size: Size
+
+    def pixels(self, words: DataNode) -> DataNode:
+        """Returns words as an image, of integers as wide as `dtype`."""
+        kind = _INTEGERS[_BYTES[self.dtype]]
+        if self.size.known is not None:
+            return fn.reinterpret(words, dtype=kind, shape=[*self.size.known, -1], layout="HWC")
+        shape = self.own.shape(dtype=types.INT32)
+        return fn.reinterpret(words, dtype=kind, shape=shape, layout="HWC")
+
+    def words(self, pixels: DataNode) -> DataNode:
+        """Returns an image as the widest integers that its bytes fill, whatever its channels."""
+        width = _BYTES[self.dtype]
+        if self.size.known is not None:
+            width = math.gcd(8, math.prod(self.size.known) * width)
+        return fn.reinterpret(pixels, dtype=_INTEGERS[width], shape=[-1], layout="")
+
+
+def shown(pattern: Pattern, pair: Pair, otherwise: DataNode) -> DataNode:
+    """Returns images by the pattern, HWC, where it was chosen, and else as they are otherwise."""
+    part = Part.of(pattern, pair.size, pair.own.device)
+    own, other = (split(x, pattern.chosen)[0] for x in (pair.own, pair.other))
+    found = _by_pattern(pattern, part, Pair(own, other, pair.dtype, part.size))
+    rest = split(fn.reshape(otherwise, layout="HWC"), pattern.chosen)[1]
+    return merge(found, rest, pattern.chosen)
+
+
+def _by_pattern(pattern: Pattern, part: Part, pair: Pair) -> DataNode:
+    method = pattern.method
+    if method.shows == "fill":
+        return _erased(fn.reshape(pair.own, layout="HWC"), method.boxes(part), method.filling())
+    if method.shows == "boxes":
+        return _joined(_erased(_difference(pair), method.boxes(part)), pair)
+    if method.shows == "mask":
+        return _joined(_masked(method.mask(part), pair), pair)
+    weights = [x.gpu() if part.device == "gpu" else x for x in method.weights(part)]
+    if pattern.heavier:
+        down, across = (fn.expand_dims(x, axes=[k]) for k, x in zip((1, 0), weights, strict=True))
+        return _joined(_masked(down * across <= 0.5, pair), pair)
+    return _averaged(weights[0], weights[1], pair)
+
+
+def _difference(pair: Pair) -> DataNode:
+    """Returns image ^ partner, as an image."""
+    return pair.pixels(pair.words(pair.own) ^ pair.words(pair.other))
+
+
+def _joined(kept: DataNode, pair: Pair) -> DataNode:
+    """Returns the partner where nothing of the difference was kept, and else the image."""
+    pixels = pair.pixels(pair.words(kept) ^ pair.words(pair.other))
+    if pair.dtype == "float32":
+        return fn.reinterpret(pixels, dtype=types.FLOAT)
+    return pixels
+
+
+def _erased(images: DataNode, boxes: DataNode, fill: float | tuple[float, ...] = 0.0) -> DataNode:
+    """Returns images with boxes, int32 (K, 4), filled."""
+    anchors, shapes = (
+        fn.cast(fn.reshape(x, shape=[-1]), dtype=types.FLOAT) for x in (boxes[:, :2], boxes[:, 2:])
+    )
+    return fn.erase(images, anchor=anchors, shape=shapes, axes=[0, 1], fill_value=fill)
+
+
+def _masked(mask: DataNode, pair: Pair) -> DataNode:
+    """Returns the difference where the mask, bool (H, W), is True, and else 0."""
+    difference, width = _difference(pair), _BYTES[pair.dtype]
+    bits = fn.reinterpret(mask, dtype=types.UINT8)
+    if width > 1:
+        kind = _INTEGERS[width]
+        bits = fn.cast(bits, dtype=kind) * types.Constant(-1, dtype=kind)
+        return difference & fn.expand_dims(bits, axes=[2])
+    if pair.size.known is not None and math.prod(pair.size.known) % 8 == 0:
+        words = fn.reinterpret(bits, dtype=types.INT64, shape=[-1])
+        words = words * types.Constant(255, dtype=types.INT64)  # no byte reaches the next
+        bits = fn.reinterpret(words, dtype=types.UINT8, shape=[*pair.size.known, 1], layout="HWC")
+    else:
+        bits = bits * types.Constant(255, dtype=types.UINT8)
+        bits = fn.reshape(fn.expand_dims(bits, axes=[2]), layout="HWC")
+    # One value for three, where there are three: a twentieth of the time of arithmetic.
+    of_three = pair.own.shape(dtype=types.INT32)[2] == 3
+    (color, other), (color_bits, bits) = (split(x, of_three) for x in (difference, bits))
+    color_bits = fn.color_space_conversion(color_bits, image_type=types.GRAY, output_type=types.RGB)
+    colored = pair._replace(own=color)
+    color = colored.pixels(colored.words(color) & colored.words(color_bits))
+    return merge(color, fn.reshape(other & bits, layout="HWC"), of_three)
+
+
+def _averaged(down: DataNode, across: DataNode, pair: Pair) -> DataNode:
+    """Returns image + weight * (partner - image); bytes are rounded to nearest."""
+    weights = fn.expand_dims(down, axes=[1, 2]) * fn.expand_dims(across, axes=[0, 2])
+    kind, other = types.FLOAT, pair.other
+    if pair.dtype == "uint8":
+        kind, other = types.UINT8, fn.cast(other, dtype=types.INT16)
+    blended = fn.cast(pair.own + (other - pair.own) * weights, dtype=kind)
+    return fn.reshape(blended, layout="HWC")
