@@ -350,7 +350,7 @@ def draw_plans(
     keep_order = keep_order or any(
         method.blends
         or method.resizes
-        or method.shows is not None
+        or method.shows in ("mask", "weights", "fill")
         or method.sees == "maps"  # it resizes a part
         for method, _ in methods
     )
@@ -370,7 +370,7 @@ def draw_plans(
     if exact is not None:
         params = exact.exact(size, draw, cfg.prob, enabled)
     else:
-        in_table = Size(draw.first(size.node), axes=size.axes)
+        in_table = size._replace(node=draw.first(size.node), in_part=True)
         rows = _draw_rows(cfg, draw, in_table, enabled)
         if alone:
             params = plan_of(rows, size)

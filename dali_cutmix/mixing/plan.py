@@ -119,9 +119,9 @@ class Pattern(NamedTuple):
     """What one method shows of two images other than by a box, for the samples that it mixes.
 
     Fields:
-        method: that drew it, and makes boxes, a mask or weights of its numbers, by its `shows`.
+        method: that drew it, and makes a mask or weights of its numbers, by its `shows`.
         chosen: bool (), whether the sample is mixed by it.
-        numbers: int32 (columns,), what it drew for the sample.
+        numbers: int32 (columns,), what it drew for the sample; boxes one after another.
         heavier: whether of "weights" the heavier image alone is shown, pixel by pixel.
     """
 
@@ -138,11 +138,13 @@ class Size(NamedTuple):
         node: int32 (axes,), (H, W) or (D, H, W).
         known: the same, where it is known when the graph is built, else None.
         axes: 2 or 3.
+        in_part: the node is not that of a whole batch, in which all constants are.
     """
 
     node: DataNode
     known: tuple[int, ...] | None = None
     axes: int = 2
+    in_part: bool = False
 
     @classmethod
     def of(cls, shape: DataNode | list[int]) -> Size:
@@ -158,7 +160,7 @@ class Size(NamedTuple):
 
     def nowhere(self) -> DataNode:
         """Returns the empty box, int32 (4,), ``(H, W, 0, 0)``."""
-        if self.known is not None:
+        if self.known is not None and not self.in_part:
             return types.Constant(np.array([*self.known, *[0] * self.axes], np.int32))
         return fn.cat(self.node, self.node * 0)
 
@@ -238,6 +240,9 @@ class Rows(NamedTuple):
             int32 (N, 6).
         blended, resized, tiled, avoids: bool (N, 1), or None, see `MixParams`.
         numbers: int32 (N, 1) each, what a method with a pattern drew; empty for others.
+        boxes: int32 (N, K, 4), what is drawn instead by one whose pattern is boxes: inside the
+            image, an empty one ``(H, W, 0, 0)``.
+        num_boxes: K.
         patterns: of all methods, once one is chosen for each row.
         later: of each method that completes its plans later; until then lam is 1, and nothing is
             pasted.
@@ -250,6 +255,8 @@ class Rows(NamedTuple):
     tiled: DataNode | None = None
     avoids: DataNode | None = None
     numbers: tuple[DataNode, ...] = ()
+    boxes: DataNode | None = None
+    num_boxes: int = 0
     patterns: tuple[PatternRows, ...] = ()
     later: tuple[Later, ...] = ()
 
@@ -261,11 +268,12 @@ class Rows(NamedTuple):
 
 
 class PatternRows(NamedTuple):
-    """A `Pattern` of N rows: bool (N, 1), and int32 (N, 1) each."""
+    """A `Pattern` of N rows: bool (N, 1), and int32 (N, columns)."""
 
     method: Method
     chosen: DataNode
-    numbers: tuple[DataNode, ...]
+    numbers: DataNode
+    columns: int
 
 
 class Method:
@@ -276,9 +284,9 @@ class Method:
         resizes: the whole partner is resized into the box.
         tiles: four images meet.
         avoids: its boxes are chosen by those of objects.
-        shows: what it makes of its numbers, where it draws no box but a `Pattern`. "boxes": the
-            partner shows in many of them; "mask": each pixel is that of one image; "weights": each
-            pixel is an average; "fill": in the boxes nothing is shown.
+        shows: what there is instead of a box, where it draws a `Pattern`. "boxes": the partner
+            shows in many of them; "own boxes": the image shows in them, else the partner; "fill":
+            they are filled; "mask": each pixel is that of one image; "weights": each is an average.
         sees: what it is chosen by in the images. "saliency": native, or given as maps or points;
             "maps": these alone, and it resizes a part of the partner into the box.
     """
@@ -288,18 +296,11 @@ class Method:
     resizes: ClassVar[bool] = False
     tiles: ClassVar[bool] = False
     avoids: ClassVar[bool] = False
-    shows: ClassVar[Literal["boxes", "mask", "weights", "fill"] | None] = None
+    shows: ClassVar[Literal["boxes", "own boxes", "mask", "weights", "fill"] | None] = None
     sees: ClassVar[Literal["saliency", "maps"] | None] = None
 
     def rows(self, size: Size, draw: Any) -> Rows:
         """Returns a plan per row of `draw.Draw`'s table."""
-        raise NotImplementedError
-
-    def boxes(self, part: Part) -> DataNode:
-        """Returns boxes, int32 (K, 4), ``(y, x, h, w)``: "boxes", "fill".
-
-        They may reach beyond the image, lie on each other and be empty; K may differ by sample.
-        """
         raise NotImplementedError
 
     def filling(self) -> float | tuple[float, ...]:
@@ -335,7 +336,7 @@ class Part(NamedTuple):
         """Returns the samples of a pattern."""
         own = split(size.node, pattern.chosen)[0]
         numbers = split(pattern.numbers, pattern.chosen)[0]
-        return cls(numbers, size._replace(node=own), device, pattern.chosen)
+        return cls(numbers, size._replace(node=own, in_part=True), device, pattern.chosen)
 
     def constant(self, values: NDArray[Any], device: str = "cpu") -> DataNode:
         """Returns an array for each of the samples, on the CPU or on a GPU."""
@@ -381,9 +382,8 @@ def choose(
             avoids = everywhere if method.avoids else avoids  # of one method, see `MixConfig`
         if method.blends and where is not None:
             blended.append(where)
-        if row.numbers:
-            always = row.lam >= 0.0
-            patterns.append(PatternRows(method, always if where is None else where, row.numbers))
+        if method.shows is not None and not row.later:
+            patterns.append(_pattern_rows(method, row, where, nowhere))
     if mixed is not None:
         lams.append(fn.cast(mixed ^ True, dtype=types.FLOAT64))
     return Rows(
@@ -396,6 +396,20 @@ def choose(
         patterns=tuple(patterns),
         later=tuple(later),
     )
+
+
+def _pattern_rows(
+    method: Method, rows: Rows, where: DataNode | None, nowhere: DataNode
+) -> PatternRows:
+    """Returns the pattern of a method, whose boxes are empty where it was not chosen."""
+    chosen = rows.lam >= 0.0 if where is None else where
+    if rows.boxes is None:
+        return PatternRows(method, chosen, fn.cat(*rows.numbers, axis=1), len(rows.numbers))
+    found = rows.boxes
+    if where is not None:
+        found = boxes.where(fn.expand_dims(where, axes=[2]), found, nowhere)
+    columns = 4 * rows.num_boxes
+    return PatternRows(method, chosen, fn.reshape(found, shape=[-1, columns]), columns)
 
 
 def _only(where: DataNode | None, x: DataNode) -> DataNode:
@@ -422,7 +436,7 @@ def packed(rows: Rows, size: Size, first: Callable[[DataNode], DataNode] = lambd
     columns = [fn.reinterpret(weights, dtype=types.INT32)]
     columns += [fn.cast(flag, dtype=types.INT32) for flag in rows.flags.values()]
     for pattern in rows.patterns:
-        columns += [fn.cast(pattern.chosen, dtype=types.INT32), *pattern.numbers]
+        columns += [fn.cast(pattern.chosen, dtype=types.INT32), pattern.numbers]
     columns += regions
     if rows.box is not None and not regions:
         start, sides = rows.box[:, : size.axes], rows.box[:, size.axes :]
@@ -446,7 +460,7 @@ def unpacked(row: DataNode, rows: Rows, size: Size) -> MixParams:
         flag: dict[str, Any] = {name: row[at] != 0}
         params, at = params._replace(**flag), at + 1
     for pattern in rows.patterns:
-        end = at + 1 + len(pattern.numbers)
+        end = at + 1 + pattern.columns
         found = Pattern(pattern.method, row[at] != 0, row[at + 1 : end])
         params, at = params._replace(patterns=(*params.patterns, found)), end
     if rows.box is None:

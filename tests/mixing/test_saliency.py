@@ -163,7 +163,7 @@ def random_boxes(
 
 
 @pytest.mark.parametrize("device", DEVICES)
-@pytest.mark.parametrize("size", SIZES[1:4], ids=str)
+@pytest.mark.parametrize("size", [(33, 20), (12, 40), (5, 31)], ids=str)
 @pytest.mark.parametrize(("cells", "pasted"), [(7, 6), (3, 8)])
 def test_attentivemix_equals_the_reference(
     cells: int, pasted: int, size: tuple[int, int], device: str

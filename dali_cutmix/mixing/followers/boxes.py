@@ -54,9 +54,13 @@ def mix_boxes(
       are moved with them and treated as those of a partner, by the second threshold.
     - DetectionCutMix keeps all boxes of the image, and takes over those of its partner by a rule of
       its own, whatever `keep` is.
+    - Cutout: a box of the image is kept where less than half of it is filled, and none of the
+      partner's is taken over.
     - Where nothing is pasted all boxes of the image are kept, and none of its partner.
     - A side of no length counts as covered wholly where it lies in what is pasted, or on its edge,
       and else not at all. So a box without area is judged too, and never lost on the way.
+
+    GridMix, FMix and SmoothMix are refused: of an object they show pieces, which no box tells.
 
     Areas are computed in pixels, in float64.
 

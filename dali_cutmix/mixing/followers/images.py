@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import NamedTuple, cast
 
+import numpy as np
 from nvidia.dali import fn, types
 from nvidia.dali import math as dmath
 from nvidia.dali.data_node import DataNode
@@ -12,7 +13,7 @@ from nvidia.dali.data_node import DataNode
 from dali_cutmix._dali import merge, split
 from dali_cutmix._graph import paste
 from dali_cutmix.mixing.followers import patterns, volumes
-from dali_cutmix.mixing.plan import MixParams, Regions
+from dali_cutmix.mixing.plan import MixParams, Regions, regions_of
 
 __all__ = ["Images", "mix_images"]
 
@@ -42,22 +43,38 @@ class Images(NamedTuple):
 
 def mix_images(images: Images, params: MixParams) -> DataNode:
     """Returns the mixed images. Batches are split and merged by reference, without a copy."""
-    resizes = params.resized is not None or params.source is not None
-    gathered = params.blended is not None or resizes or params.patterns
-    if params.original is not None and not gathered:
-        assert params.partner is not None
+    if params.original is not None and _only_pasted(params):
         # Every pixel is moved once, which pasting gathered images does not reach.
-        ids = fn.stack(params.original, params.partner)
-        if params.others is not None:
-            ids = fn.cat(ids, params.others)
-        return _paste(params, images.shape, images.node, in_ids=ids)
+        regions, ids = patterns.pasted(params)
+        return _paste(params._replace(regions=regions), images.shape, images.node, in_ids=ids)
     originals, *partners = _gathered(images, params)
+    where = _is_resized(params)
+    if where is not None:
+        in_place = images.node.device == "gpu" or isinstance(images.shape, DataNode)
+        if not in_place:
+            params = _from_the_corner(params, where)
+        partners[0] = _resized(partners[0], where, images, params, in_place)
     mixed = _mixed(images, params, originals, *partners)
     for pattern in params.patterns:
         assert params.size is not None
         pair = patterns.Pair(originals, partners[0], images.dtype, params.size)
         mixed = patterns.shown(pattern, pair, mixed)
     return mixed
+
+
+def _only_pasted(params: MixParams) -> bool:
+    """Returns whether all that is shown are boxes of the images as they are."""
+    shown = {pattern.method.shows for pattern in params.patterns}
+    boxes_alone = shown <= {"boxes", "own boxes"}
+    return params.blended is None and _is_resized(params) is None and boxes_alone
+
+
+def _is_resized(params: MixParams) -> DataNode | None:
+    """Returns where something is resized into the box, bool (); None: nowhere."""
+    if params.source is None:
+        return params.resized
+    in_part = params.source[2] > 0
+    return in_part if params.resized is None else in_part | params.resized
 
 
 def _mixed(images: Images, params: MixParams, originals: DataNode, *partners: DataNode) -> DataNode:
@@ -127,8 +144,6 @@ def _gathered(images: Images, params: MixParams) -> list[DataNode]:
     if partners is None:
         assert params.partner is not None
         partners = _gather(images, params.partner)
-    if params.resized is not None or params.source is not None:
-        partners = _resized_into_box(partners, images, params)
     gathered = [originals, partners]
     if params.others is not None:
         gathered += [_gather(images, params.others[k]) for k in range(2)]
@@ -143,20 +158,22 @@ def _gather(images: Images, index: DataNode) -> DataNode:
     return paste(images.node, shape=images.shape, in_ids=fn.reshape(index, shape=[1]))
 
 
-def _resized_into_box(partners: DataNode, images: Images, params: MixParams) -> DataNode:
-    """Returns images that show the partner, or a part of it, where the box will be pasted from.
+def _resized(
+    partners: DataNode, where: DataNode, images: Images, params: MixParams, in_place: bool
+) -> DataNode:
+    """Returns images that show the partner, or a part of it, resized: as large as the box.
 
-    They are as large as the others: on a GPU fn.multi_paste reads all its inputs with the width of
-    the first (DALI 2.4.0).
+    Or with `in_place` as large as the others, at its place, which takes as long as all the rest:
+    fn.multi_paste needs it where it is not told the size, and on a GPU, where it reads all its
+    inputs with the width of the first (DALI 2.4.0).
     """
     assert params.box is not None
     assert params.size is not None
-    resized = _resized(params)
-    node, rest = split(fn.reshape(partners, layout="HWC"), resized)
-    box, size = (split(x, resized)[0] for x in (params.box, params.size.node))
+    node, rest = split(fn.reshape(partners, layout="HWC"), where)
+    box, size = (split(x, where)[0] for x in (params.box, params.size.node))
     if images.dtype == "int32":  # which fn.resize does not take
         node = fn.reinterpret(node, dtype=types.INT16)
-    start, end, by = _shown(params, resized, box, size)
+    start, end, by = _shown(params, where, box, size)
     small = fn.resize(
         node,
         size=fn.cast(box[2:], dtype=types.FLOAT),
@@ -165,29 +182,18 @@ def _resized_into_box(partners: DataNode, images: Images, params: MixParams) -> 
         interp_type=types.INTERP_NN if images.nearest else by,
         antialias=False,
     )
-    canvas = fn.slice(
-        cast("DataNode", small),  # by its annotation it may be several, or None
-        start=box[:2] * -1,
-        shape=size,
-        axes=[0, 1],
-        out_of_bounds_policy="pad",
-    )
+    found = cast("DataNode", small)  # by its annotation it may be several, or None
+    if in_place:
+        found = fn.slice(
+            found, start=box[:2] * -1, shape=size, axes=[0, 1], out_of_bounds_policy="pad"
+        )
     if images.dtype == "int32":
-        canvas = fn.reinterpret(canvas, dtype=types.INT32)
-    return merge(canvas, rest, resized)
-
-
-def _resized(params: MixParams) -> DataNode:
-    """Returns where something is resized into the box, bool ()."""
-    if params.source is None:
-        assert params.resized is not None
-        return params.resized
-    in_part = params.source[2] > 0
-    return in_part if params.resized is None else in_part | params.resized
+        found = fn.reinterpret(found, dtype=types.INT32)
+    return merge(found, rest, where)
 
 
 def _shown(
-    params: MixParams, resized: DataNode, box: DataNode, size: DataNode
+    params: MixParams, where: DataNode, box: DataNode, size: DataNode
 ) -> tuple[DataNode, DataNode, DataNode | types.DALIInterpType]:
     """Returns what of the partner is resized into the box, from where to where, and how.
 
@@ -201,7 +207,7 @@ def _shown(
     whole = 1e-3 - 0.5 * size / sides
     if params.source is None:
         return whole, whole + size, types.INTERP_NN
-    source = split(params.source, resized)[0]
+    source = split(params.source, where)[0]
     # Of one pixel a step that is hardly one.
     step = dmath.max(source[2:] - 1, 1e-5) / dmath.max(sides - 1.0, 1.0)
     start = source[:2] + (0.5 - 0.5 * step)
@@ -212,6 +218,16 @@ def _shown(
     nearest_or_linear = fn.cast(in_part, dtype=types.INT32)  # they are 0 and 1
     start, end = (whole + in_part * (x - whole) for x in (start, end - size))
     return start, end + size, fn.reinterpret(nearest_or_linear, dtype=types.INTERP_TYPE)
+
+
+def _from_the_corner(params: MixParams, where: DataNode) -> MixParams:
+    """Returns the plan in which a box that is resized into is pasted from (0, 0) of the partner."""
+    regions = regions_of(params)
+    sources = regions.anchors if regions.sources is None else regions.sources
+    second = np.zeros((2 if regions.sources is None else 4, 1), np.int32)
+    second[1] = 1
+    sources = sources * ((where & types.Constant(second)) ^ 1)
+    return params._replace(regions=regions._replace(sources=sources))
 
 
 def _blended(

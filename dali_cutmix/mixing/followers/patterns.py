@@ -14,9 +14,9 @@ from nvidia.dali import fn, types
 from nvidia.dali.data_node import DataNode
 
 from dali_cutmix._dali import merge, split
-from dali_cutmix.mixing.plan import Part, Pattern, Size
+from dali_cutmix.mixing.plan import MixParams, Part, Pattern, Regions, Size, regions_of
 
-__all__ = ["Pair", "shown"]
+__all__ = ["Pair", "pasted", "shown"]
 
 _BYTES = {"uint8": 1, "int16": 2, "int32": 4, "float32": 4}
 _INTEGERS = {1: types.UINT8, 2: types.INT16, 4: types.INT32, 8: types.INT64}
@@ -61,12 +61,45 @@ def shown(pattern: Pattern, pair: Pair, otherwise: DataNode) -> DataNode:
     return merge(found, rest, pattern.chosen)
 
 
+def pasted(params: MixParams) -> tuple[Regions, DataNode]:
+    """Returns all regions of a plan whose patterns are boxes, and whose pixels each shows.
+
+    The latter as indices in the batch, int32 (regions,).
+    """
+    assert params.original is not None
+    assert params.partner is not None
+    regions, first, second = regions_of(params), params.original, params.partner
+    anchors, shapes, sources = [regions.anchors], [regions.shapes], []
+    for pattern in params.patterns:
+        boxes = _boxes(pattern.numbers)
+        shown = params.partner
+        if pattern.method.shows == "own boxes":
+            first, shown = first + pattern.chosen * (params.partner - first), params.original
+        anchors.append(boxes[:, :2])
+        shapes.append(boxes[:, 2:])
+        sources.append(boxes[:, 0] * 0 + shown)
+    ids = [fn.stack(first, second)]
+    if params.others is not None:
+        ids.append(params.others)
+    taken_from = None
+    if regions.sources is not None:
+        taken_from = fn.cat(regions.sources, *anchors[1:])
+    return Regions(fn.cat(*anchors), fn.cat(*shapes), taken_from), fn.cat(*ids, *sources)
+
+
+def _boxes(numbers: DataNode) -> DataNode:
+    return fn.reshape(numbers, shape=[-1, 4])
+
+
 def _by_pattern(pattern: Pattern, part: Part, pair: Pair) -> DataNode:
     method = pattern.method
     if method.shows == "fill":
-        return _erased(fn.reshape(pair.own, layout="HWC"), method.boxes(part), method.filling())
+        return _erased(fn.reshape(pair.own, layout="HWC"), _boxes(part.numbers), method.filling())
     if method.shows == "boxes":
-        return _joined(_erased(_difference(pair), method.boxes(part)), pair)
+        return _joined(_erased(_difference(pair), _boxes(part.numbers)), pair)
+    if method.shows == "own boxes":
+        swapped = pair._replace(own=pair.other, other=pair.own)
+        return _joined(_erased(_difference(pair), _boxes(part.numbers)), swapped)
     if method.shows == "mask":
         return _joined(_masked(method.mask(part), pair), pair)
     weights = [x.gpu() if part.device == "gpu" else x for x in method.weights(part)]

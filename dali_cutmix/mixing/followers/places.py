@@ -15,9 +15,33 @@ from nvidia.dali import math as dmath
 from nvidia.dali.data_node import DataNode
 
 from dali_cutmix.mixing import avoidance
-from dali_cutmix.mixing.plan import MixParams, Size, regions_of
+from dali_cutmix.mixing.plan import MixParams, Regions, Size, regions_of
 
 __all__ = ["of_four", "of_two"]
+
+_SECOND = np.array([[False], [True], [False], [False]])
+
+
+def _with_filled(params: MixParams) -> tuple[MixParams, DataNode | None]:
+    """Returns the plan in which what is filled counts as pasted, and where it is: bool ().
+
+    So that boxes of the image are judged by it; those of the partner are then not to be shown.
+    """
+    filled: DataNode | None = None
+    for pattern in params.patterns:
+        regions, chosen = regions_of(params), pattern.chosen
+        second = types.Constant(_SECOND[: 2 if regions.sources is None else 4])
+        box = fn.reshape(pattern.numbers, shape=[2, 2])
+        anchors, shapes = (
+            x + (chosen & second) * (box[k : k + 1] - x)
+            for k, x in enumerate((regions.anchors, regions.shapes))
+        )
+        sources = regions.sources
+        if sources is not None:
+            sources = sources + (chosen & second) * (box[:1] - sources)
+        params = params._replace(regions=Regions(anchors, shapes, sources))
+        filled = chosen if filled is None else filled | chosen
+    return params, filled
 
 
 def of_two(
@@ -34,6 +58,7 @@ def of_two(
         Boxes as given ones are, and bool (n + m, 1).
     """
     own, other = boxes
+    params, filled = _with_filled(params)
     place = _place(params)
     if place.shift is None:
         pixels = together * place.size
@@ -45,6 +70,8 @@ def of_two(
     kept, taken = beyond[:count, :1] < 0.0, beyond[count:, 1:] > 0.0
     if params.avoids is not None:
         kept, taken = _avoiding(kept, taken, other, params)
+    if filled is not None:
+        taken = taken & (filled ^ True)
     shown = fn.cat(kept, taken)
     if params.blended is not None:
         shown = shown | params.blended
@@ -61,6 +88,7 @@ def of_four(
     Where they do not, the last two have empty regions, and none of their boxes is shown.
     """
     size = _doubles(fn.reshape(_size(params).node, shape=[1, 2]))
+    params, filled = _with_filled(params)
     places, judged = _places_of_four(params, size)
     pixels = [x * at.scale + at.shift for x, at in zip(boxes, places, strict=True)]
     clipped = [dmath.clamp(x, at.low, at.high) for x, at in zip(pixels, places, strict=True)]
@@ -74,6 +102,8 @@ def of_four(
     if params.avoids is not None:
         kept, partners = _avoiding(kept, taken[:second], boxes[1], params)
         taken = fn.cat(partners, taken[second:])
+    if filled is not None:
+        taken = taken & (filled ^ True)
     shown = fn.cat(kept, taken)
     if params.blended is not None:
         shown = fn.cat(shown[: count + second] | params.blended, shown[count + second :])

@@ -30,7 +30,7 @@ from nvidia.dali.data_node import DataNode
 from dali_cutmix._validation import checked_int, set_checked
 from dali_cutmix.mixing import boxes, saliency
 from dali_cutmix.mixing.draw import Draw
-from dali_cutmix.mixing.plan import Beside, Found, Later, Method, Part, Pattern, Rows, Size
+from dali_cutmix.mixing.plan import Beside, Found, Later, Method, Pattern, Rows, Size
 
 __all__ = ["AttentiveMix"]
 
@@ -68,11 +68,8 @@ class AttentiveMix(Method):
         unmixed = fn.cast(nothing + 1, dtype=types.FLOAT64)
         return Rows(unmixed, later=(Later(nothing, 1, self._most_attended),))
 
-    def boxes(self, part: Part) -> DataNode:
-        """Returns the cells that are pasted, int32 (K, 4)."""
-        return self._boxes(part.numbers, part.size)
-
     def _boxes(self, cells: DataNode, size: Size) -> DataNode:
+        """Returns cells by their numbers, int32 (K, 4), ``(y, x, h, w)``."""
         row = cells // self.cells
         place = fn.stack(row, cells - row * self.cells, axis=1)
         start, end = ((place + k) * size.node // self.cells for k in range(2))
@@ -88,13 +85,15 @@ class AttentiveMix(Method):
         """Returns the cells of the largest attention, see `plan.Later`."""
         assert beside.saliency is not None
         attention = saliency.in_cells(beside.saliency[1], self.cells)
-        cells = _largest(attention, self.cells**2, self.pasted)
-        pixels = boxes.area(self._boxes(cells, size))
-        pixels = fn.reductions.sum(pixels, axes=[0], dtype=types.INT32, keep_dims=True)
+        cells = self._boxes(_largest(attention, self.cells**2, self.pasted), size)
+        pixels = boxes.area(cells)
+        covered = fn.reductions.sum(pixels, axes=[0], dtype=types.INT32, keep_dims=True)
         height, width = (fn.cast(size.node[k], dtype=types.FLOAT64) for k in range(2))
         nowhere = fn.reshape(size.nowhere(), shape=[1, 4])
-        pattern = Pattern(self, fn.reshape(where, shape=[]), cells)
-        return Found(where, nowhere, 1.0 - pixels / (height * width), pattern=pattern)
+        shown = boxes.where(where & (pixels > 0), cells, size.nowhere())
+        shown = fn.reshape(shown, shape=[-1])
+        pattern = Pattern(self, fn.reshape(where, shape=[]), shown)
+        return Found(where, nowhere, 1.0 - covered / (height * width), pattern=pattern)
 
 
 def _largest(numbers: DataNode, count: int, most: int) -> DataNode:

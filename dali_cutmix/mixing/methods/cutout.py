@@ -20,11 +20,10 @@ from typing import Any, ClassVar, Literal
 
 from nvidia.dali import fn, types
 from nvidia.dali import math as dmath
-from nvidia.dali.data_node import DataNode
 
 from dali_cutmix._validation import checked_int, checked_number, set_checked
 from dali_cutmix.mixing.draw import Draw
-from dali_cutmix.mixing.plan import Method, Part, Rows, Size
+from dali_cutmix.mixing.plan import Method, Rows, Size
 
 __all__ = ["Cutout"]
 
@@ -69,11 +68,8 @@ class Cutout(Method):
         start = dmath.max(centre - half, 0.0)
         sides = dmath.min(centre + half, size.node) - start
         box = fn.cast(fn.cat(start, sides, axis=1), dtype=types.INT32)
-        return Rows(position[:, :1] * 0.0 + 1.0, numbers=tuple(box[:, k : k + 1] for k in range(4)))
-
-    def boxes(self, part: Part) -> DataNode:
-        """Returns the box, int32 (1, 4)."""
-        return fn.reshape(part.numbers, shape=[1, 4])
+        lam = position[:, :1] * 0.0 + 1.0
+        return Rows(lam, boxes=fn.expand_dims(box, axes=[1]), num_boxes=1)
 
     def filling(self) -> float | tuple[float, ...]:
         """Returns `fill`."""
