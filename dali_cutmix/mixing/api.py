@@ -397,14 +397,12 @@ def _dealt(rows: Rows, draw: Draw, in_table: Size, size: Size, beside: Beside) -
     table = packed(rows, in_table, draw.first)
     if not rows.later:
         return unpacked(draw.deal(table), rows, size)
-    columns = [x for one in rows.later for x in (one.flag, one.columns)]
+    columns = [one.columns for one in rows.later]
     row, at = draw.deal(fn.cat(*columns, table, axis=1)), 0
     found = []
     for one in rows.later:
-        where = fn.reshape(row[at] != 0, shape=[1, 1])
-        end = at + 1 + one.width
-        found.append(one.complete(where, row[at + 1 : end], beside, size))
-        at = end
+        found.append(one.complete(row[at : at + one.width], beside, size))
+        at += one.width
     return completed(unpacked(row[at:], rows, size), rows, size, found)
 
 

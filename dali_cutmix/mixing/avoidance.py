@@ -11,6 +11,7 @@ from nvidia.dali import fn, types
 from nvidia.dali import math as dmath
 from nvidia.dali.data_node import DataNode
 
+from dali_cutmix.mixing import boxes
 from dali_cutmix.mixing.plan import Beside, Found, Size
 
 __all__ = ["MOST", "ORDERS", "inside_fractions", "resolved", "taken"]
@@ -21,7 +22,7 @@ _NUMBERS = np.arange(MOST, dtype=np.int32).reshape(MOST, 1)
 _LEAST = 0.1  # of a box of the partner, from which it comes along
 
 
-def resolved(count: int, where: DataNode, columns: DataNode, beside: Beside, size: Size) -> Found:
+def resolved(count: int, columns: DataNode, beside: Beside, size: Size) -> Found:
     """Returns the area that is cut; it completes the plans of DetectionCutMix, see `plan.Later`.
 
     The last by its number of those areas that touch no box of the image; none, and nothing is
@@ -42,9 +43,8 @@ def resolved(count: int, where: DataNode, columns: DataNode, beside: Beside, siz
     first = (rank == fn.reductions.max(rank, axes=[0], keep_dims=True)) & free
     area = fn.reductions.sum(candidates * first, axes=[0], dtype=types.INT32, keep_dims=True)
     coming = taken(other, area, size)
-    mixed = where & (fn.reductions.max(fn.cast(coming, dtype=types.INT32)) > 0)
-    nowhere = size.nowhere()
-    return Found(where, nowhere + mixed * (area - nowhere))
+    mixed = fn.reductions.max(fn.cast(coming, dtype=types.INT32)) > 0
+    return Found(boxes.where(mixed, area, size.nowhere()))
 
 
 def taken(objects: DataNode, area: DataNode, size: Size) -> DataNode:

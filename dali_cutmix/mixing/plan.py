@@ -193,14 +193,12 @@ class Found(NamedTuple):
     """What `Later` gives of each sample. What is not mixed has lam 1 and an empty box.
 
     Fields:
-        where: bool (1, 1), samples of its method.
         box: int32 (1, 4).
         lam: float64 (1, 1); None: what the box leaves of the original.
         source, lam_partner: int32 (1, 4) and float64 (1, 1), or None, see `MixParams`.
         pattern: what is shown other than by the box.
     """
 
-    where: DataNode
     box: DataNode
     lam: DataNode | None = None
     source: DataNode | None = None
@@ -212,23 +210,16 @@ class Later(NamedTuple):
     """Plans of a method that looks at the samples: completed when the rows have been dealt.
 
     Fields:
-        columns: int32 (N, width), what was drawn.
+        columns: int32 (N, width), what was drawn. Where another method was, or none, all are 0, of
+            which `complete` makes what is not mixed.
         width: how many they are.
-        complete: returns the plan of each sample where the method was drawn for it: of that, bool
-            (1, 1), of its row of the columns, (width,), of what is beside it, and of the size.
-        where: bool (N, 1), where the method was drawn; `choose` says so.
+        complete: returns the plan of each sample: of its row of the columns, (width,), of what is
+            beside it, and of the size.
     """
 
     columns: DataNode
     width: int
-    complete: Callable[[DataNode, DataNode, Beside, Size], Found]
-    where: DataNode | None = None
-
-    @property
-    def flag(self) -> DataNode:
-        """`where` as a column."""
-        assert self.where is not None
-        return fn.cast(self.where, dtype=types.INT32)
+    complete: Callable[[DataNode, Beside, Size], Found]
 
 
 class Rows(NamedTuple):
@@ -377,9 +368,9 @@ def choose(
             if method.tiles:
                 tiled.append(_only(where, row.box[:, :1] >= 0))
         for one in row.later:
-            everywhere = row.lam >= 0.0 if where is None else where
-            later.append(one._replace(where=everywhere))
-            avoids = everywhere if method.avoids else avoids  # of one method, see `MixConfig`
+            later.append(one._replace(columns=_only(where, one.columns)))
+            if method.avoids:  # of one method, see `MixConfig`
+                avoids = row.lam >= 0.0 if where is None else where
         if method.blends and where is not None:
             blended.append(where)
         if method.shows is not None and not row.later:
@@ -500,29 +491,40 @@ def completed(params: MixParams, rows: Rows, size: Size, found: Sequence[Found])
     Args:
         params: of a row that was dealt.
         rows: those that were dealt, which says what there is.
-        found: of each of `Rows.later`.
+        found: of each of `Rows.later`, at least one.
     """
-    assert params.box is not None
-    box, lam = fn.reshape(params.box, shape=[1, 4]), fn.reshape(params.lam, shape=[1, 1])
-    nowhere = fn.reshape(size.nowhere(), shape=[1, 4])
-    source: DataNode | None = None
-    more: DataNode | None = None
-    for one in found:
-        box = box + one.where * (one.box - box)
-        its_lam = boxes.original_fraction(one.box, size.node) if one.lam is None else one.lam
-        lam = lam * (one.where ^ True) + its_lam * one.where
-        if one.source is not None and one.lam_partner is not None:
-            source = nowhere if source is None else source
-            source = source + one.where * (one.source - source)
-            its_more = (one.lam_partner + its_lam - 1.0) * one.where
-            more = its_more if more is None else more + its_more
-    flags = {name: fn.reshape(getattr(params, name), shape=[1, 1]) for name in rows.flags}
+    lams = [
+        boxes.original_fraction(one.box, size.node) if one.lam is None else one.lam for one in found
+    ]
+    source = _joined([one.source for one in found if one.source is not None], size)
+    box, lam = _joined([one.box for one in found], size), reduce(_both_lams, lams)
+    assert box is not None
+    if rows.box is not None or rows.blended is not None or rows.patterns:
+        assert params.box is not None
+        drawn = fn.reshape(params.box, shape=[1, 4])
+        box = box if rows.box is None else drawn + (box - size.nowhere())
+        lam = _both_lams(fn.reshape(params.lam, shape=[1, 1]), lam)
     patterns = (one.pattern for one in found if one.pattern is not None)
+    flags = {name: fn.reshape(getattr(params, name), shape=[1, 1]) for name in rows.flags}
     final = plan_of(Rows(lam, box, **flags), size)
     final = final._replace(patterns=(*params.patterns, *patterns))
-    if source is None or more is None:
+    if source is None:
         return final
-    return with_source(final, source, more)
+    both = zip(found, lams, strict=True)
+    more = (one.lam_partner + its - 1.0 for one, its in both if one.lam_partner is not None)
+    return with_source(final, source, reduce(operator.add, more))
+
+
+def _joined(found: Sequence[DataNode], size: Size) -> DataNode | None:
+    """Returns boxes of which all but one are empty in each sample, in one, int32 (1, 4)."""
+    if not found:
+        return None
+    return reduce(lambda box, other: box + (other - size.nowhere()), found)
+
+
+def _both_lams(lam: DataNode, other: DataNode) -> DataNode:
+    """Returns the lam of a sample of which one is 1, since its method was not drawn."""
+    return lam + other - 1.0
 
 
 def with_source(params: MixParams, source: DataNode, more: DataNode) -> MixParams:

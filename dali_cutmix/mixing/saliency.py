@@ -29,6 +29,7 @@ __all__ = ["MOST_CELLS", "Saliency", "in_cells", "mass_in", "peak"]
 MOST_CELLS = 2**16
 _PLACES = 56  # along each axis
 _AROUND = (7, 3)
+_BELOW_1 = float(np.nextafter(np.float32(1), np.float32(0)))  # in the last pixel
 _NUMBERS = np.arange(MOST_CELLS, dtype=np.int32)
 SALIENCY = (
     "`saliency` must be a map of each image, (h, w) with at most 65,536 finite numbers, or a "
@@ -42,13 +43,15 @@ class Saliency(NamedTuple):
 
     Fields:
         map: float32 (h, w), finite. Of no use where there is a point.
-        point: float64 (1, 2), (y, x) in [0, 1], where one was given; None: none can have been.
-        pointed: bool (1, 1), whether it was, likewise.
+        point: float64 (2,), (y, x) in [0, 1), where one was given; None: none can have been.
+        pointed: bool (), whether it was, likewise.
+        places: of the map along each axis, where it is known when the graph is built.
     """
 
     map: DataNode
     point: DataNode | None = None
     pointed: DataNode | None = None
+    places: int | None = None
 
     @classmethod
     def native(cls, images: DataNode) -> Saliency:
@@ -67,7 +70,7 @@ class Saliency(NamedTuple):
         # Each in parts of its largest, times both of them: there may be none.
         both = dmath.max(brighter * _largest(darker), darker * _largest(brighter))
         both = fn.reshape(both, shape=[places, places], layout="")
-        return cls(both.cpu() if images.device == "gpu" else both)
+        return cls(both.cpu() if images.device == "gpu" else both, places=places)
 
     @classmethod
     def given(cls, node: DataNode) -> Saliency:
@@ -79,7 +82,7 @@ class Saliency(NamedTuple):
         point, pointed = (
             None if x is None else gathered(x, index) for x in (self.point, self.pointed)
         )
-        return Saliency(gathered(self.map, index), point, pointed)
+        return Saliency(gathered(self.map, index), point, pointed, self.places)
 
 
 def _resized(x: DataNode, side: int, *, antialias: bool = True) -> DataNode:
@@ -108,8 +111,8 @@ def _checked(node: DataNode) -> tuple[DataNode, DataNode, DataNode]:
     wrong = (axes < 1) | (axes > 2) | empty | infinite | (pointed & no_point)
     zero = zero_unless(wrong)
     area = fn.reshape(numbers, shape=two + zero, layout="")
-    point = fn.reshape(fn.cast(point, dtype=types.FLOAT64), shape=[1, 2])
-    return area, point, fn.reshape(pointed, shape=[1, 1])
+    point = fn.cast(dmath.min(point, _BELOW_1), dtype=types.FLOAT64)
+    return area, point, pointed
 
 
 @states(SALIENCY)
@@ -119,23 +122,55 @@ def peak(saliency: Saliency, size: Size) -> DataNode:
     Of a map it is the middle of the largest cell, of several the first in rows; of a point the
     pixel that it lies in.
     """
-    area = saliency.map
-    shape = area.shape(dtype=types.INT32)
-    cells = shape[:1] * shape[1:]
-    numbers = fn.slice(types.Constant(_NUMBERS), start=[0], shape=cells, axes=[0])
-    flat = fn.reshape(area, shape=[-1])
-    # No operator says where a maximum is: the first has the largest number from behind.
-    is_largest = flat == fn.reductions.max(flat, axes=[0], keep_dims=True)
-    index = cells - fn.reductions.max((cells - numbers) * is_largest, axes=[0], keep_dims=True)
+    if saliency.places is not None:
+        return _peak_of_places(saliency.map, saliency.places, size)
+    flat, shape = (
+        fn.reshape(saliency.map, shape=[-1]),
+        saliency.map.shape(dtype=types.INT32),
+    )
+    from_behind = fn.slice(
+        types.Constant(MOST_CELLS - _NUMBERS),
+        start=[0],
+        shape=flat.shape(dtype=types.INT32),
+        axes=[0],
+    )
+    index = MOST_CELLS - _first_largest(flat, from_behind)
     row = index // shape[1:]
     cell = fn.cat(row, index - row * shape[1:])
-    pixel = fn.reshape((2 * cell + 1) * size.node // (2 * shape), shape=[1, 2])
-    if saliency.point is None:
-        return pixel
-    assert saliency.pointed is not None
-    pointed = dmath.min(dmath.floor(saliency.point * size.node), size.node - 1)
-    pointed = fn.cast(pointed, dtype=types.INT32)
-    return pixel + saliency.pointed * (pointed - pixel)
+    # Exact: a quotient of whole numbers that is none is not so near to one.
+    at = (cell + 0.5) * fn.cast(size.node, dtype=types.FLOAT64) / shape
+    if saliency.point is not None:
+        assert saliency.pointed is not None
+        at = at + saliency.pointed * (saliency.point * size.node - at)
+    return fn.reshape(fn.cast(dmath.floor(at), dtype=types.INT32), shape=[1, 2])
+
+
+def _first_largest(flat: DataNode, from_behind: DataNode) -> DataNode:
+    """Returns the largest of some numbers where the others are largest, int32 (1,).
+
+    No operator says where a maximum is.
+
+    Args:
+        flat: (K,).
+        from_behind: int32 (K,), above 0 and ever smaller.
+    """
+    is_largest = flat == fn.reductions.max(flat, axes=[0], keep_dims=True)
+    return fn.reductions.max(is_largest * from_behind, axes=[0], keep_dims=True)
+
+
+def _peak_of_places(area: DataNode, places: int, size: Size) -> DataNode:
+    """Returns the pixel of the peak of a map whose shape is known, by a table of all cells."""
+    count = places * places
+    flat = fn.reshape(area, shape=[count])
+    numbers = np.arange(count, dtype=np.int32)
+    first = _first_largest(flat, types.Constant(count - numbers))
+    cells = np.stack(np.divmod(numbers[::-1], places), axis=1)  # the number 1 is the last one's
+    middles = np.concatenate([cells[:1] * 0, 2 * cells + 1])
+    if size.known is not None:
+        pixels = (middles * size.known // (2 * places)).astype(np.int32)
+        return fn.slice(types.Constant(pixels), start=first, shape=[1], axes=[0])
+    middle = fn.slice(types.Constant(middles), start=first, shape=[1], axes=[0])
+    return middle * size.node // (2 * places)
 
 
 @states(MAP)
@@ -143,7 +178,7 @@ def _only_map(saliency: Saliency) -> DataNode:
     """Returns the map; fails where a point was given."""
     if saliency.pointed is None:
         return saliency.map
-    zero = fn.cast(zero_unless(fn.reshape(saliency.pointed, shape=[])), dtype=types.FLOAT)
+    zero = fn.cast(zero_unless(saliency.pointed), dtype=types.FLOAT)
     return saliency.map + zero
 
 
@@ -157,19 +192,24 @@ def mass_in(saliency: Saliency, box: DataNode, size: Size) -> tuple[DataNode, Da
         box: int32 (1, 4), (y, x, h, w) in pixels.
     """
     area = _only_map(saliency)
-    inside = mass = area - fn.reductions.min(area, axes=[0, 1], keep_dims=True)
-    for axis in range(2):
-        start, side = box[:, axis : axis + 1], box[:, axis + 2 : axis + 3]
-        within = _within(area, axis, start, start + side, size.node[axis])
-        inside = inside * fn.reshape(within, shape=[-1, 1] if axis == 0 else [1, -1])
+    mass = area - fn.reductions.min(area, axes=[0, 1], keep_dims=True)
+    start, end = box[:, :2], box[:, :2] + box[:, 2:]
+    inside = mass
+    for axis, shape in ((0, [-1, 1]), (1, [1, -1])):
+        within = _within(area, axis, start[:, axis], end[:, axis], size.node[axis])
+        inside = inside * fn.reshape(within, shape=shape)
     inside, whole = (fn.reductions.sum(x, axes=[0, 1], keep_dims=True) for x in (inside, mass))
     has_any, pixels = whole > 0.0, fn.cast(size.node[0], dtype=types.FLOAT) * size.node[1]
     return inside / ((whole + (has_any ^ True)) * pixels), has_any
 
 
 def in_cells(saliency: Saliency, cells: int) -> DataNode:
-    """Returns the sum over each of K x K cells of an image, times K * K, float32 (K, K)."""
+    """Returns the sum over each of K x K cells of an image, in some unit, float32 (K, K)."""
     sums = area = _only_map(saliency)
+    if saliency.places is not None and saliency.places % cells == 0:
+        inside = saliency.places // cells
+        parts = fn.reshape(area, shape=[cells, inside, cells, inside])
+        return fn.reductions.sum(parts, axes=[1, 3])
     edges = np.arange(cells + 1, dtype=np.int32)[:, None]
     start, end = types.Constant(edges[:-1]), types.Constant(edges[1:])
     for axis in range(2):
@@ -193,13 +233,14 @@ def _within(
 
     Args:
         area: the map.
-        start, end: int32 (K, 1), of an axis of `length`.
+        start, end: int32 (K, 1), or (1,), of an axis of `length`.
 
     Returns:
         float32 (K, cells), from 0 to `length`.
     """
     count = area.shape(dtype=types.INT32)[axis : axis + 1]
     cell = fn.slice(types.Constant(_NUMBERS), start=[0], shape=count, axes=[0])
-    cell = fn.reshape(cell, shape=[1, -1])
-    within = dmath.min(end * count, (cell + 1) * length) - dmath.max(start * count, cell * length)
-    return fn.cast(dmath.max(within, 0), dtype=types.FLOAT)
+    low = fn.reshape(cell, shape=[1, -1]) * length
+    high = low + length
+    within = dmath.clamp(end * count, low, high) - dmath.clamp(start * count, low, high)
+    return fn.cast(within, dtype=types.FLOAT)

@@ -63,10 +63,10 @@ class AttentiveMix(Method):
         set_checked(self, "pasted", checked_int("pasted", self.pasted, 1, most))
 
     def rows(self, size: Size, draw: Draw) -> Rows:
-        """Returns plans of nothing: what is pasted depends on the partner alone."""
-        nothing = draw.repeated(size.node[:1] * 0)
-        unmixed = fn.cast(nothing + 1, dtype=types.FLOAT64)
-        return Rows(unmixed, later=(Later(nothing, 1, self._most_attended),))
+        """Returns 1 where it is drawn: what is pasted depends on the partner alone."""
+        ones = draw.repeated(fn.cast(size.node[:1] > 0, dtype=types.INT32))
+        later = Later(ones, 1, self._most_attended)
+        return Rows(fn.cast(ones, dtype=types.FLOAT64), later=(later,))
 
     def _boxes(self, cells: DataNode, size: Size) -> DataNode:
         """Returns cells by their numbers, int32 (K, 4), ``(y, x, h, w)``."""
@@ -75,25 +75,20 @@ class AttentiveMix(Method):
         start, end = ((place + k) * size.node // self.cells for k in range(2))
         return fn.cat(start, end - start, axis=1)
 
-    def _most_attended(
-        self,
-        where: DataNode,
-        columns: DataNode,  # noqa: ARG002  nothing was drawn
-        beside: Beside,
-        size: Size,
-    ) -> Found:
+    def _most_attended(self, columns: DataNode, beside: Beside, size: Size) -> Found:
         """Returns the cells of the largest attention, see `plan.Later`."""
         assert beside.saliency is not None
         attention = saliency.in_cells(beside.saliency[1], self.cells)
         cells = self._boxes(_largest(attention, self.cells**2, self.pasted), size)
+        where = columns > 0
+        cells = boxes.where(where & (boxes.area(cells) > 0), cells, size.nowhere())
         pixels = boxes.area(cells)
         covered = fn.reductions.sum(pixels, axes=[0], dtype=types.INT32, keep_dims=True)
         height, width = (fn.cast(size.node[k], dtype=types.FLOAT64) for k in range(2))
         nowhere = fn.reshape(size.nowhere(), shape=[1, 4])
-        shown = boxes.where(where & (pixels > 0), cells, size.nowhere())
-        shown = fn.reshape(shown, shape=[-1])
-        pattern = Pattern(self, fn.reshape(where, shape=[]), shown)
-        return Found(where, nowhere, 1.0 - covered / (height * width), pattern=pattern)
+        numbers = fn.reshape(cells, shape=[4 * self.pasted])
+        pattern = Pattern(self, fn.reshape(where, shape=[]), numbers)
+        return Found(nowhere, 1.0 - covered / (height * width), pattern=pattern)
 
 
 def _largest(numbers: DataNode, count: int, most: int) -> DataNode:

@@ -29,7 +29,7 @@ from nvidia.dali import math as dmath
 from nvidia.dali.data_node import DataNode
 
 from dali_cutmix._validation import checked_alpha, set_checked
-from dali_cutmix.mixing import boxes, saliency
+from dali_cutmix.mixing import saliency
 from dali_cutmix.mixing.draw import Draw
 from dali_cutmix.mixing.plan import Beside, Found, Later, Method, Rows, Size
 
@@ -59,13 +59,19 @@ class SaliencyMix(Method):
     def rows(self, size: Size, draw: Draw) -> Rows:
         """Returns half of each side; until the peak is known nothing is cut."""
         lam = draw.beta("saliencymix lam", self.alpha)
-        half = dmath.floor(dmath.sqrt(1.0 - lam) * size.node * 0.5)
-        return Rows(lam * 0.0 + 1.0, later=(Later(fn.cast(half, dtype=types.INT32), 2, _around),))
+        half = fn.cast(dmath.floor(dmath.sqrt(1.0 - lam) * size.node * 0.5), dtype=types.INT32)
+        # From the peak to the ends, and where these are at least, less the size: an empty box
+        # begins at the far corner.
+        least = size.node * ((half[:, :1] * half[:, 1:]) > 0) * -1
+        columns = fn.cat(half * -1, half, least, axis=1)
+        return Rows(lam * 0.0 + 1.0, later=(Later(columns, 6, _around),))
 
 
-def _around(where: DataNode, half: DataNode, beside: Beside, size: Size) -> Found:
+def _around(columns: DataNode, beside: Beside, size: Size) -> Found:
     """Returns the box around the peak of the partner, see `plan.Later`."""
     assert beside.saliency is not None
     _, partner = beside.saliency
-    centre = saliency.peak(partner, size)
-    return Found(where, boxes.clipped(centre - half, centre + half, size.node))
+    numbers = fn.reshape(columns, shape=[3, 2])
+    ends = saliency.peak(partner, size) + numbers[:2]
+    ends = dmath.clamp(ends, fn.reshape(numbers[2], shape=[1, 2]) + size.node, size.node)
+    return Found(fn.reshape(fn.stack(ends[0], ends[1] - ends[0]), shape=[1, 4]))

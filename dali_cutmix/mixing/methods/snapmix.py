@@ -65,22 +65,23 @@ class SnapMix(Method):
         set_checked(self, "alpha", checked_alpha("alpha", self.alpha))
 
     def rows(self, size: Size, draw: Draw) -> Rows:
-        """Returns both boxes; until the maps are known nothing is cut."""
+        """Returns both boxes, less an empty one; until the maps are known nothing is cut."""
         found = []
         for whose in ("image", "partner"):
             lam = draw.beta(f"snapmix {whose}'s lam", self.alpha)
             centre = dmath.floor(draw.uniform(f"snapmix {whose}'s position", 2) * size.node)
             found.append(boxes.around(1.0 - lam, centre, size.node))
-        return Rows(lam * 0.0 + 1.0, later=(Later(fn.cat(*found, axis=1), 8, _by_maps),))
+        mixed = (boxes.area(found[0]) > 0) & (boxes.area(found[1]) > 0)
+        columns = fn.cat(*((box - size.nowhere()) * mixed for box in found), axis=1)
+        return Rows(lam * 0.0 + 1.0, later=(Later(columns, 8, _by_maps),))
 
 
-def _by_maps(where: DataNode, columns: DataNode, beside: Beside, size: Size) -> Found:
+def _by_maps(columns: DataNode, beside: Beside, size: Size) -> Found:
     """Returns the boxes, and the weights by the maps, see `plan.Later`."""
     assert beside.saliency is not None
     own, other = beside.saliency
-    box, source = fn.reshape(columns[:4], shape=[1, 4]), fn.reshape(columns[4:], shape=[1, 4])
-    mixed = (boxes.area(box) > 0) & (boxes.area(source) > 0)
-    box, source = (boxes.where(mixed, x, size.nowhere()) for x in (box, source))
+    both = fn.reshape(columns, shape=[2, 4]) + size.nowhere()
+    box, source = both[:1], both[1:]
     by_area = boxes.area_fraction(box[:, 2:], size.node)
     covered, shown = (
         part + (has_any ^ True) * by_area
@@ -89,4 +90,4 @@ def _by_maps(where: DataNode, columns: DataNode, beside: Beside, size: Size) -> 
             saliency.mass_in(other, source, size),
         )
     )
-    return Found(where, box, 1.0 - covered, source, shown)
+    return Found(box, 1.0 - covered, source, shown)
