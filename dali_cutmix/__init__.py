@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from dali_cutmix.mixing.followers.boxes import mix_boxes
     from dali_cutmix.mixing.followers.masks import mix_masks
     from dali_cutmix.mixing.methods import (
+        AttentiveMix,
         CutMix,
         Cutout,
         DetectionCutMix,
@@ -40,12 +41,15 @@ if TYPE_CHECKING:
         MixUp,
         Mosaic,
         ResizeMix,
+        SaliencyMix,
         SmoothMix,
+        SnapMix,
     )
     from dali_cutmix.mixing.plan import MixParams
     from dali_cutmix.recipes import Recipe
 
 __all__ = [
+    "AttentiveMix",
     "ColorJitter",
     "CutMix",
     "Cutout",
@@ -63,7 +67,9 @@ __all__ = [
     "RandomErasing",
     "Recipe",
     "ResizeMix",
+    "SaliencyMix",
     "SmoothMix",
+    "SnapMix",
     "Source",
     "ThreeAugment",
     "TrivialAugmentWide",
@@ -99,8 +105,8 @@ _NAMES = {
     "dali_cutmix.mixing.followers.boxes": ("mix_boxes",),
     "dali_cutmix.mixing.followers.masks": ("mix_masks",),
     "dali_cutmix.mixing.methods": (
-        *("CutMix", "Cutout", "DetectionCutMix", "FMix", "GridMix", "MixUp", "Mosaic"),
-        *("ResizeMix", "SmoothMix"),
+        *("AttentiveMix", "CutMix", "Cutout", "DetectionCutMix", "FMix", "GridMix", "MixUp"),
+        *("Mosaic", "ResizeMix", "SaliencyMix", "SmoothMix", "SnapMix"),
     ),
     "dali_cutmix.mixing.plan": ("MixParams",),
     "dali_cutmix.recipes": ("Recipe",),

@@ -20,6 +20,7 @@ from nvidia.dali.pipeline import do_not_convert
 from dali_cutmix._protobuf import field, fields
 
 __all__ = [
+    "BY_NUMBER",
     "CHECKPOINT_WARNING",
     "VERSION",
     "abandon",
@@ -42,6 +43,9 @@ __all__ = [
 Function = TypeVar("Function", bound=Callable[..., object])
 
 VERSION: str = nvidia.dali.__version__
+
+# The name of a reader that reads what it is told, so that where it stands is of no matter.
+BY_NUMBER = "by number"
 
 # How the warning begins that a checkpoint has no state of an external source.
 CHECKPOINT_WARNING = "Checkpointing enabled in a pipeline with external source operator"
@@ -126,7 +130,7 @@ def not_computable(pipeline: Pipeline, reader_name: str, fed: bool) -> str | Non
         fed: one ``external_source`` is that of a switch, whose state is elsewhere.
     """
     operators = pipeline._ops or ()
-    if len(pipeline.reader_meta()) > 1:
+    if len(pipeline.reader_meta().keys() - {BY_NUMBER}) > 1:
         return "the pipeline has several readers"
     if sum("external_source" in _arguments(o).get("_display_name", "") for o in operators) > fed:
         return "the pipeline has an external source"
@@ -221,7 +225,9 @@ def _moved(
             (_, other_name), *other_state = _parts(other)
             if name != other_name or len(state) > 1:
                 raise ValueError(f"the operators differ in {name!r}")
-            if state != other_state:
+            if name == BY_NUMBER.encode():
+                state = other_state
+            elif state != other_state:
                 state = [(2, _moved_state(state[0][1], other_state[0][1], runs, *reader))]
             moved += field(1, field(1, name) + b"".join(field(*s) for s in state))
         else:

@@ -11,7 +11,7 @@ from nvidia.dali.data_node import DataNode
 
 from dali_cutmix._rules import states
 
-__all__ = ["by_index", "class_index", "paste", "zero_unless"]
+__all__ = ["by_index", "class_index", "gathered", "paste", "zero_unless"]
 
 _WARP, _BLOCK = 32, 256  # values of a row
 _MOST_CHANNELS = 16
@@ -24,6 +24,11 @@ _MOST_CHANNELS = 16
 def by_index(x: DataNode, indices: list[int]) -> DataNode:
     """Returns sample ``indices[i]`` of x as sample i; fails unless the batch has len(indices)."""
     return fn.permute_batch(x, indices=indices)
+
+
+def gathered(x: DataNode, index: DataNode | None) -> DataNode:
+    """Returns those of other samples of the batch, by index; None stands for the sample's own."""
+    return x if index is None else fn.permute_batch(x, indices=index)
 
 
 @states(

@@ -1,18 +1,22 @@
 """Losses and an accuracy for mixed targets, soft or pair.
 
 Targets are what a loader yields: float rows (N, K), or ``(label_a, label_b, lam)`` of shape (N,)
-each, or without mixing class indices (N,), so that one loss serves training and validation. A pair
-needs no dense (N, K) matrix. Logits are (N, K); all is on one device.
+each, or without mixing class indices (N,), so that one loss serves training and validation. Rows
+sum to 1, but for those of SnapMix, whose weights need not: `cross_entropy` weighs such a sample by
+their sum, as the authors do. A pair needs no dense (N, K) matrix. Logits are (N, K); all is on one
+device.
 """
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F
 
-from dali_cutmix._validation import checked_fraction
+from dali_cutmix._validation import checked_fraction, checked_size
 
-__all__ = ["binary_cross_entropy", "cross_entropy", "mixed_accuracy"]
+__all__ = ["attention_lam", "binary_cross_entropy", "cross_entropy", "mixed_accuracy"]
 
 Pair = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 
@@ -106,6 +110,55 @@ def binary_cross_entropy(
     return loss.mean() / logits.shape[1]
 
 
+def attention_lam(
+    attention: torch.Tensor,
+    box: torch.Tensor,
+    size: tuple[int, int],
+    *,
+    grid: tuple[int, int] | None = None,
+    ratio: float = 0.5,
+) -> torch.Tensor:
+    """Returns lam by what a vision transformer attends to in the mixed image, (N,): TransMix.
+
+    The share of the partner is half what the box takes of the area, and half what it takes of the
+    attention of the class token (Chen et al. 2022, "TransMix: Attend to Mix for Vision
+    Transformers", and the authors' code). It is known after the forward pass, so take targets as
+    pairs, and put it in the place of their lam. With CutMix, or other methods of one box: where
+    images were blended the box is empty, and lam would be 1.
+
+    Args:
+        attention: float (N, T), of the class token to the T patches in rows, at least 0, in the
+            mean over the heads, of the last block; its sum does not matter.
+        box: integers (N, 4), ``(y, x, h, w)`` in pixels: ``params.box`` of `mix`, or what a loader
+            yields ``with_params=True``.
+        size: (H, W) of the images.
+        grid: rows and columns of patches; by default as many of both.
+        ratio: share of the area, in [0, 1]; the rest is that of the attention. The authors have
+            0.5. With 1 it is lam by the area.
+
+    A patch is covered where its first pixel is, as the authors' code has it. No gradient flows
+    through what is returned.
+
+    >>> import torch
+    >>> attention, box = torch.tensor([[0.7, 0.1, 0.1, 0.1]]), torch.tensor([[0, 0, 16, 16]])
+    >>> attention_lam(attention, box, (32, 32)).item()  # 1 - (0.5 * 0.25 + 0.5 * 0.7)
+    0.5249999761581421
+    """
+    ratio = checked_fraction("ratio", ratio)
+    rows, columns = _checked_grid(attention, box, size, grid)
+    attention, box = attention.detach().float(), box.to(attention.device)
+    start, sides = box[:, :2], box[:, 2:]
+    inside = [
+        (at[None] >= start[:, k, None]) & (at[None] < (start + sides)[:, k, None])
+        for k, count in enumerate((rows, columns))
+        for at in [torch.arange(count, device=box.device) * size[k] // count]
+    ]
+    covered = (inside[0][:, :, None] & inside[1][:, None]).flatten(1)
+    attended = (attention * covered).sum(dim=1) / attention.sum(dim=1)
+    area = sides.prod(dim=1).float() / (size[0] * size[1])
+    return 1 - (ratio * area + (1 - ratio) * attended)
+
+
 def mixed_accuracy(logits: torch.Tensor, targets: torch.Tensor | Pair) -> torch.Tensor:
     """Returns the mean share of the target that the predicted class has, (), in [0, 1].
 
@@ -137,6 +190,38 @@ def _without_indices(logits: torch.Tensor, targets: torch.Tensor | Pair) -> torc
     if isinstance(targets, torch.Tensor) and targets.dtype == torch.int64 and targets.dim() == 1:
         return targets, targets, torch.ones(len(targets), device=targets.device)
     return targets
+
+
+def _checked_grid(
+    attention: torch.Tensor,
+    box: torch.Tensor,
+    size: tuple[int, int],
+    grid: tuple[int, int] | None,
+) -> tuple[int, int]:
+    """Returns the rows and columns of patches."""
+    for name, value in (("attention", attention), ("box", box)):
+        if not isinstance(value, torch.Tensor):
+            raise TypeError(f"`{name}` must be a tensor, got {type(value).__name__}.")
+    if attention.dim() != 2 or not attention.is_floating_point() or not attention.numel():
+        raise ValueError(
+            "`attention` must be float (N, T), of the class token to the patches, in the mean over "
+            f"the heads, got {attention.dtype} of shape {tuple(attention.shape)}."
+        )
+    if box.shape != (len(attention), 4) or box.is_floating_point():
+        raise ValueError(
+            f"`box` must be integers ({len(attention)}, 4), got {box.dtype} of shape "
+            f"{tuple(box.shape)}."
+        )
+    checked_size(size)
+    patches = attention.shape[1]
+    if grid is None:
+        grid = (math.isqrt(patches),) * 2
+    if not isinstance(grid, tuple) or len(grid) != 2 or grid[0] * grid[1] != patches:
+        raise ValueError(
+            f"`grid` must be rows and columns of the {patches} patches in `attention`, got {grid}. "
+            "(Leave out what the class token attends to in itself.)"
+        )
+    return grid
 
 
 def _check_logits(logits: torch.Tensor) -> None:

@@ -25,7 +25,8 @@ from dali_cutmix.augment.policies import Policy, RandomErasing
 from dali_cutmix.data import images as pixels
 from dali_cutmix.data.images import decode
 from dali_cutmix.data.pixel_format import PixelFormat, ReadAs
-from dali_cutmix.data.readers import read
+from dali_cutmix.data.readers import read, read_with_maps
+from dali_cutmix.data.saliency import follow
 from dali_cutmix.data.sources import Source
 from dali_cutmix.mixing.api import Batch, mix_batch
 from dali_cutmix.mixing.config import MixConfig
@@ -79,7 +80,7 @@ def train(
     to = PixelFormat(channels, read_as)
     seed = Pipeline.current().seed or 0
     own: dict[str, Any] = {"seed": seed, "shard_id": shard_id}
-    encoded, labels = read(
+    encoded, labels, maps = read_with_maps(
         source,
         shuffle=shuffle,
         num_shards=num_shards,
@@ -97,6 +98,8 @@ def train(
     images = pixels.resize(
         images, size, width, interpolation=interpolation, antialias=antialias, **own
     )
+    if maps is not None:
+        maps = follow(maps, start, shape, pixels.shape_of(encoded)[:2], width)
     if augment:
         fill = [round(255 * m) for m in mean]
         images = apply_policies(images, augment, size=size, fill=fill, **own)
@@ -106,7 +109,7 @@ def train(
     if mix is None:
         labels = _as_yielded(labels, source)
     own_seed = op_seed(op_seed(seed, shard_id), "mix")
-    mixed = partial(_mixed, labels, mix, [*size, channels], mixing, own_seed)
+    mixed = partial(_mixed, labels, maps, mix, [*size, channels], mixing, own_seed)
     normalise = partial(pixels.normalise, mean=mean, std=std, white=to.white)
     if erase is None:
         images, *targets, params = mixed(images, dtype=read_as)
@@ -176,6 +179,7 @@ def val(
 @graph_function
 def _mixed(
     labels: DataNode,
+    maps: DataNode | None,
     cfg: MixConfig | None,
     shape: list[int],
     mixing: Callable[[], Any] | None,
@@ -191,7 +195,8 @@ def _mixed(
         return images, _to_device(labels, images.device), None
     enabled = None if mixing is None else fn.external_source(source=mixing, batch=True)
     batch = Batch(images, labels, shape, dtype)
-    mixed = mix_batch(batch, cfg, enabled=enabled, seed=seed, keep_order=False)
+    seen = maps if cfg.by_saliency else None
+    mixed = mix_batch(batch, cfg, enabled=enabled, saliency=seen, seed=seed, keep_order=False)
     targets = mixed.targets if isinstance(mixed.targets, tuple) else (mixed.targets,)
     return mixed.images, *targets, mixed.params
 

@@ -382,3 +382,133 @@ def avoiding_area(
         return nothing
     y, x, h, w = area.tolist()
     return (y, x, h, w), coming.tolist()
+
+
+# Saliency
+
+
+def salient_pixel(saliency: NDArray[np.generic], size: tuple[int, int]) -> tuple[int, int]:
+    """The middle pixel of the largest cell, of several the first in rows; or that of a point."""
+    if saliency.ndim == 1:
+        y, x = (
+            min(math.floor(float(p) * length), length - 1)
+            for p, length in zip(saliency, size, strict=True)
+        )
+        return y, x
+    cell = np.unravel_index(int(np.argmax(saliency)), saliency.shape)
+    y, x = (
+        (2 * int(i) + 1) * length // (2 * count)
+        for i, length, count in zip(cell, size, saliency.shape, strict=True)
+    )
+    return y, x
+
+
+def attended_cells(saliency: NDArray[np.generic], cells: int, most: int) -> list[int]:
+    """Of K x K cells those with the largest sums of a map, of equal ones the first in rows.
+
+    A cell of the map counts by the part of it that lies in one of the K x K.
+    """
+    weights = []
+    for count in saliency.shape:
+        ends, at = np.arange(count + 1)[None] * cells, np.arange(cells + 1)[:, None] * count
+        inside = np.minimum(ends[:, 1:], at[1:]) - np.maximum(ends[:, :-1], at[:-1])
+        weights.append(np.maximum(inside, 0))
+    sums = (weights[0] @ saliency.astype(np.float64) @ weights[1].T).ravel()
+    return np.argsort(-sums, kind="stable")[:most].tolist()
+
+
+def cells_pasted(
+    image: NDArray[np.generic], partner: NDArray[np.generic], chosen: list[int], cells: int
+) -> NDArray[np.generic]:
+    out, (height, width) = image.copy(), image.shape[:2]
+    for cell in chosen:
+        y, x = divmod(cell, cells)
+        rows = slice(y * height // cells, (y + 1) * height // cells)
+        columns = slice(x * width // cells, (x + 1) * width // cells)
+        out[rows, columns] = partner[rows, columns]
+    return out
+
+
+def mass_in(saliency: NDArray[np.generic], box: Box, size: tuple[int, int]) -> float | None:
+    """Which part of a map is in a box, each cell by the part of it that is; None without any."""
+    mass = saliency.astype(np.float64) - float(saliency.min())
+    if not mass.any():
+        return None
+    weights = []
+    for start, side, length, count in zip(box[:2], box[2:], size, saliency.shape, strict=True):
+        ends = np.arange(count + 1) * length / count
+        inside = np.minimum(ends[1:], start + side) - np.maximum(ends[:-1], start)
+        weights.append(np.maximum(inside, 0) * count / length)
+    return float((weights[0][:, None] * mass * weights[1][None]).sum() / mass.sum())
+
+
+def part_resized_into(
+    image: NDArray[np.generic], partner: NDArray[np.generic], box: Box, source: Box
+) -> NDArray[np.float64]:
+    """The image with a part of the partner in a box of it, linear, corner pixels on corner pixels.
+
+    Not rounded; torch's interpolate with align_corners.
+    """
+    out = image.astype(np.float64)
+    y0, x0, h, w = box
+    ys, xs = (
+        start + np.arange(side) * (count - 1) / max(side - 1, 1)
+        for start, count, side in zip(source[:2], source[2:], (h, w), strict=True)
+    )
+    low_y, low_x = np.floor(ys).astype(int), np.floor(xs).astype(int)
+    up_y, up_x = (
+        np.minimum(low + 1, length - 1)
+        for low, length in zip((low_y, low_x), image.shape[:2], strict=True)
+    )
+    part_y, part_x = (ys - low_y)[:, None, None], (xs - low_x)[None, :, None]
+    values = partner.astype(np.float64)
+    above = values[low_y][:, low_x] * (1 - part_x) + values[low_y][:, up_x] * part_x
+    below = values[up_y][:, low_x] * (1 - part_x) + values[up_y][:, up_x] * part_x
+    out[y0 : y0 + h, x0 : x0 + w] = above * (1 - part_y) + below * part_y
+    return out
+
+
+def snapmix_weights(
+    own: NDArray[np.generic],
+    other: NDArray[np.generic],
+    box: Box,
+    source: Box,
+    size: tuple[int, int],
+    equal: bool,
+) -> tuple[float, float]:
+    """Weights of both labels, as the authors' code has them."""
+    by_area = box[2] * box[3] / (size[0] * size[1])
+    covered, shown = mass_in(own, box, size), mass_in(other, source, size)
+    lam_a = 1 - (by_area if covered is None else covered)
+    lam_b = by_area if shown is None else shown
+    return (lam_a + lam_b, lam_a + lam_b) if equal else (lam_a, lam_b)
+
+
+def native_saliency(image: NDArray[np.generic]) -> NDArray[np.float64]:
+    """56 x 56: by how much each place is brighter, or darker, than 7 x 7 and 3 x 3 around it."""
+    gray = resampled(image.astype(np.float64), (56, 56), filtered=False).mean(axis=2)
+    around, differences = gray, []
+    for side in (7, 3):
+        around = resampled(around, (side, side))
+        differences.append(gray - resampled(around, (56, 56)))
+    brighter = sum(np.maximum(d, 0) for d in differences)
+    darker = sum(np.maximum(-d, 0) for d in differences)
+    both: NDArray[np.float64] = np.maximum(brighter * darker.max(), darker * brighter.max())
+    return both
+
+
+def resampled(
+    image: NDArray[np.float64], size: tuple[int, int], *, filtered: bool = True
+) -> NDArray[np.float64]:
+    """Linear, and where it is made smaller `filtered` by a triangle two of its pixels wide."""
+    for axis, side in enumerate(size):
+        count = image.shape[axis]
+        at = (np.arange(side) + 0.5) * count / side - 0.5
+        radius = max(count / side, 1.0) if filtered else 1.0
+        near = np.arange(-count, 2 * count)  # beyond an edge it is repeated
+        all_weights = np.maximum(1 - np.abs(at[:, None] - near[None]) / radius, 0)
+        all_weights /= all_weights.sum(axis=1, keepdims=True)
+        weights = np.zeros((side, count))
+        np.add.at(weights.T, np.clip(near, 0, count - 1), all_weights.T)
+        image = np.moveaxis(np.tensordot(weights, image, (1, axis)), 0, axis)
+    return image

@@ -175,3 +175,66 @@ def test_half_precision_logits_do_not_overflow(dtype: torch.dtype, device: str) 
     for function in (losses.cross_entropy, losses.binary_cross_entropy):
         assert abs(function(half, pair) - function(exact, pair)) < 1e-4
         assert function(half, pair, label_smoothing=0.1).isfinite()
+
+
+def transmix_lam(attention: torch.Tensor, box: list[int], size: tuple[int, int]) -> float:
+    """The share of the original by the authors' code, of one sample of as many rows as columns."""
+    y, x, h, w = box
+    mask = torch.zeros(size)
+    mask[y : y + h, x : x + w] = 1
+    side = int(attention.shape[0] ** 0.5)
+    small = torch.nn.Upsample(size=side)(mask[None, None]).int().view(-1)
+    own, partner = ((1 - small) * attention).sum(), (small * attention).sum()
+    lam0 = h * w / (size[0] * size[1])
+    return 1 - float(lam0 + partner / (own + partner)) / 2
+
+
+@pytest.mark.parametrize("size", [(224, 224), (96, 160), (33, 50)])
+def test_attention_lam_is_that_of_the_authors_code(size: tuple[int, int]) -> None:
+    # 3 x 200 boxes, empty and whole ones too.
+    generator = torch.Generator().manual_seed(0)
+    attention = torch.rand(200, 196, generator=generator)
+    ends = torch.rand(200, 2, 2, generator=generator).sort(dim=1).values
+    ends = (ends * torch.tensor([s + 1 for s in size])).int()
+    box = torch.cat([ends[:, 0], ends[:, 1] - ends[:, 0]], dim=1)
+    box[0], box[1] = torch.tensor([*size, 0, 0]), torch.tensor([0, 0, *size])
+    lam = losses.attention_lam(attention, box, size)
+    for found, one, own in zip(lam, box.tolist(), attention, strict=True):
+        assert abs(float(found) - transmix_lam(own, one, size)) < 1e-5
+    assert (lam[0], lam[1]) == (1, 0)
+
+
+def test_attention_lam_of_other_grids_and_ratios() -> None:
+    attention = torch.tensor([[1.0, 2, 3, 4, 5, 6]], requires_grad=True)
+    box = torch.tensor([[0, 20, 20, 20]])  # right of two rows of three: the last two columns
+    lam = losses.attention_lam(attention, box, (20, 40), grid=(2, 3))
+    assert not lam.requires_grad
+    assert lam.item() == pytest.approx(1 - (0.5 * 0.5 + 0.5 * 9 / 21))
+    only_area = losses.attention_lam(attention, box, (20, 40), grid=(2, 3), ratio=1)
+    assert only_area.item() == 0.5
+    half = losses.attention_lam(attention.half(), box, (20, 40), grid=(2, 3), ratio=0)
+    assert half.item() == pytest.approx(1 - 9 / 21)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"attention": torch.ones(2, 3, 4)}, ValueError, "`attention` must be float"),
+        ({"attention": torch.ones(2, 4).int()}, ValueError, "`attention` must be float"),
+        ({"attention": [1.0]}, TypeError, "`attention` must be a tensor"),
+        ({"attention": torch.ones(2, 5)}, ValueError, "`grid` must be rows and columns of the 5"),
+        ({"grid": (1, 3)}, ValueError, "`grid` must be"),
+        ({"box": torch.ones(3, 4).int()}, ValueError, "`box` must be integers"),
+        ({"box": torch.ones(2, 4)}, ValueError, "`box` must be integers"),
+        ({"size": 32}, TypeError, "`size` must be"),
+        ({"ratio": 1.5}, ValueError, "`ratio` must be in"),
+    ],
+)
+def test_attention_lam_refuses(arguments: dict[str, Any], error: Any, message: str) -> None:
+    given: dict[str, Any] = {
+        "attention": torch.ones(2, 4),
+        "box": torch.ones(2, 4).int(),
+        "size": (32, 32),
+    }
+    with pytest.raises(error, match=message):
+        losses.attention_lam(**(given | arguments))

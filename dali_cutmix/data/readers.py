@@ -17,17 +17,18 @@ from nvidia.dali import Pipeline, fn, tfrecord, types
 from nvidia.dali import math as dmath
 from nvidia.dali.data_node import DataNode
 
-from dali_cutmix._dali import graph_function
+from dali_cutmix._dali import BY_NUMBER, graph_function
 from dali_cutmix._graph import by_index, class_index, zero_unless
 from dali_cutmix._rules import states
 from dali_cutmix._seeds import op_seed
 from dali_cutmix.data.folders import IMAGE_PATTERNS, class_filters, class_folders, holds_image
 from dali_cutmix.data.images import zero_unless_bare_cmyk
+from dali_cutmix.data.saliency import Maps
 from dali_cutmix.data.sources import Source, find_source, missing_indexes
 from dali_cutmix.data.targets import look_up
 from dali_cutmix.data.volumes import Volumes
 
-__all__ = ["INITIAL_FILL", "LABEL", "read", "read_boxes", "read_volumes"]
+__all__ = ["INITIAL_FILL", "LABEL", "read", "read_boxes", "read_volumes", "read_with_maps"]
 
 # Samples in the window: with ImageNet's 110 kB an image some 450 MB, a good three shards of a
 # thousand, and at least two full batches of 2048.
@@ -80,6 +81,37 @@ def read(
         FileNotFoundError: an index was not made.
         ValueError: fewer samples than shards.
     """
+    encoded, labels, _ = read_with_maps(
+        source,
+        shuffle=shuffle,
+        seed=seed,
+        shard_id=shard_id,
+        num_shards=num_shards,
+        num_classes=num_classes,
+        repeats=repeats,
+        initial_fill=initial_fill,
+        name=name,
+    )
+    return encoded, labels
+
+
+@graph_function
+def read_with_maps(
+    source: Source | str,
+    *,
+    shuffle: bool,
+    seed: int = 0,
+    shard_id: int = 0,
+    num_shards: int = 1,
+    num_classes: int | None = None,
+    repeats: int = 1,
+    initial_fill: int = INITIAL_FILL,
+    name: str = "reader",
+) -> tuple[DataNode, DataNode, DataNode | None]:
+    """Returns what `read` does, and the map of each image, uint8 (h, w), CPU.
+
+    None where the source has no file of maps.
+    """
     if not isinstance(source, Source):
         source = find_source(source)
     if source.annotations is not None:
@@ -89,7 +121,11 @@ def read(
         )
     encoded, labels = _read(source, shuffle, seed, shard_id, num_shards, initial_fill, name)
     labels = labels + zero_unless_bare_cmyk(encoded)  # not of images, which would wait for it
-    known = source.num_classes
+    known, maps = source.num_classes, None
+    if source.saliency is not None:
+        number = fn.cast(labels, dtype=types.INT32)
+        labels = number % _most_label(source)
+        maps = _look_up_maps(number // _most_label(source), source.saliency)
     if source.targets is not None:
         labels = look_up(labels, source.targets)
     elif num_classes is not None and (known is None or known > num_classes):
@@ -97,7 +133,8 @@ def read(
     if repeats > 1:  # before decoding: what is read is reused, and decoded and cropped anew
         indices = [i // repeats for i in range(Pipeline.current().max_batch_size)]
         encoded, labels = by_index(encoded, indices), by_index(labels, indices)
-    return encoded, labels
+        maps = None if maps is None else by_index(maps, indices)
+    return encoded, labels, maps
 
 
 @graph_function
@@ -217,7 +254,7 @@ def _read(
         encoded, labels = fn.readers.file(
             file_root=source.file_root,
             files=list(source.files),
-            labels=list(source.labels),
+            labels=_with_numbers(source),
             **options,
         )
         return encoded, labels
@@ -229,6 +266,45 @@ def _read(
     if source.label_offset:
         labels = labels + source.label_offset
     return encoded, _not_negative(labels)
+
+
+def _look_up_maps(number: DataNode, maps: Maps) -> DataNode:
+    """Returns the map of each sample, uint8 (h, w), on the CPU.
+
+    Args:
+        number: int32 (1,).
+    """
+    _, height, width = maps.shape
+    start = fn.cat(number, types.Constant(np.zeros(2, np.int32)))
+    one: DataNode = fn.readers.numpy(
+        name=BY_NUMBER,
+        file_root=os.path.dirname(maps.path),
+        files=[os.path.basename(maps.path)],
+        roi_start=start,
+        roi_shape=[1, height, width],
+        roi_axes=[0, 1, 2],
+        pad_last_batch=True,
+    )
+    return fn.reshape(one, shape=[height, width], layout="")
+
+
+def _most_label(source: Source) -> int:
+    """Returns what is above the highest label of a list."""
+    return max(source.labels) + 1
+
+
+def _with_numbers(source: Source) -> list[int]:
+    """Returns the labels of a list, and in them, where there are maps, the number of each."""
+    if source.saliency is None:
+        return list(source.labels)
+    most = _most_label(source)
+    if source.saliency.shape[0] * most >= 2**31:
+        raise ValueError(
+            f"`saliency` must have maps whose number times that of the labels, {most}, is below "
+            f"2**31, got {source.saliency.shape[0]} maps."
+        )
+    numbers = source.saliency.numbers(source.files)
+    return [number * most + label for number, label in zip(numbers, source.labels, strict=True)]
 
 
 def _options(name: str, shard_id: int, num_shards: int) -> dict[str, Any]:

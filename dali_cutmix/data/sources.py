@@ -51,6 +51,7 @@ from dali_cutmix.data.formats.paths import (
 from dali_cutmix.data.masks import Masks, fault_of, look_at, mask_path, pair, type_of
 from dali_cutmix.data.pairs import warn_unused
 from dali_cutmix.data.pixel_format import RGB8, PixelFormat
+from dali_cutmix.data.saliency import Maps, find_maps
 from dali_cutmix.data.targets import IN_LIST, Targets, targets_of_files
 
 _LOOKED_AT = 20_000  # names
@@ -90,6 +91,7 @@ class Source:
         classes: names of the classes, of a folder.
         num_classes: of a folder, of a list the highest label plus 1, of targets their columns; else
             None.
+        saliency: maps of the images, of a list, else None.
         size: number of samples where it is known (not of a folder).
         label_offset: what is added to each label.
     """
@@ -108,6 +110,7 @@ class Source:
     targets: Targets | None = None
     masks: Masks | None = None
     annotations: Annotations | None = None
+    saliency: Maps | None = None
 
     @property
     def remote(self) -> bool:
@@ -142,6 +145,7 @@ class Source:
             *(() if self.targets is None else (self.targets.digest,)),
             *(() if self.masks is None else self.masks[1:3]),
             *(() if self.annotations is None else (self.annotations.digest,)),
+            *(() if self.saliency is None else (self.saliency.digest,)),
         )
         return f"{self.kind} {hashlib.sha256(repr(facts).encode()).hexdigest()[:16]}"
 
@@ -155,6 +159,7 @@ def find_source(
     masks: Paths | None = None,
     mask_names: tuple[str, str] | None = None,
     annotations: Paths | None = None,
+    saliency: Paths | None = None,
     subset: Sequence[int] | None = None,
     weights: Sequence[float] | Literal["balanced"] | None = None,
     repeated: bool = False,
@@ -193,6 +198,8 @@ def find_source(
         annotations: boxes of objects, for `detection_loader`: a JSON file as COCO has it, of images
             within the folder that is `source`. Its classes are numbered from 1 by the ids of their
             categories, or as `classes` has their names; 0 is the background.
+        saliency: a file with a map of each image of the folder, the list or the paths, as
+            `dali-cutmix saliency` makes it, for methods that look at them. A file may have more.
         subset: indices of samples, of a folder, a list or samples, in the order to read them
             without shuffling; an index may come several times.
         weights: how often samples come in an epoch, of a folder, a list or samples: a number above
@@ -234,6 +241,24 @@ def find_source(
     >>> find_source(photo_folder).kind
     'folder'
     """
+    if saliency is not None:
+        found = find_source(
+            source,
+            kind=kind,
+            classes=classes,
+            targets=targets,
+            masks=masks,
+            mask_names=mask_names,
+            annotations=annotations,
+            subset=subset,
+            weights=weights,
+            repeated=repeated,
+            file_root=file_root,
+            index_dir=index_dir,
+            fields=fields,
+            label_offset=label_offset,
+        )
+        return _with_saliency(found, saliency)
     label_offset = checked_int("label_offset", label_offset, -(2**31))
     if kind is not None:
         checked_choice("kind", kind, get_args(Kind))
@@ -742,6 +767,21 @@ def _listed(found: Source) -> Source:
         labels=tuple(number[file.split(os.sep)[0]] for file in files),
         size=len(files),
     )
+
+
+def _with_saliency(found: Source, saliency: Any) -> Source:
+    """Returns a folder, a list or paths with a file of maps, in which each image has one."""
+    for name in ("masks", "annotations"):
+        if getattr(found, name) is not None:
+            raise ValueError(f"`saliency` must be left out with `{name}`.")
+    if found.kind in INDEXED or found.remote:
+        raise ValueError(
+            f"`saliency` must be left out for {found.paths[0]!r}: maps are found by the paths of "
+            "images on this machine. In a pipeline of your own give them to mix()."
+        )
+    found, maps = _listed(found), find_maps(saliency)
+    maps.numbers(found.files)
+    return dataclasses.replace(found, saliency=maps)
 
 
 def _at(found: Source, indices: Sequence[int]) -> Source:

@@ -17,7 +17,9 @@ def checked_reader(
     """Returns name and metadata of the pipeline's reader; refuses what would lose samples."""
     if pipeline.num_outputs < 2:
         raise ValueError("`pipeline` must return images and targets, got one output.")
-    readers = pipeline.reader_meta()
+    readers = {
+        name: meta for name, meta in pipeline.reader_meta().items() if name != _dali.BY_NUMBER
+    }
     if reader_name is None and len(readers) == 1:
         (reader_name,) = readers
     if not readers:

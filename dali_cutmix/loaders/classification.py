@@ -58,6 +58,7 @@ def train_loader(
     read_as: ReadAs = "uint8",
     num_classes: int | None = None,
     targets: Any = None,
+    saliency: Paths | None = None,
     shuffle: bool = True,
     on_error: OnError = "raise",
     device: Device = "gpu",
@@ -107,6 +108,10 @@ def train_loader(
             given to mix, here or in `mix`.
         targets: more than one class per image (several labels, rows, regression), see
             `find_source`; the targets are then float32 (N, K), with `mix` and without.
+        saliency: a file with a map of each image, for methods of `mix` that look at them
+            (`SnapMix`, `SaliencyMix`, `AttentiveMix`), as `dali-cutmix saliency` makes it, see
+            `find_source`. The maps are cropped and flipped with their images; what policies in
+            `augment` move, they do not follow.
         shuffle: whether every epoch has an order of its own; ``False`` reads in the order of the
             source (`find_source` takes one as `subset`), and each shard always its own part.
         on_error: what to do about damaged samples. ``"raise"``: the first batch that DALI cannot
@@ -170,6 +175,11 @@ def train_loader(
             f"`augment` must be None with `{to.words}`, got {used.augment!r}: the policies are "
             "made for 8-bit RGB."
         )
+    if used.mix is not None:
+        source = _with_maps(source, targets, saliency, used.mix)
+        targets = None if saliency is not None else targets
+    elif saliency is not None:
+        raise ValueError("`saliency` must be left out where `mix` is None: nothing is mixed by it.")
     options = _checked(
         source=source,
         targets=targets,
@@ -516,6 +526,25 @@ def _found(source: Any, classes: Sequence[str] | None = None, targets: Any = Non
         return find_source(
             source, classes=classes, targets=targets, make_indexes=True, progress=report
         )
+
+
+def _with_maps(source: Any, targets: Any, saliency: Any, mix: MixConfig) -> Any:
+    """Returns the source with maps of its images, where they were given."""
+    has_maps = isinstance(source, Source) and source.saliency is not None
+    if saliency is not None and not mix.by_saliency:
+        raise ValueError(
+            "`saliency` must be left out unless `mix` has SaliencyMix, AttentiveMix or SnapMix."
+        )
+    if saliency is None:
+        if mix.needs_maps and not has_maps:
+            raise ValueError(
+                "`saliency` must be given where `mix` has SnapMix, got None: a file of maps, as "
+                "`dali-cutmix saliency` makes it."
+            )
+        return source
+    if isinstance(source, Source):
+        raise ValueError("`saliency` must be given to find_source, which made the source.")
+    return find_source(source, targets=targets, saliency=saliency)
 
 
 def _class_count(num_classes: int | None, source: Source) -> int | None:

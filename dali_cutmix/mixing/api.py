@@ -11,19 +11,31 @@ from nvidia.dali import Pipeline, fn, types
 from nvidia.dali.data_node import DataNode
 
 from dali_cutmix._dali import graph_function, shard_of
-from dali_cutmix._graph import class_index
+from dali_cutmix._graph import class_index, gathered
 from dali_cutmix._rules import states
 from dali_cutmix._seeds import op_seed
 from dali_cutmix._validation import checked_int
 from dali_cutmix.mixing import boxes, checks
-from dali_cutmix.mixing.avoidance import resolved
 from dali_cutmix.mixing.config import MixConfig, MixOptions
 from dali_cutmix.mixing.draw import Draw
 from dali_cutmix.mixing.followers import volumes
 from dali_cutmix.mixing.followers.images import Images, mix_images
 from dali_cutmix.mixing.followers.labels import mix_labels
 from dali_cutmix.mixing.pairing import Pairs, pair
-from dali_cutmix.mixing.plan import FLAGS, MixParams, Rows, Size, choose, packed, plan_of, unpacked
+from dali_cutmix.mixing.plan import (
+    FLAGS,
+    Beside,
+    MixParams,
+    Rows,
+    Size,
+    choose,
+    completed,
+    packed,
+    plan_of,
+    unpacked,
+    with_source,
+)
+from dali_cutmix.mixing.saliency import Saliency
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack  # in typing from Python 3.11; checkers bring their own
@@ -53,6 +65,7 @@ def mix(
     params: MixParams | None = None,
     enabled: DataNode | None = None,
     objects: DataNode | None = None,
+    saliency: DataNode | None = None,
     seed: int | None = None,
     keep_order: bool = True,
     dtype: Literal["uint8", "int16", "float32"] = "uint8",
@@ -87,6 +100,11 @@ def mix(
         enabled: bool (), CPU, the same for the whole batch: where it is False nothing is mixed.
         objects: the boxes of each image, as `mix_boxes` takes them, for methods that look at them
             (`DetectionCutMix`); for others they must be left out.
+        saliency: of each image, for methods that look at it: a map, (h, w) of any small size, uint8
+            or float32, or a point, float32 (2,), y and x in [0, 1]; on the CPU, of the image as it
+            is here: cropped and flipped with it. `SaliencyMix` takes either, or where it is left
+            out a native one; `AttentiveMix` takes maps, or likewise; `SnapMix` needs maps; for
+            other methods it must be left out.
         seed: seed of the draws. By default the pipeline's, from which every mix of a pipeline and
             every shard of its reader derives its own.
         keep_order: with ``False`` the samples may also change places within the batch, which
@@ -127,6 +145,7 @@ def mix(
     checks.check_arguments(images, labels, cfg, partners, enabled)
     if params is None or objects is not None:
         checks.check_objects(objects, cfg, params)
+    checks.check_saliency(saliency, cfg, params)
     if not isinstance(keep_order, bool):
         raise TypeError(f"`keep_order` must be a bool, got {keep_order!r}.")
     known = checks.checked_kind(cfg, size, layout, dtype)
@@ -158,6 +177,7 @@ def mix(
             params=params,
             enabled=enabled,
             objects=objects,
+            saliency=saliency,
             keep_order=keep_order,
         )
         if of_volumes is None:
@@ -260,18 +280,23 @@ def mix_batch(
     params: MixParams | None = None,
     enabled: DataNode | None = None,
     objects: DataNode | None = None,
+    saliency: DataNode | None = None,
     keep_order: bool = True,
 ) -> Mixed:
     """Returns what `mix` does, without its checks, which take as long as the pasting."""
     device = batch.images.device
     size, given = batch.size, params is not None
     if params is None:
+        seen = None if saliency is None else Saliency.given(saliency)
+        if seen is None and cfg.by_saliency and not cfg.needs_maps:
+            seen = Saliency.native(batch.images)
         params = draw_plans(
             cfg,
             size,
             seed=seed,
             enabled=enabled,
             objects=objects,
+            saliency=seen,
             keep_order=keep_order,
             second_batch=batch.partners is not None,
         )
@@ -302,6 +327,7 @@ def draw_plans(
     seed: int,
     enabled: DataNode | None = None,
     objects: DataNode | None = None,
+    saliency: Saliency | None = None,
     keep_order: bool = True,
     second_batch: bool = False,
 ) -> MixParams:
@@ -309,20 +335,26 @@ def draw_plans(
 
     Args:
         objects: boxes, where `cfg` has a method that needs them.
+        saliency: of the images, likewise.
         second_batch: the partners are a second batch.
 
     Raises:
-        ValueError: there are no `objects` where they are needed.
+        ValueError: there are no `objects`, or is no `saliency`, where they are needed.
     """
     if (objects is None) == cfg.avoids:
         checks.check_objects(objects, cfg, None)
+    if saliency is None and cfg.by_saliency:
+        raise ValueError(checks.NO_SALIENCY)
     batch_size = Pipeline.current().max_batch_size
     enabled = None if enabled is None else checks.switch(enabled)
     methods = cfg.weighted_methods
     blends = [method.blends for method, _ in methods]
     # Pasting alone gains by a shuffle: it takes both images of a sample from where they are.
     keep_order = keep_order or any(
-        method.blends or method.resizes or method.shows in ("mask", "weights", "fill")
+        method.blends
+        or method.resizes
+        or method.shows in ("mask", "weights", "fill")
+        or method.sees == "maps"  # it resizes a part
         for method, _ in methods
     )
     pairs = pair(
@@ -346,7 +378,7 @@ def draw_plans(
         if alone:
             params = plan_of(rows, size)
         else:
-            params = _dealt(rows, draw, in_table, size, pairs, objects)
+            params = _dealt(rows, draw, in_table, size, _beside(pairs, objects, saliency))
         if params.blended is None and any(blends):
             params = params._replace(blended=fn.ones(shape=[], dtype=types.BOOL))
     return params._replace(
@@ -354,29 +386,27 @@ def draw_plans(
     )
 
 
-def _dealt(
-    rows: Rows,
-    draw: Draw,
-    in_table: Size,
-    size: Size,
-    pairs: Pairs,
-    objects: DataNode | None,
-) -> MixParams:
-    """Returns the plan of each sample, where there is a choice with the box that it makes."""
-    table = packed(rows, in_table, draw.first)
-    if rows.candidates is None:
-        return unpacked(draw.deal(table), rows, size)
-    assert objects is not None
-    count = rows.choices
-    row = draw.deal(fn.cat(rows.candidates, table, axis=1))
-    candidates = fn.reshape(row[: 4 * count], shape=[count, 4])
-    order = fn.reshape(row[4 * count : 5 * count], shape=[count, 1])
-    own, other = (
-        objects if index is None else fn.permute_batch(objects, indices=index)
-        for index in (pairs.original, pairs.partner)
+def _beside(pairs: Pairs, objects: DataNode | None, saliency: Saliency | None) -> Beside:
+    """Returns what there is of the two images of every sample besides their pixels."""
+    own, other = pairs.original, pairs.partner
+    return Beside(
+        None if objects is None else (gathered(objects, own), gathered(objects, other)),
+        None if saliency is None else (saliency.gathered(own), saliency.gathered(other)),
     )
-    params = unpacked(row[5 * count :], rows, size)._replace(size=size)
-    return resolved(params, candidates, order, (own, other))
+
+
+def _dealt(rows: Rows, draw: Draw, in_table: Size, size: Size, beside: Beside) -> MixParams:
+    """Returns the plan of each sample, where it needs what is beside the images, completed."""
+    table = packed(rows, in_table, draw.first)
+    if not rows.later:
+        return unpacked(draw.deal(table), rows, size)
+    columns = [one.columns for one in rows.later]
+    row, at = draw.deal(fn.cat(*columns, table, axis=1)), 0
+    found = []
+    for one in rows.later:
+        found.append(one.complete(row[at : at + one.width], beside, size))
+        at += one.width
+    return completed(unpacked(row[at:], rows, size), rows, size, found)
 
 
 def _draw_rows(cfg: MixConfig, draw: Draw, size: Size, enabled: DataNode | None) -> Rows:
@@ -417,12 +447,29 @@ def _given(params: MixParams, size: Size) -> MixParams:
         None if index is None else checks.in_batch(index)
         for index in (params.original, params.partner)
     )
+    if params.source is not None:
+        final = _given_source(final, params, size)
     others = params.others
     if others is not None:
         others = fn.stack(*(checks.in_batch(others[k]) for k in range(2)))
     return final._replace(
         original=original, partner=partner, others=others, size=size, patterns=params.patterns
     )
+
+
+def _given_source(final: MixParams, params: MixParams, size: Size) -> MixParams:
+    """Returns a given plan with what is resized into its box."""
+    assert params.source is not None
+    assert params.lam_partner is not None
+    assert final.box is not None
+    source = checks.in_image(fn.reshape(params.source, shape=[1, 4]), size.node)
+    pasted = boxes.area(fn.reshape(final.box, shape=[1, 4])) > 0
+    source = boxes.where(pasted, boxes.normalised(source, size.node), size.nowhere())
+    lam, lam_partner = (
+        fn.reshape(fn.cast(x, dtype=types.FLOAT64), shape=[1, 1])
+        for x in (params.lam, params.lam_partner)
+    )
+    return with_source(final, source, (lam + lam_partner - 1.0) * (boxes.area(source) > 0))
 
 
 def _checked(

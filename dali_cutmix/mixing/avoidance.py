@@ -12,7 +12,7 @@ from nvidia.dali import math as dmath
 from nvidia.dali.data_node import DataNode
 
 from dali_cutmix.mixing import boxes
-from dali_cutmix.mixing.plan import FLAGS, MixParams, Rows, Size, plan_of
+from dali_cutmix.mixing.plan import Beside, Found, Size
 
 __all__ = ["MOST", "ORDERS", "inside_fractions", "resolved", "taken"]
 
@@ -22,41 +22,29 @@ _NUMBERS = np.arange(MOST, dtype=np.int32).reshape(MOST, 1)
 _LEAST = 0.1  # of a box of the partner, from which it comes along
 
 
-def resolved(
-    params: MixParams, candidates: DataNode, order: DataNode, objects: tuple[DataNode, DataNode]
-) -> MixParams:
-    """Returns the plan with the area that is cut, where its method chooses one.
+def resolved(count: int, columns: DataNode, beside: Beside, size: Size) -> Found:
+    """Returns the area that is cut; it completes the plans of DetectionCutMix, see `plan.Later`.
 
-    The last by `order` of those that touch no box of the image; none, and nothing is mixed, where
-    all of them do, or where no box of the partner would come along.
+    The last by its number of those areas that touch no box of the image; none, and nothing is
+    mixed, where all of them do, or where no box of the partner would come along.
 
     Args:
-        params: with ``avoids``.
-        candidates: int32 (K, 4), areas, ``(y, x, h, w)``.
-        order: int32 (K, 1), in [0, ORDERS).
-        objects: boxes of the image and of its partner, float32 (n, 4), ltrb in [0, 1].
+        count: K.
+        columns: int32 (5 K,), K areas, ``(y, x, h, w)`` each, and K numbers in [0, ORDERS).
     """
-    assert params.avoids is not None
-    assert params.box is not None
-    assert params.size is not None
-    own, other = objects
-    size, avoids = params.size, params.avoids
+    assert beside.objects is not None
+    own, other = beside.objects
+    candidates = fn.reshape(columns[: 4 * count], shape=[count, 4])
+    order = fn.reshape(columns[4 * count :], shape=[count, 1])
     touched = fn.reductions.max(inside_fractions(own, candidates, size), axes=[1], keep_dims=True)
     free = touched <= 0.0
     # No two numbers are alike: a sum picks one area.
-    count = candidates.shape(dtype=types.INT32)[0]
-    rank = (order * count + types.Constant(_NUMBERS)[:count] + 1) * free
+    rank = (order * count + types.Constant(_NUMBERS[:count]) + 1) * free
     first = (rank == fn.reductions.max(rank, axes=[0], keep_dims=True)) & free
     area = fn.reductions.sum(candidates * first, axes=[0], dtype=types.INT32, keep_dims=True)
     coming = taken(other, area, size)
-    mixed = avoids & (fn.reductions.max(fn.cast(coming, dtype=types.INT32)) > 0)
-    box = fn.reshape(params.box, shape=[1, 4])
-    box = box + mixed * (area - box)
-    lam = fn.reshape(params.lam, shape=[1, 1]) * (mixed ^ True)
-    lam = lam + boxes.original_fraction(box, size.node) * mixed
-    flags = {name: getattr(params, name) for name in FLAGS}
-    rows = {name: fn.reshape(x, shape=[1, 1]) for name, x in flags.items() if x is not None}
-    return plan_of(Rows(lam, box, **rows), size)._replace(patterns=params.patterns)
+    mixed = fn.reductions.max(fn.cast(coming, dtype=types.INT32)) > 0
+    return Found(boxes.where(mixed, area, size.nowhere()))
 
 
 def taken(objects: DataNode, area: DataNode, size: Size) -> DataNode:

@@ -15,9 +15,11 @@ from nvidia.dali import math as dmath
 from nvidia.dali.data_node import DataNode
 
 __all__ = [
+    "area",
     "area_fraction",
     "around",
     "between",
+    "clipped",
     "inside",
     "normalised",
     "original_fraction",
@@ -48,7 +50,8 @@ def around(
     # floor(floor(x) / 2) == floor(x / 2), which saves an operator.
     half = dmath.floor(sides * 0.5)
     start = centre - half
-    return _clipped(start, start + dmath.floor(sides) if odd else centre + half, size, axes)
+    end = start + dmath.floor(sides) if odd else centre + half
+    return clipped(start, end, size, axes=axes)
 
 
 def inside(share: DataNode, position: DataNode, size: DataNode, *, axes: int = 2) -> DataNode:
@@ -90,12 +93,17 @@ def placed(sides: DataNode, position: DataNode, size: DataNode, *, axes: int = 2
         sides: float64 (N, 2), whole numbers, (h, w).
     """
     start = dmath.floor(position * (size - sides + 1.0))
-    return _clipped(start, start + sides, size, axes)
+    return clipped(start, start + sides, size, axes=axes)
 
 
 def normalised(box: DataNode, size: DataNode, *, axes: int = 2) -> DataNode:
     """Returns given boxes, int32 (N, 4), as drawn ones are: an empty one is ``(H, W, 0, 0)``."""
-    return where(_product(box, axes, 2 * axes) > 0, box, fn.cat(size, size * 0))
+    return where(area(box, axes=axes) > 0, box, fn.cat(size, size * 0))
+
+
+def area(box: DataNode, *, axes: int = 2) -> DataNode:
+    """Returns the pixels, or voxels, of boxes: int32 (N, 1)."""
+    return _product(box, axes, 2 * axes)
 
 
 def where(condition: DataNode, box: DataNode, otherwise: DataNode) -> DataNode:
@@ -136,12 +144,13 @@ def _product(x: DataNode, start: int, stop: int) -> DataNode:
     return reduce(operator.mul, (x[:, i : i + 1] for i in range(start, stop)))
 
 
-def _clipped(start: DataNode, end: DataNode, size: DataNode, axes: int) -> DataNode:
-    start = dmath.max(start, 0.0)
+def clipped(start: DataNode, end: DataNode, size: DataNode, *, axes: int = 2) -> DataNode:
+    """Returns boxes from start to end, (N, 2), whole numbers, clipped to the image, as `around`."""
+    start = dmath.max(start, 0)
     sides = dmath.min(end, size) - start
     # An empty region goes to the far corner: on the GPU, multi_paste pastes pixels that it should
     # not for an empty region elsewhere.
-    empty = _product(sides, 0, axes) <= 0.0
+    empty = _product(sides, 0, axes) <= 0
     start = dmath.max(start, size * empty)
     sides = dmath.min(sides, size - start)
     return fn.cast(fn.cat(start, sides, axis=1), dtype=types.INT32)

@@ -22,6 +22,7 @@ __all__ = [
     "DTYPES",
     "IMAGES",
     "IMAGES_OF_SIZE",
+    "NO_SALIENCY",
     "VOLUMES",
     "averages",
     "check_arguments",
@@ -30,6 +31,7 @@ __all__ = [
     "check_params",
     "check_params_of_volumes",
     "check_patterns",
+    "check_saliency",
     "checked_kind",
     "class_row",
     "images_of_one_size",
@@ -65,6 +67,10 @@ IMAGES_OF_SIZE = (
 VOLUMES = (
     "`images` must be volumes of `dtype` and of the `size` and `layout` that were given, with at "
     "most 16 channels: crop or pad them to it before mixing."
+)
+NO_SALIENCY = (
+    "`saliency` must be given where `methods` has SnapMix, got None: a map of each image, (h, w), "
+    "where its class is seen. For images without maps use ResizeMix or CutMix."
 )
 PARAMS = "`params` must hold a partner in the batch and a box inside the image."
 
@@ -212,6 +218,11 @@ def check_arguments(
                 "`methods` must not have DetectionCutMix with `partners`: it looks at the boxes of "
                 "one batch."
             )
+        if cfg.by_saliency:
+            raise ValueError(
+                f"`methods` must not have {cfg.by_saliency[0]} with `partners`: it looks at the "
+                "saliency of one batch."
+            )
     for name, node in nodes:
         check_node(name, node)
     if enabled is not None and not isinstance(enabled, DataNode):
@@ -257,6 +268,24 @@ def check_objects(objects: DataNode | None, cfg: MixConfig, params: MixParams | 
         )
 
 
+def check_saliency(saliency: DataNode | None, cfg: MixConfig, params: MixParams | None) -> None:
+    """Raises TypeError or ValueError for `saliency` that is not needed, or not there."""
+    if saliency is None:
+        if cfg.needs_maps and params is None:
+            raise ValueError(NO_SALIENCY)
+        return
+    if not cfg.by_saliency or params is not None:
+        raise ValueError(
+            "`saliency` must be left out unless `methods` has SaliencyMix, AttentiveMix or "
+            "SnapMix, and with `params`: nothing is chosen by it."
+        )
+    check_node("saliency", saliency)
+    if saliency.device != "cpu":
+        raise ValueError(
+            '`saliency` must be on the CPU, got device "gpu": pass it as the reader gives it.'
+        )
+
+
 def check_node(name: str, node: object) -> None:
     """Raises TypeError for what is no DataNode."""
     if not isinstance(node, DataNode):
@@ -275,7 +304,8 @@ def checked_kind(
     if size is None:
         raise ValueError(f'`size` must be (depth, height, width) with `layout="{layout}"`.')
     for method, _ in cfg.weighted_methods:
-        if method.resizes or method.tiles or method.avoids or method.shows is not None:
+        others = (method.resizes, method.tiles, method.avoids, method.shows, method.sees)
+        if any(others):
             raise ValueError(
                 f"`methods` must be CutMix or MixUp for volumes, got {type(method).__name__}."
             )
@@ -316,6 +346,13 @@ def check_params(
             "`params` must have `others` where it has `tiled`, and else neither; with `partners` "
             "none of the two."
         )
+    if (params.source is None) != (params.lam_partner is None):
+        raise ValueError("`params` must have both `source` and `lam_partner`, or neither.")
+    if params.source is not None and cfg.targets == "pair":
+        raise ValueError(
+            '`targets` must be "soft" with `params` of SnapMix, got "pair": the weights of the two '
+            "labels need not sum to 1."
+        )
     if params.tiled is not None and cfg.targets == "pair":
         raise ValueError(
             '`targets` must be "soft" with `params` of Mosaic, got "pair": four images have a '
@@ -347,7 +384,12 @@ def check_patterns(params: MixParams, size: Size) -> None:
 
 def check_params_of_volumes(params: MixParams, dtype: str) -> None:
     """Raises ValueError for `params` that volumes cannot follow."""
-    of = {"ResizeMix": params.resized, "Mosaic": params.tiled, "DetectionCutMix": params.avoids}
+    of = {
+        "ResizeMix": params.resized,
+        "Mosaic": params.tiled,
+        "DetectionCutMix": params.avoids,
+        "SnapMix": params.source,
+    }
     for method, flag in of.items():
         if flag is not None:
             raise ValueError(

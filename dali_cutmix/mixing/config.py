@@ -53,9 +53,9 @@ class MixConfig:
     Args:
         num_classes: number of classes K. May be left out only where a loader infers it from the
             folder.
-        methods: what to mix by: `CutMix`, `MixUp`, `ResizeMix`, `GridMix`, `FMix`, `SmoothMix`,
-            `Cutout`, `Mosaic`, `DetectionCutMix`, one or several, each with options of its own.
-            Left out, `cutmix_alpha`, `mixup_alpha`,
+        methods: what to mix by: `CutMix`, `MixUp`, `ResizeMix`, `Mosaic`, `DetectionCutMix`,
+            `GridMix`, `FMix`, `SmoothMix`, `Cutout`, `SaliencyMix`, `AttentiveMix`, `SnapMix`, one
+            or several, each with options of its own. Left out, `cutmix_alpha`, `mixup_alpha`,
             `switch_prob`, `minmax`, `box` and `correct_lam` say it: they are the short form for
             CutMix and MixUp.
         weights: probability of each of the `methods`, where something is mixed; they must sum to
@@ -85,7 +85,8 @@ class MixConfig:
             papers); ``"derangement"``: a uniformly random cyclic one, in which none does and every
             other sample is equally likely; ``"flip"``: the batch reversed (timm); ``"roll"``: the
             sample before (torchvision).
-        targets: ``"soft"``: one float32 row of K; ``"pair"``: ``(label_a, label_b, lam)``.
+        targets: ``"soft"``: one float32 row of K, which sums to 1, but for `SnapMix`, whose weights
+            need not; ``"pair"``: ``(label_a, label_b, lam)``.
         labels: what the labels given to the graph are: ``"int"`` scalars (int32 or int64) in
             [0, K), or ``"float"`` rows of K (one-hot, soft or multi-label; mixed as given).
 
@@ -146,6 +147,8 @@ class MixConfig:
             self._check_mosaic()
         if self.avoids:
             self._check_avoiding()
+        if self.by_saliency:
+            self._check_saliency()
 
     def _check_targets(self) -> None:
         if self.targets == "pair" and self.labels == "float":
@@ -172,6 +175,18 @@ class MixConfig:
             raise ValueError(
                 '`mode` must be "elem" or "batch" with DetectionCutMix, got "pair": each image has '
                 "boxes of its own to avoid."
+            )
+
+    def _check_saliency(self) -> None:
+        if self.mode == "pair":
+            raise ValueError(
+                f'`mode` must be "elem" or "batch" with {self.by_saliency[0]}, got "pair": what is '
+                "pasted is chosen in each image by itself, so that two do not swap it."
+            )
+        if self.needs_maps and self.targets == "pair":
+            raise ValueError(
+                '`targets` must be "soft" with SnapMix, got "pair": the weights of the two labels '
+                "need not sum to 1."
             )
 
     def _check_mosaic(self) -> None:
@@ -260,6 +275,16 @@ class MixConfig:
     def avoids(self) -> bool:
         """Whether the boxes of objects are needed to mix."""
         return any(method.avoids for method, _ in self.weighted_methods)
+
+    @property
+    def by_saliency(self) -> tuple[str, ...]:
+        """The names of the methods that look at the saliency of images."""
+        return tuple(type(method).__name__ for method, _ in self.weighted_methods if method.sees)
+
+    @property
+    def needs_maps(self) -> bool:
+        """Whether maps must be given to mix."""
+        return any(method.sees == "maps" for method, _ in self.weighted_methods)
 
     @property
     def always_blends(self) -> bool:

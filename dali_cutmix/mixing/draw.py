@@ -108,6 +108,12 @@ class Draw:
             return fn.reshape(flag, shape=[1, 1])
         return (self._zeros(1) == 0) & self.first(flag)
 
+    def repeated(self, x: DataNode) -> DataNode:
+        """Returns a number, int32 (1,), for every row: int32 (count, 1)."""
+        if self._order is None:
+            return fn.reshape(x, shape=[1, 1])
+        return fn.cast(self._zeros(1), dtype=types.INT32) + x
+
     def deal(self, table: DataNode) -> DataNode:
         """Returns for each sample its row, (columns,), of a table, int32 (count, columns)."""
         rest = fn.reshape(split(self._everyone, self._is_first)[1], shape=[1, 1])

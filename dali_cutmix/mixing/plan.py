@@ -21,6 +21,9 @@ from dali_cutmix.mixing import boxes, tiles
 
 __all__ = [
     "FLAGS",
+    "Beside",
+    "Found",
+    "Later",
     "Method",
     "MixParams",
     "Part",
@@ -29,10 +32,12 @@ __all__ = [
     "Rows",
     "Size",
     "choose",
+    "completed",
     "packed",
     "plan_of",
     "regions_of",
     "unpacked",
+    "with_source",
 ]
 
 
@@ -79,8 +84,12 @@ class MixParams(NamedTuple):
             does that.
         others: int32 (2,), indices in the batch of those bottom left and bottom right; None where
             `tiled` is.
-        weights: float32 (1, 2), ``((lam, 1 - lam))``, `lam` as fn.coord_transform takes it; (1, 4)
-            of all four images where four may meet.
+        source: int32 (4,), the part of the partner that is resized into the box (SnapMix), empty
+            where nothing is; None where no method does that.
+        lam_partner: float32 (), share of the partner in the label, which need not be 1 - lam
+            (SnapMix); None where it is.
+        weights: float32 (1, 2), ``((lam, 1 - lam))``, `lam` as fn.coord_transform takes it, or
+            ``((lam, lam_partner))``; (1, 4) of all four images where four may meet.
         regions: `box` as fn.multi_paste takes it; None where nothing is pasted.
         size: of the images or volumes.
         patterns: what is shown in other ways than by a box, one `Pattern` for each of the methods
@@ -98,6 +107,8 @@ class MixParams(NamedTuple):
     tiled: DataNode | None = None
     avoids: DataNode | None = None
     others: DataNode | None = None
+    source: DataNode | None = None
+    lam_partner: DataNode | None = None
     weights: DataNode | None = None
     regions: Regions | None = None
     size: Size | None = None
@@ -166,6 +177,51 @@ def regions_of(params: MixParams) -> Regions:
 FLAGS = ("blended", "resized", "tiled", "avoids")
 
 
+class Beside(NamedTuple):
+    """What is known of the image and of its partner besides their pixels, (own, partner's) each.
+
+    Fields:
+        objects: boxes, float32 (n, 4), ltrb in [0, 1]; None where no method needs them.
+        saliency: see `saliency.Saliency`; likewise.
+    """
+
+    objects: tuple[DataNode, DataNode] | None = None
+    saliency: tuple[Any, Any] | None = None
+
+
+class Found(NamedTuple):
+    """What `Later` gives of each sample. What is not mixed has lam 1 and an empty box.
+
+    Fields:
+        box: int32 (1, 4).
+        lam: float64 (1, 1); None: what the box leaves of the original.
+        source, lam_partner: int32 (1, 4) and float64 (1, 1), or None, see `MixParams`.
+        pattern: what is shown other than by the box.
+    """
+
+    box: DataNode
+    lam: DataNode | None = None
+    source: DataNode | None = None
+    lam_partner: DataNode | None = None
+    pattern: Pattern | None = None
+
+
+class Later(NamedTuple):
+    """Plans of a method that looks at the samples: completed when the rows have been dealt.
+
+    Fields:
+        columns: int32 (N, width), what was drawn. Where another method was, or none, all are 0, of
+            which `complete` makes what is not mixed.
+        width: how many they are.
+        complete: returns the plan of each sample: of its row of the columns, (width,), of what is
+            beside it, and of the size.
+    """
+
+    columns: DataNode
+    width: int
+    complete: Callable[[DataNode, Beside, Size], Found]
+
+
 class Rows(NamedTuple):
     """Plans as a table of N rows.
 
@@ -174,14 +230,13 @@ class Rows(NamedTuple):
         box: int32 (N, 4), an empty one ``(H, W, 0, 0)``; None where nothing is pasted. Of volumes
             int32 (N, 6).
         blended, resized, tiled, avoids: bool (N, 1), or None, see `MixParams`.
-        candidates: int32 (N, 5 K), K boxes to choose from, (4,) each, and K numbers by which it is
-            done, see `avoidance`; None where there is no choice.
-        choices: K.
         numbers: int32 (N, 1) each, what a method with a pattern drew; empty for others.
         boxes: int32 (N, K, 4), what is drawn instead by one whose pattern is boxes: inside the
             image, an empty one ``(H, W, 0, 0)``.
         num_boxes: K.
         patterns: of all methods, once one is chosen for each row.
+        later: of each method that completes its plans later; until then lam is 1, and nothing is
+            pasted.
     """
 
     lam: DataNode
@@ -190,12 +245,11 @@ class Rows(NamedTuple):
     resized: DataNode | None = None
     tiled: DataNode | None = None
     avoids: DataNode | None = None
-    candidates: DataNode | None = None
-    choices: int = 0
     numbers: tuple[DataNode, ...] = ()
     boxes: DataNode | None = None
     num_boxes: int = 0
     patterns: tuple[PatternRows, ...] = ()
+    later: tuple[Later, ...] = ()
 
     @property
     def flags(self) -> dict[str, DataNode]:
@@ -224,6 +278,8 @@ class Method:
         shows: what there is instead of a box, where it draws a `Pattern`. "boxes": the partner
             shows in many of them; "own boxes": the image shows in them, else the partner; "fill":
             they are filled; "mask": each pixel is that of one image; "weights": each is an average.
+        sees: what it is chosen by in the images. "saliency": native, or given as maps or points;
+            "maps": these alone, and it resizes a part of the partner into the box.
     """
 
     __slots__ = ()
@@ -232,6 +288,7 @@ class Method:
     tiles: ClassVar[bool] = False
     avoids: ClassVar[bool] = False
     shows: ClassVar[Literal["boxes", "own boxes", "mask", "weights", "fill"] | None] = None
+    sees: ClassVar[Literal["saliency", "maps"] | None] = None
 
     def rows(self, size: Size, draw: Any) -> Rows:
         """Returns a plan per row of `draw.Draw`'s table."""
@@ -300,7 +357,7 @@ def choose(
         drawn = [where if mixed is None else where & mixed for where in chosen]
     lams, shifts, blended, resized, tiled = [], [], [], [], []
     avoids: DataNode | None = None
-    candidates: DataNode | None = None
+    later: list[Later] = []
     patterns = []
     for method, row, where in zip(methods, rows, drawn, strict=True):
         lams.append(_only(where, row.lam))
@@ -310,12 +367,13 @@ def choose(
                 resized.append(_only(where, row.box[:, axes : axes + 1] > 0))
             if method.tiles:
                 tiled.append(_only(where, row.box[:, :1] >= 0))
-        if row.candidates is not None:  # of one method, see `MixConfig`
-            candidates = row.candidates
-            avoids = row.lam >= 0.0 if where is None else where
+        for one in row.later:
+            later.append(one._replace(columns=_only(where, one.columns)))
+            if method.avoids:  # of one method, see `MixConfig`
+                avoids = row.lam >= 0.0 if where is None else where
         if method.blends and where is not None:
             blended.append(where)
-        if method.shows is not None:
+        if method.shows is not None and not row.later:
             patterns.append(_pattern_rows(method, row, where, nowhere))
     if mixed is not None:
         lams.append(fn.cast(mixed ^ True, dtype=types.FLOAT64))
@@ -326,9 +384,8 @@ def choose(
         reduce(operator.or_, resized) if resized else None,
         reduce(operator.or_, tiled) if tiled else None,
         avoids,
-        candidates,
-        max(row.choices for row in rows),
         patterns=tuple(patterns),
+        later=tuple(later),
     )
 
 
@@ -426,3 +483,60 @@ def plan_of(rows: Rows, size: Size) -> MixParams:
     anchors = fn.slice(both, start=[-1], shape=[2], axes=[0], out_of_bounds_policy="pad")
     shapes, box = fn.stack(size.node, both[1]), fn.reshape(both, shape=[2 * size.axes])
     return params._replace(box=box, regions=Regions(anchors, shapes))
+
+
+def completed(params: MixParams, rows: Rows, size: Size, found: Sequence[Found]) -> MixParams:
+    """Returns plans with what their methods found later.
+
+    Args:
+        params: of a row that was dealt.
+        rows: those that were dealt, which says what there is.
+        found: of each of `Rows.later`, at least one.
+    """
+    lams = [
+        boxes.original_fraction(one.box, size.node) if one.lam is None else one.lam for one in found
+    ]
+    source = _joined([one.source for one in found if one.source is not None], size)
+    box, lam = _joined([one.box for one in found], size), reduce(_both_lams, lams)
+    assert box is not None
+    if rows.box is not None or rows.blended is not None or rows.patterns:
+        assert params.box is not None
+        drawn = fn.reshape(params.box, shape=[1, 4])
+        box = box if rows.box is None else drawn + (box - size.nowhere())
+        lam = _both_lams(fn.reshape(params.lam, shape=[1, 1]), lam)
+    patterns = (one.pattern for one in found if one.pattern is not None)
+    flags = {name: fn.reshape(getattr(params, name), shape=[1, 1]) for name in rows.flags}
+    final = plan_of(Rows(lam, box, **flags), size)
+    final = final._replace(patterns=(*params.patterns, *patterns))
+    if source is None:
+        return final
+    both = zip(found, lams, strict=True)
+    more = (one.lam_partner + its - 1.0 for one, its in both if one.lam_partner is not None)
+    return with_source(final, source, reduce(operator.add, more))
+
+
+def _joined(found: Sequence[DataNode], size: Size) -> DataNode | None:
+    """Returns boxes of which all but one are empty in each sample, in one, int32 (1, 4)."""
+    if not found:
+        return None
+    return reduce(lambda box, other: box + (other - size.nowhere()), found)
+
+
+def _both_lams(lam: DataNode, other: DataNode) -> DataNode:
+    """Returns the lam of a sample of which one is 1, since its method was not drawn."""
+    return lam + other - 1.0
+
+
+def with_source(params: MixParams, source: DataNode, more: DataNode) -> MixParams:
+    """Returns plans of which some resize a part of the partner into the box.
+
+    Args:
+        source: int32 (1, 4), an empty one where that is not so.
+        more: float64 (1, 1), by which the share of the partner in the label is more than 1 - lam.
+    """
+    assert params.weights is not None
+    partners = np.eye(4, dtype=np.float32)[1:2, : 2 if params.tiled is None else 4]
+    weights = params.weights + fn.cast(more, dtype=types.FLOAT) * types.Constant(partners)
+    return params._replace(
+        source=fn.reshape(source, shape=[4]), lam_partner=weights[0, 1], weights=weights
+    )

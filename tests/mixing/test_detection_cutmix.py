@@ -12,7 +12,7 @@ from scipy import stats
 
 import dali_cutmix as dcm
 from dali_cutmix.mixing.avoidance import resolved
-from dali_cutmix.mixing.plan import Size
+from dali_cutmix.mixing.plan import Beside, Rows, Size, completed
 from tests import reference
 from tests.mixing.test_boxes import classes_of, random_boxes
 from tests.support import graphs
@@ -60,12 +60,13 @@ def test_the_choice_equals_the_reference(seed: int) -> None:
             lam=graphs.feed(np.ones(count, np.float32)),
             box=size.nowhere(),
             avoids=graphs.feed(np.ones(count, bool)),
-            size=size,
         )
         index = graphs.feed(partner)
         other = graphs.feed([boxes[j] for j in partner])
-        params = resolved(params, graphs.feed(areas), graphs.feed(order), (fed, other))
-        params = params._replace(partner=index, size=size)
+        columns = graphs.feed(np.concatenate([areas.reshape(count, -1), order[:, :, 0]], axis=1))
+        area = resolved(3, columns, Beside((fed, other)), size)
+        rows = Rows(params.lam, avoids=params.avoids)
+        params = completed(params, rows, size, [area])._replace(partner=index, size=size)
         found = dcm.mix_boxes(fed, graphs.feed(classes), params)
         return (params.lam, params.box, *params.regions[:2], *found)
 

@@ -18,7 +18,8 @@ from dali_cutmix._dali import operators
 from dali_cutmix.mixing import api
 from dali_cutmix.mixing.draw import Draw
 from dali_cutmix.mixing.pairing import pair
-from dali_cutmix.mixing.plan import Size, choose, packed, unpacked
+from dali_cutmix.mixing.plan import Beside, Size, choose
+from dali_cutmix.mixing.saliency import Saliency
 from tests import reference
 
 __all__ = [
@@ -117,6 +118,9 @@ class FedDraws:
         "smoothmix centre": "position",
         "smoothmix sigma": "scale",
         "cutout centre": "position",
+        "snapmix image's position": "position",
+        "snapmix partner's position": "partner's position",
+        "snapmix partner's lam": "partner's lam",
     }
 
     def __init__(self, draws: dict[str, Any]) -> None:
@@ -127,13 +131,20 @@ class FedDraws:
         return fn.reshape(feed(np.asarray(fed, np.float64)), shape=[1, columns])
 
     def beta(self, name: str, alpha: float) -> Any:  # noqa: ARG002
-        return fn.reshape(feed(np.asarray(self._draws["lam"], np.float64)), shape=[1, 1])
+        fed = self._draws[self.NAMES.get(name, "lam")]
+        return fn.reshape(feed(np.asarray(fed, np.float64)), shape=[1, 1])
 
-    def coin(self, name: str, probability: float) -> Any:  # noqa: ARG002
-        return fn.reshape(feed(np.asarray(self._draws[self.NAMES[name]], bool)), shape=[1, 1])
+    def repeated(self, x: Any) -> Any:
+        return fn.reshape(x, shape=[1, 1])
 
     def first(self, x: Any) -> Any:
         return x
+
+    def deal(self, table: Any) -> Any:
+        return table[0]
+
+    def coin(self, name: str, probability: float) -> Any:  # noqa: ARG002
+        return fn.reshape(feed(np.asarray(self._draws[self.NAMES[name]], bool)), shape=[1, 1])
 
 
 def injected(cfg: dcm.MixConfig, draws: dict[str, Any], size: tuple[int, ...]) -> dcm.MixParams:
@@ -151,7 +162,12 @@ def injected(cfg: dcm.MixConfig, draws: dict[str, Any], size: tuple[int, ...]) -
         mixed = fn.reshape(feed(draws["lam"] < 1), shape=[1, 1])
     given: Any = FedDraws(draws)
     rows = choose(methods, [method.rows(sizes, given) for method in methods], chosen, mixed, sizes)
-    params = unpacked(packed(rows, sizes)[0], rows, sizes)
+    beside = None
+    if cfg.by_saliency:
+        seen = [draws["saliency"][j] for j in draws["partner"]]
+        both = [Saliency.given(feed(maps)) for maps in (draws["saliency"], seen)]
+        beside = Beside(saliency=(both[0], both[1]))
+    params = api._dealt(rows, given, sizes, sizes, beside or Beside())
     if params.blended is None and cfg.always_blends:
         params = params._replace(blended=fn.ones(shape=[], dtype=types.BOOL))
     others = feed(draws["others"]) if "others" in draws else None

@@ -14,6 +14,7 @@ from nvidia.dali import math as dmath
 from nvidia.dali.data_node import DataNode
 
 from dali_cutmix._dali import graph_function
+from dali_cutmix._graph import gathered
 from dali_cutmix._rules import states
 from dali_cutmix._validation import checked_numbers
 from dali_cutmix.mixing import checks
@@ -98,9 +99,10 @@ def mix_boxes(
     if partners is not None:
         others = list(partners)
         zero = zero + _counted_rows(others)[1]
-    images = [_gathered(values, params.original), _gathered(others, params.partner)]
+    whose = [(values, params.original), (others, params.partner)]
     if params.others is not None:
-        images += [_gathered(values, params.others[k]) for k in range(2)]
+        whose += [(values, params.others[k]) for k in range(2)]
+    images = [[gathered(x, index) for x in of_image] for of_image, index in whose]
     (boxes_of_all, *values_of_all) = zip(*images, strict=True)
     at, indices = _boxes_of_all(boxes_of_all, params, shares)
     found = [_rows(at, indices)]
@@ -108,11 +110,6 @@ def mix_boxes(
         zeros = fn.cast_like(fn.zeros(shape=row, dtype=types.UINT8), of_all[0])
         found.append(_rows(fn.cat(*of_all, zeros), indices + zero))
     return tuple(found)
-
-
-def _gathered(values: Sequence[DataNode], index: DataNode | None) -> list[DataNode]:
-    """Returns the values of other samples of the batch, or where there is no index, as they are."""
-    return [x if index is None else fn.permute_batch(x, indices=index) for x in values]
 
 
 def _rows(x: DataNode, indices: DataNode) -> DataNode:
@@ -207,6 +204,11 @@ def _checked_arguments(
             )
     if size.axes != 2:
         raise ValueError("`params` must be those of images for mix_boxes(), got those of volumes.")
+    if params.source is not None:
+        raise ValueError(
+            "`params` must not be those of SnapMix for mix_boxes(): of an image that is resized in "
+            "part, and whose label is weighted by maps, boxes are not defined."
+        )
     for name, group in (("extra", extra), ("partners", partners)):
         if group is not None and not isinstance(group, (tuple, list)):
             raise TypeError(f"`{name}` must be a tuple of nodes, got {group!r}.")

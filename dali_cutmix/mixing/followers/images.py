@@ -7,6 +7,7 @@ from typing import NamedTuple, cast
 
 import numpy as np
 from nvidia.dali import fn, types
+from nvidia.dali import math as dmath
 from nvidia.dali.data_node import DataNode
 
 from dali_cutmix._dali import merge, split
@@ -29,6 +30,7 @@ class Images(NamedTuple):
         dtype: "uint8", "int16", "int32" or "float32"; uint8 and float32 can be blended.
         partners: images of a second batch, else None.
         all_blended: no sample is pasted.
+        nearest: pixels are copied where a part is resized, not interpolated.
     """
 
     node: DataNode
@@ -36,6 +38,7 @@ class Images(NamedTuple):
     dtype: str = "uint8"
     partners: DataNode | None = None
     all_blended: bool = False
+    nearest: bool = False
 
 
 def mix_images(images: Images, params: MixParams) -> DataNode:
@@ -45,11 +48,12 @@ def mix_images(images: Images, params: MixParams) -> DataNode:
         regions, ids = patterns.pasted(params)
         return _paste(params._replace(regions=regions), images.shape, images.node, in_ids=ids)
     originals, *partners = _gathered(images, params)
-    if params.resized is not None:
+    where = _is_resized(params)
+    if where is not None:
         in_place = images.node.device == "gpu" or isinstance(images.shape, DataNode)
         if not in_place:
-            params = _from_the_corner(params)
-        partners[0] = _resized(partners[0], images.dtype, params, in_place)
+            params = _from_the_corner(params, where)
+        partners[0] = _resized(partners[0], where, images, params, in_place)
     mixed = _mixed(images, params, originals, *partners)
     for pattern in params.patterns:
         assert params.size is not None
@@ -62,7 +66,15 @@ def _only_pasted(params: MixParams) -> bool:
     """Returns whether all that is shown are boxes of the images as they are."""
     shown = {pattern.method.shows for pattern in params.patterns}
     boxes_alone = shown <= {"boxes", "own boxes"}
-    return params.blended is None and params.resized is None and boxes_alone
+    return params.blended is None and _is_resized(params) is None and boxes_alone
+
+
+def _is_resized(params: MixParams) -> DataNode | None:
+    """Returns where something is resized into the box, bool (); None: nowhere."""
+    if params.source is None:
+        return params.resized
+    in_part = params.source[2] > 0
+    return in_part if params.resized is None else in_part | params.resized
 
 
 def _mixed(images: Images, params: MixParams, originals: DataNode, *partners: DataNode) -> DataNode:
@@ -146,30 +158,28 @@ def _gather(images: Images, index: DataNode) -> DataNode:
     return paste(images.node, shape=images.shape, in_ids=fn.reshape(index, shape=[1]))
 
 
-def _resized(partners: DataNode, dtype: str, params: MixParams, in_place: bool) -> DataNode:
-    """Returns images that show the whole partner, made smaller: as large as the box.
+def _resized(
+    partners: DataNode, where: DataNode, images: Images, params: MixParams, in_place: bool
+) -> DataNode:
+    """Returns images that show the partner, or a part of it, resized: as large as the box.
 
     Or with `in_place` as large as the others, at its place, which takes as long as all the rest:
     fn.multi_paste needs it where it is not told the size, and on a GPU, where it reads all its
     inputs with the width of the first (DALI 2.4.0).
     """
-    assert params.resized is not None
     assert params.box is not None
     assert params.size is not None
-    whole, rest = split(fn.reshape(partners, layout="HWC"), params.resized)
-    box, size = (split(x, params.resized)[0] for x in (params.box, params.size.node))
-    if dtype == "int32":  # which fn.resize does not take
-        whole = fn.reinterpret(whole, dtype=types.INT16)
-    # Pixel y of h shows pixel floor(y * H / h), as torch's nearest has it; DALI's is that of
-    # (y + 0.5) * H / h. A hair more, where float32 would fall short of a whole number.
-    sides = fn.cast(box[2:], dtype=types.FLOAT)
-    start = 1e-3 - 0.5 * size / sides
+    node, rest = split(fn.reshape(partners, layout="HWC"), where)
+    box, size = (split(x, where)[0] for x in (params.box, params.size.node))
+    if images.dtype == "int32":  # which fn.resize does not take
+        node = fn.reinterpret(node, dtype=types.INT16)
+    start, end, by = _shown(params, where, box, size)
     small = fn.resize(
-        whole,
-        size=sides,
+        node,
+        size=fn.cast(box[2:], dtype=types.FLOAT),
         roi_start=start,
-        roi_end=start + size,
-        interp_type=types.INTERP_NN,
+        roi_end=end,
+        interp_type=types.INTERP_NN if images.nearest else by,
         antialias=False,
     )
     found = cast("DataNode", small)  # by its annotation it may be several, or None
@@ -177,19 +187,46 @@ def _resized(partners: DataNode, dtype: str, params: MixParams, in_place: bool) 
         found = fn.slice(
             found, start=box[:2] * -1, shape=size, axes=[0, 1], out_of_bounds_policy="pad"
         )
-    if dtype == "int32":
+    if images.dtype == "int32":
         found = fn.reinterpret(found, dtype=types.INT32)
-    return merge(found, rest, params.resized)
+    return merge(found, rest, where)
 
 
-def _from_the_corner(params: MixParams) -> MixParams:
+def _shown(
+    params: MixParams, where: DataNode, box: DataNode, size: DataNode
+) -> tuple[DataNode, DataNode, DataNode | types.DALIInterpType]:
+    """Returns what of the partner is resized into the box, from where to where, and how.
+
+    Of ResizeMix, the whole: pixel y of h shows pixel floor(y * H / h), as torch's nearest has it.
+    Of SnapMix a part, of start s and side k: pixel y shows s + y * (k - 1) / (h - 1), linear
+    between two pixels, as torch has it with align_corners. DALI's pixel y is at
+    (y + 0.5) * (end - start) / h + start - 0.5.
+    """
+    sides = fn.cast(box[2:], dtype=types.FLOAT)
+    # A hair more, where float32 would fall short of a whole number.
+    whole = 1e-3 - 0.5 * size / sides
+    if params.source is None:
+        return whole, whole + size, types.INTERP_NN
+    source = split(params.source, where)[0]
+    # Of one pixel a step that is hardly one.
+    step = dmath.max(source[2:] - 1, 1e-5) / dmath.max(sides - 1.0, 1.0)
+    start = source[:2] + (0.5 - 0.5 * step)
+    end = start + step * sides
+    if params.resized is None:
+        return start, end, types.INTERP_LINEAR
+    in_part = source[2] > 0
+    nearest_or_linear = fn.cast(in_part, dtype=types.INT32)  # they are 0 and 1
+    start, end = (whole + in_part * (x - whole) for x in (start, end - size))
+    return start, end + size, fn.reinterpret(nearest_or_linear, dtype=types.INTERP_TYPE)
+
+
+def _from_the_corner(params: MixParams, where: DataNode) -> MixParams:
     """Returns the plan in which a box that is resized into is pasted from (0, 0) of the partner."""
-    assert params.resized is not None
     regions = regions_of(params)
     sources = regions.anchors if regions.sources is None else regions.sources
     second = np.zeros((2 if regions.sources is None else 4, 1), np.int32)
     second[1] = 1
-    sources = sources * ((params.resized & types.Constant(second)) ^ 1)
+    sources = sources * ((where & types.Constant(second)) ^ 1)
     return params._replace(regions=regions._replace(sources=sources))
 
 

@@ -48,9 +48,14 @@ def mix_labels(
             all_of_them += [fn.permute_batch(labels, indices=params.others[k]) for k in range(2)]
         both = fn.cat(*all_of_them) if labels_are == "int" else fn.stack(*all_of_them, axis=1)
     assert params.weights is not None
+    weights = params.weights
+    if params.source is not None and labels_are == "int":
+        # Both labels of SnapMix have the weights of both where they are equal.
+        twice = (params.source[2] > 0) & (both[0] == both[1])
+        weights = weights * (1 + fn.cast(twice, dtype=types.INT32))
     return soft_targets(
         to_device(both),
-        params.weights,
+        weights,
         num_classes=num_classes,
         label_smoothing=label_smoothing,
         labels_are=labels_are,
@@ -90,7 +95,7 @@ def soft_targets(
     label_smoothing: float = 0.0,
     labels_are: str = "int",
 ) -> DataNode:
-    """Returns lam * a + (1 - lam) * b, float32 (num_classes,), on the labels' device.
+    """Returns the labels by their weights, float32 (num_classes,), on the labels' device.
 
     Equal classes add up to one entry. Smoothing is that of Szegedy et al. 2016, applied to both
     labels before mixing: off = eps / K, on = 1 - eps + eps / K.
@@ -98,7 +103,8 @@ def soft_targets(
     Args:
         labels: both labels, a and b, of each sample: int (2,), or for ``labels_are="float"`` their
             rows as columns, (num_classes, 2). Where four images may meet, all four.
-        weights: of a and b, float32 (1, 2), on the CPU; of four (1, 4).
+        weights: of a and b, float32 (1, 2), on the CPU, lam and 1 - lam, but for SnapMix; of four
+            (1, 4).
     """
     if labels_are == "float":
         columns = fn.cast(labels, dtype=types.FLOAT)

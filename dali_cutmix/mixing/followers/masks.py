@@ -59,7 +59,8 @@ def mix_masks(
     """Returns the masks as `mix` has mixed their images: each class is where its pixels are.
 
     They are cut and pasted with the same boxes, and resized with the images (ResizeMix) to the same
-    pixels. Values are copied, never averaged. Those that Cutout fills in the image stay.
+    pixels, or (SnapMix) to the nearest. Values are copied, never averaged. Those that Cutout fills
+    in the image stay.
 
     Args:
         masks: (H, W) or (H, W, C) of `dtype`, CPU or GPU, of the size of the images. Or of volumes,
@@ -99,7 +100,7 @@ def mix_masks(
     images, in_rows, shape = _seen(masks, size, dtype, layout)
     others = None if partners is None else _seen(partners, size, dtype, layout)[0]
     params = _pasted_alone(params, size)
-    mixed = mix_images(Images(images, in_rows, seen, others), params)
+    mixed = mix_images(Images(images, in_rows, seen, others, nearest=True), params)
 
     @states(MASKS)
     def as_they_were() -> DataNode:

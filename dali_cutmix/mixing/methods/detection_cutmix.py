@@ -17,6 +17,7 @@ When      detection with few objects, or small ones: with many every area touche
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar
 
 from nvidia.dali import fn, types
@@ -24,9 +25,9 @@ from nvidia.dali import math as dmath
 
 from dali_cutmix._validation import checked_alpha, checked_int, set_checked
 from dali_cutmix.mixing import boxes
-from dali_cutmix.mixing.avoidance import MOST, ORDERS
+from dali_cutmix.mixing.avoidance import MOST, ORDERS, resolved
 from dali_cutmix.mixing.draw import Draw
-from dali_cutmix.mixing.plan import Method, Rows, Size
+from dali_cutmix.mixing.plan import Later, Method, Rows, Size
 
 __all__ = ["DetectionCutMix"]
 
@@ -67,4 +68,4 @@ class DetectionCutMix(Method):
         order = fn.cast(order, dtype=types.INT32)
         candidates = fn.cat(fn.reshape(areas, shape=[-1, 4 * count]), order, axis=1)
         unmixed = fn.cast(candidates[:, :1] * 0 + 1, dtype=types.FLOAT64)
-        return Rows(unmixed, candidates=candidates, choices=count)
+        return Rows(unmixed, later=(Later(candidates, 5 * count, partial(resolved, count)),))
