@@ -22,8 +22,18 @@ from dali_cutmix.mixing.draw import Draw
 from dali_cutmix.mixing.followers import volumes
 from dali_cutmix.mixing.followers.images import Images, mix_images
 from dali_cutmix.mixing.followers.labels import mix_labels
-from dali_cutmix.mixing.pairing import Pairs, pair
-from dali_cutmix.mixing.plan import FLAGS, MixParams, Rows, Size, choose, packed, plan_of, unpacked
+from dali_cutmix.mixing.pairing import Group, Pairs, pair
+from dali_cutmix.mixing.plan import (
+    FLAGS,
+    MixParams,
+    Rows,
+    Size,
+    choose,
+    packed,
+    plan_of,
+    unpacked,
+    with_unmixed,
+)
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack  # in typing from Python 3.11; checkers bring their own
@@ -53,6 +63,7 @@ def mix(
     params: MixParams | None = None,
     enabled: DataNode | None = None,
     objects: DataNode | None = None,
+    groups: DataNode | None = None,
     seed: int | None = None,
     keep_order: bool = True,
     dtype: Literal["uint8", "int16", "float32"] = "uint8",
@@ -85,6 +96,9 @@ def mix(
         enabled: bool (), CPU, the same for the whole batch: where it is False nothing is mixed.
         objects: the boxes of each image, as `mix_boxes` takes them, for methods that look at them
             (`DetectionCutMix`); for others they must be left out.
+        groups: what ``partner="same"`` and ``"other"`` go by in place of the class: a number for
+            each sample, int32 or int64, () or (1,), on the CPU: of a patient, a side, a source.
+            Must be given with these where there are no labels, or rows of them.
         seed: seed of the draws. By default the pipeline's, from which every mix of a pipeline and
             every shard of its reader derives its own.
         keep_order: with ``False`` the samples may also change places within the batch, which
@@ -126,6 +140,8 @@ def mix(
         checks.check_objects(objects, cfg, params)
     if not isinstance(keep_order, bool):
         raise TypeError(f"`keep_order` must be a bool, got {keep_order!r}.")
+    checks.check_groups(groups, cfg, labels is not None, partners, params)
+    group = None if groups is None else Group(checks.group_words(groups), 2)
     known = checks.checked_kind(cfg, size, layout, dtype)
     images, labels, shape = _checked(images, labels, cfg, dtype, known, layout)
     if partners is not None:
@@ -155,6 +171,7 @@ def mix(
             params=params,
             enabled=enabled,
             objects=objects,
+            group=group,
             keep_order=keep_order,
         )
         if of_volumes is None:
@@ -257,6 +274,7 @@ def mix_batch(
     params: MixParams | None = None,
     enabled: DataNode | None = None,
     objects: DataNode | None = None,
+    group: Group | None = None,
     keep_order: bool = True,
 ) -> Mixed:
     """Returns what `mix` does, without its checks, which take as long as the pasting."""
@@ -269,6 +287,8 @@ def mix_batch(
             seed=seed,
             enabled=enabled,
             objects=objects,
+            labels=batch.labels if cfg.labels == "int" else None,
+            group=group,
             keep_order=keep_order,
             second_batch=batch.partners is not None,
         )
@@ -299,6 +319,8 @@ def draw_plans(
     seed: int,
     enabled: DataNode | None = None,
     objects: DataNode | None = None,
+    labels: DataNode | None = None,
+    group: Group | None = None,
     keep_order: bool = True,
     second_batch: bool = False,
 ) -> MixParams:
@@ -306,6 +328,8 @@ def draw_plans(
 
     Args:
         objects: boxes, where `cfg` has a method that needs them.
+        labels: int32 (1,), the classes, where there are some.
+        group: of every sample, where it is not the class.
         second_batch: the partners are a second batch.
 
     Raises:
@@ -313,6 +337,9 @@ def draw_plans(
     """
     if (objects is None) == cfg.avoids:
         checks.check_objects(objects, cfg, None)
+    if group is None and labels is not None:
+        group = Group(labels)
+    checks.check_classes(cfg, labels is not None, group is not None)
     batch_size = Pipeline.current().max_batch_size
     enabled = None if enabled is None else checks.switch(enabled)
     methods = cfg.weighted_methods
@@ -327,25 +354,51 @@ def draw_plans(
         second_batch=second_batch,
         small=size.axes == 3,
         of_four=cfg.tiles,
+        group=group,
     )
     # A lam alone is drawn for each sample by itself, which is cheaper than dealing rows.
     alone = cfg.mode == "elem" and all(blends)
     draw = Draw.for_mode(cfg.mode, batch_size, seed, None if alone else pairs.order)
+    mixed = _mixed_by_sample(cfg, draw, pairs, labels)
     exact = cfg.exact_method
     if exact is not None:
-        params = exact.exact(size, draw, cfg.prob, enabled)
+        params = exact.exact(size, draw, cfg.prob_of_all, _both(mixed, enabled))
+    elif alone:
+        params = plan_of(_draw_rows(cfg, draw, size, _both(mixed, enabled)), size)
     else:
         in_table = Size(draw.first(size.node), axes=size.axes)
-        rows = _draw_rows(cfg, draw, in_table, enabled)
-        if alone:
-            params = plan_of(rows, size)
-        else:
-            params = _dealt(rows, draw, in_table, size, pairs, objects)
+        rows = _draw_rows(cfg, draw, in_table, enabled, with_flags=mixed is not None)
+        params = _dealt(rows, draw, in_table, size, pairs, objects, mixed)
+    if exact is None:
         if params.blended is None and any(blends):
             params = params._replace(blended=fn.ones(shape=[], dtype=types.BOOL))
     return params._replace(
-        original=pairs.original, partner=pairs.partner, others=pairs.others, size=size
+        original=pairs.original,
+        partner=pairs.partner,
+        others=pairs.others,
+        paired=pairs.paired,
+        size=size,
     )
+
+
+def _mixed_by_sample(
+    cfg: MixConfig, draw: Draw, pairs: Pairs, labels: DataNode | None
+) -> DataNode | None:
+    """Returns which samples are mixed, bool (); None where none differs from others in that."""
+    if cfg.prob_of_class is None:
+        return pairs.paired
+    assert labels is not None
+    own = labels
+    if pairs.original is not None:
+        own = fn.permute_batch(labels, indices=pairs.original)
+    return _both(draw.coin_of("apply", own, cfg.prob_of_class), pairs.paired)
+
+
+def _both(one: DataNode | None, other: DataNode | None) -> DataNode | None:
+    """Returns where both are True; None stands for everywhere."""
+    if one is None or other is None:
+        return other if one is None else one
+    return one & other
 
 
 def _dealt(
@@ -355,14 +408,17 @@ def _dealt(
     size: Size,
     pairs: Pairs,
     objects: DataNode | None,
+    mixed: DataNode | None,
 ) -> MixParams:
     """Returns the plan of each sample, where there is a choice with the box that it makes."""
+    if mixed is not None:
+        rows = with_unmixed(rows, in_table)
     table = packed(rows, in_table, draw.first)
     if rows.candidates is None:
-        return unpacked(draw.deal(table), rows, size)
+        return unpacked(draw.deal(table, mixed), rows, size)
     assert objects is not None
     count = rows.choices
-    row = draw.deal(fn.cat(rows.candidates, table, axis=1))
+    row = draw.deal(fn.cat(rows.candidates, table, axis=1), mixed)
     candidates = fn.reshape(row[: 4 * count], shape=[count, 4])
     order = fn.reshape(row[4 * count : 5 * count], shape=[count, 1])
     own, other = (
@@ -373,13 +429,24 @@ def _dealt(
     return resolved(params, candidates, order, (own, other))
 
 
-def _draw_rows(cfg: MixConfig, draw: Draw, size: Size, enabled: DataNode | None) -> Rows:
-    """Returns the plans of a batch as a table."""
+def _draw_rows(
+    cfg: MixConfig,
+    draw: Draw,
+    size: Size,
+    enabled: DataNode | None,
+    with_flags: bool = False,
+) -> Rows:
+    """Returns the plans of a batch as a table.
+
+    Args:
+        with_flags: also where all rows of the table are of one method.
+    """
     methods = [method for method, _ in cfg.weighted_methods]
     mixed = None if enabled is None else draw.repeat(enabled)
-    if cfg.prob < 1:
-        drawn = draw.coin("apply", cfg.prob)
-        mixed = drawn if mixed is None else drawn & mixed
+    if cfg.prob_of_all < 1:
+        mixed = _both(draw.coin("apply", cfg.prob_of_all), mixed)
+    if mixed is None and with_flags:
+        mixed = draw.true()
     chosen = draw.one_of("switch", [weight for _, weight in cfg.weighted_methods])
     rows = []
     for i, method in enumerate(methods):
@@ -411,7 +478,9 @@ def _given(params: MixParams, size: Size) -> MixParams:
     others = params.others
     if others is not None:
         others = fn.stack(*(checks.in_batch(others[k]) for k in range(2)))
-    return final._replace(original=original, partner=partner, others=others, size=size)
+    return final._replace(
+        original=original, partner=partner, others=others, paired=params.paired, size=size
+    )
 
 
 def _checked(

@@ -24,12 +24,15 @@ __all__ = [
     "IMAGES_OF_SIZE",
     "VOLUMES",
     "check_arguments",
+    "check_classes",
+    "check_groups",
     "check_node",
     "check_objects",
     "check_params",
     "check_params_of_volumes",
     "checked_kind",
     "class_row",
+    "group_words",
     "images_of_one_size",
     "images_of_size",
     "in_batch",
@@ -173,6 +176,14 @@ def switch(enabled: DataNode) -> DataNode:
     return fn.reshape(enabled, shape=[]) != 0
 
 
+@states("`groups` must be int32 or int64 scalars, one for each sample.")
+def group_words(groups: DataNode) -> DataNode:
+    """Returns integers of 64 bits as their words, int32 (2,); fails for what is no scalar."""
+    # A bitwise operator takes no floats.
+    whole = fn.cast(fn.reshape(groups & -1, shape=[1]), dtype=types.INT64)
+    return fn.reinterpret(whole, dtype=types.INT32, shape=[2])
+
+
 # What is known when the graph is built
 
 
@@ -251,6 +262,49 @@ def check_objects(objects: DataNode | None, cfg: MixConfig, params: MixParams | 
     if objects.device != "cpu":
         raise ValueError(
             '`objects` must be on the CPU, got device "gpu": pass them as the reader gives them.'
+        )
+
+
+def check_groups(
+    groups: DataNode | None,
+    cfg: MixConfig,
+    has_labels: bool,
+    partners: tuple[DataNode, DataNode | None] | None,
+    params: MixParams | None,
+) -> None:
+    """Raises TypeError or ValueError for `groups` that are not needed, or not there."""
+    if cfg.grouped and partners is not None:
+        raise ValueError(
+            f'`partner` must not be "{cfg.partner}" with `partners`: sample i meets sample i of '
+            "the second batch."
+        )
+    if params is None:
+        check_classes(cfg, has_labels and cfg.labels == "int", groups is not None)
+    if groups is None:
+        return
+    if not cfg.grouped or params is not None:
+        raise ValueError(
+            '`groups` must be left out unless `partner` is "same" or "other", and with `params`: '
+            "no partner is chosen by them."
+        )
+    check_node("groups", groups)
+    if groups.device != "cpu":
+        raise ValueError(
+            '`groups` must be on the CPU, got device "gpu": pass them as the reader gives them.'
+        )
+
+
+def check_classes(cfg: MixConfig, has_classes: bool, has_groups: bool) -> None:
+    """Raises ValueError where something goes by a class that samples do not have."""
+    if cfg.grouped and not (has_classes or has_groups):
+        raise ValueError(
+            f'`partner` must not be "{cfg.partner}" where samples have no class, an integer label, '
+            "got none: give mix() `groups`, a number for each sample."
+        )
+    if cfg.prob_of_class is not None and not has_classes:
+        raise ValueError(
+            "`prob` must be one number where samples have no class, an integer label, got one for "
+            "each class."
         )
 
 

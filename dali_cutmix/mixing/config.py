@@ -20,10 +20,11 @@ from dali_cutmix._validation import (
 )
 from dali_cutmix.mixing.methods import METHODS, CutMix, MixUp
 from dali_cutmix.mixing.methods.cutmix import BoxRule
+from dali_cutmix.mixing.pairing import GROUPED
 from dali_cutmix.mixing.plan import Method
 
 Mode = Literal["elem", "batch", "pair"]
-Partner = Literal["permutation", "derangement", "flip", "roll"]
+Partner = Literal["permutation", "derangement", "flip", "roll", "same", "other"]
 Targets = Literal["soft", "pair"]
 Labels = Literal["int", "float"]
 
@@ -35,7 +36,7 @@ MAX_CLASSES = 2**24
 class MixOptions(TypedDict, total=False):
     """Options of `MixConfig` that do not choose the method: what `cutmix` and `mixup` take too."""
 
-    prob: float
+    prob: float | Sequence[float]
     mode: Mode
     minmax: tuple[float, float] | None
     correct_lam: bool
@@ -62,7 +63,8 @@ class MixConfig:
         cutmix_alpha: CutMix's lam ~ Beta(alpha, alpha); 0 turns CutMix off. The paper uses 1.
         mixup_alpha: likewise MixUp's (Zhang et al. 2018); 0, the default, turns MixUp off.
         prob: probability in [0, 1] that a sample (``mode="elem"``), a pair or the batch is mixed
-            at all.
+            at all. With ``mode="elem"`` and integer labels also K of them: a sample is mixed with
+            that of its own class, whatever its partner's is.
         switch_prob: with both methods on, the probability of CutMix rather than MixUp, where
             something is mixed.
         mode: ``"elem"``: every sample has its own lam, box and method; ``"batch"``: one for the
@@ -83,7 +85,11 @@ class MixConfig:
         partner: ``"permutation"``: a uniformly random one, in which a sample may meet itself (the
             papers); ``"derangement"``: a uniformly random cyclic one, in which none does and every
             other sample is equally likely; ``"flip"``: the batch reversed (timm); ``"roll"``: the
-            sample before (torchvision).
+            sample before (torchvision). ``"same"``: a sample of the same class, or group (see
+            `mix`): in each group a uniformly random cycle, so that every sample gives once and gets
+            once. ``"other"``: one of another class, each as likely; one may give to several, and
+            others to none. A sample that finds none is not mixed, and ``params.paired`` says so.
+            Both take full batches of at most 4,096.
         targets: ``"soft"``: one float32 row of K; ``"pair"``: ``(label_a, label_b, lam)``.
         labels: what the labels given to the graph are: ``"int"`` scalars (int32 or int64) in
             [0, K), or ``"float"`` rows of K (one-hot, soft or multi-label; mixed as given).
@@ -101,7 +107,7 @@ class MixConfig:
     weights: tuple[float, ...] = ()
     cutmix_alpha: float = 1.0
     mixup_alpha: float = 0.0
-    prob: float = 1.0
+    prob: float | Sequence[float] = 1.0
     switch_prob: float = 0.5
     mode: Mode = "elem"
     minmax: tuple[float, float] | None = None
@@ -124,7 +130,8 @@ class MixConfig:
                 "`cutmix_alpha` or `mixup_alpha` must be above 0, got 0 for both: nothing would "
                 "be mixed. Pass `mix=None` to a loader, or leave mix() out, to train without."
             )
-        for name in ("prob", "switch_prob", "label_smoothing"):
+        set_checked(self, "prob", _checked_prob(self.prob))
+        for name in ("switch_prob", "label_smoothing"):
             set_checked(self, name, checked_fraction(name, getattr(self, name)))
         checked_bool("correct_lam", self.correct_lam)
         checked_choice("mode", self.mode, get_args(Mode))
@@ -141,6 +148,8 @@ class MixConfig:
                 "sample and its mirror image. Batches are shuffled, so the pairs are random."
             )
         self._check_targets()
+        if self.prob_of_class is not None:
+            self._check_prob_of_class(self.prob_of_class)
         if self.tiles:
             self._check_mosaic()
         if self.avoids:
@@ -162,6 +171,23 @@ class MixConfig:
             raise ValueError(
                 '`label_smoothing` must be 0 with `labels="float"`, got '
                 f"{self.label_smoothing}: rows are mixed as given, smooth them yourself."
+            )
+
+    def _check_prob_of_class(self, prob: tuple[float, ...]) -> None:
+        if self.mode != "elem":
+            raise ValueError(
+                f'`mode` must be "elem" with a `prob` for each class, got "{self.mode}": samples '
+                "of several classes are mixed, or not, together."
+            )
+        if self.labels == "float":
+            raise ValueError(
+                '`labels` must be "int" with a `prob` for each class, got "float": a row of '
+                "numbers has no class of its own."
+            )
+        if self.num_classes is not None and len(prob) != self.num_classes:
+            raise ValueError(
+                f"`prob` must be one number, or {self.num_classes}, one for each class, got "
+                f"{len(prob)}."
             )
 
     def _check_avoiding(self) -> None:
@@ -243,6 +269,21 @@ class MixConfig:
         return tuple(methods)
 
     @property
+    def prob_of_class(self) -> tuple[float, ...] | None:
+        """The probability of each class that a sample of it is mixed, where they were given."""
+        return self.prob if isinstance(self.prob, tuple) else None
+
+    @property
+    def prob_of_all(self) -> float:
+        """The probability that is the same for all; 1 where each class has its own."""
+        return self.prob if isinstance(self.prob, float) else 1.0
+
+    @property
+    def grouped(self) -> bool:
+        """Whether partners are chosen by their groups."""
+        return self.partner in GROUPED
+
+    @property
     def exact_method(self) -> CutMix | None:
         """CutMix, where every sample draws a box for itself from the exact distribution."""
         (method, _), *others = self.weighted_methods
@@ -263,6 +304,8 @@ class MixConfig:
     @property
     def always_blends(self) -> bool:
         """Whether every sample is blended, and none pasted."""
+        if self.grouped:  # some may have no partner
+            return False
         return self.prob == 1 and all(method.blends for method, _ in self.weighted_methods)
 
     @classmethod
@@ -355,6 +398,17 @@ class MixConfig:
                 f"`cutmix` as timm's args.yaml, got {options!r} there."
             )
         return cls.from_timm(**{str(name): value for name, value in options.items()})
+
+
+def _checked_prob(prob: Any) -> float | tuple[float, ...]:
+    """Returns a probability, or one for each class as a tuple."""
+    row = getattr(prob, "ndim", 0) == 1  # of NumPy or torch
+    if not row and (not isinstance(prob, Sequence) or isinstance(prob, (str, bytes))):
+        return checked_fraction("prob", prob)
+    if len(prob) == 0:
+        raise ValueError("`prob` must be one number, or one for each class, got none.")
+    numbers = prob.tolist() if row else prob
+    return tuple(checked_fraction("prob", number) for number in numbers)
 
 
 def _options_of_train_py(document: dict[Any, Any]) -> dict[str, Any]:

@@ -108,13 +108,40 @@ class Draw:
             return fn.reshape(flag, shape=[1, 1])
         return (self._zeros(1) == 0) & self.first(flag)
 
-    def deal(self, table: DataNode) -> DataNode:
-        """Returns for each sample its row, (columns,), of a table, int32 (count, columns)."""
+    def true(self) -> DataNode:
+        """Returns True for every row, bool (count, 1)."""
+        if self._order is None:
+            return types.Constant(np.ones((1, 1), np.bool_))
+        return self._zeros(1) == 0
+
+    def deal(self, table: DataNode, mixed: DataNode | None = None) -> DataNode:
+        """Returns for each sample its row, (columns,), of a table, int32 (count, columns).
+
+        Args:
+            mixed: bool (), for each sample. Then the table has another row before these, which a
+                sample gets for which that is False.
+        """
         rest = fn.reshape(split(self._everyone, self._is_first)[1], shape=[1, 1])
         everywhere = broadcast_first(merge(table, rest, self._is_first), self._zero)
-        return everywhere[0 if self._row is None else self._row]
+        if mixed is None:
+            return everywhere[0 if self._row is None else self._row]
+        if self._row is None:
+            return everywhere[fn.cast(mixed, dtype=types.INT32)]
+        return everywhere[(self._row + 1) * mixed]
 
     # Per sample
+
+    def coin_of(self, name: str, labels: DataNode, probabilities: Sequence[float]) -> DataNode:
+        """Returns what is True with the probability of a sample's class, bool ().
+
+        Args:
+            labels: int32 (1,).
+            probabilities: of each class.
+        """
+        of_class = types.Constant(np.array(probabilities, np.float32))
+        return fn.random.coin_flip(
+            probability=of_class[labels[0]], dtype=types.BOOL, seed=self._own(name)
+        )
 
     def entry(self, name: str, entries: Any, weights: Sequence[float] | None = None) -> DataNode:
         """Returns one of the entries of an array (also one per sample), by their weights."""

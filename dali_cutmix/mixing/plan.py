@@ -29,6 +29,7 @@ __all__ = [
     "plan_of",
     "regions_of",
     "unpacked",
+    "with_unmixed",
 ]
 
 
@@ -75,6 +76,8 @@ class MixParams(NamedTuple):
             does that.
         others: int32 (2,), indices in the batch of those bottom left and bottom right; None where
             `tiled` is.
+        paired: bool (), whether a partner was found: with ``partner="same"`` or ``"other"`` there
+            may be none, and the sample is its own; None where there always is one.
         weights: float32 (1, 2), ``((lam, 1 - lam))``, `lam` as fn.coord_transform takes it; (1, 4)
             of all four images where four may meet.
         regions: `box` as fn.multi_paste takes it; None where nothing is pasted.
@@ -92,6 +95,7 @@ class MixParams(NamedTuple):
     tiled: DataNode | None = None
     avoids: DataNode | None = None
     others: DataNode | None = None
+    paired: DataNode | None = None
     weights: DataNode | None = None
     regions: Regions | None = None
     size: Size | None = None
@@ -244,6 +248,24 @@ def choose(
 def _only(where: DataNode | None, x: DataNode) -> DataNode:
     """Returns x where it was chosen, else 0 or False."""
     return x if where is None else x * where
+
+
+def with_unmixed(rows: Rows, size: Size) -> Rows:
+    """Returns a table with one more row, the first: the plan of a sample that is not mixed."""
+
+    def before(one: DataNode, all_of_them: DataNode) -> DataNode:
+        return fn.cat(one, all_of_them, axis=0)
+
+    box, candidates = rows.box, rows.candidates
+    flags: dict[str, Any] = {
+        name: before(flag[:1] ^ flag[:1], flag) for name, flag in rows.flags.items()
+    }
+    return rows._replace(
+        lam=before(rows.lam[:1] * 0.0 + 1.0, rows.lam),
+        box=None if box is None else before(box[:1] * 0 + size.nowhere(), box),
+        candidates=None if candidates is None else before(candidates[:1], candidates),
+        **flags,
+    )
 
 
 def packed(rows: Rows, size: Size, first: Callable[[DataNode], DataNode] = lambda x: x) -> DataNode:

@@ -114,7 +114,8 @@ class CutMix:
 
         Args:
             prob: probability that a sample is mixed.
-            enabled: bool (): where it is False all boxes are empty; what is drawn does not change.
+            enabled: bool (), of each sample: where it is False the box is empty; what is drawn does
+                not change.
         """
         if size.known is None or max(size.known) > _LARGEST:
             return self._computed(size, draw, prob, enabled)
