@@ -31,7 +31,14 @@ if TYPE_CHECKING:
     from dali_cutmix.mixing.config import MixConfig
     from dali_cutmix.mixing.followers.boxes import mix_boxes
     from dali_cutmix.mixing.followers.masks import mix_masks
-    from dali_cutmix.mixing.methods import CutMix, DetectionCutMix, MixUp, Mosaic, ResizeMix
+    from dali_cutmix.mixing.methods import (
+        CutMix,
+        DetectionCutMix,
+        MixUp,
+        Mosaic,
+        ObjectCutMix,
+        ResizeMix,
+    )
     from dali_cutmix.mixing.plan import MixParams
     from dali_cutmix.recipes import Recipe
 
@@ -46,6 +53,7 @@ __all__ = [
     "MixUp",
     "Mixed",
     "Mosaic",
+    "ObjectCutMix",
     "RandAugment",
     "RandomErasing",
     "Recipe",
@@ -84,7 +92,9 @@ _NAMES = {
     "dali_cutmix.mixing.config": ("MixConfig",),
     "dali_cutmix.mixing.followers.boxes": ("mix_boxes",),
     "dali_cutmix.mixing.followers.masks": ("mix_masks",),
-    "dali_cutmix.mixing.methods": ("CutMix", "DetectionCutMix", "MixUp", "Mosaic", "ResizeMix"),
+    "dali_cutmix.mixing.methods": (
+        *("CutMix", "DetectionCutMix", "MixUp", "Mosaic", "ObjectCutMix", "ResizeMix"),
+    ),
     "dali_cutmix.mixing.plan": ("MixParams",),
     "dali_cutmix.recipes": ("Recipe",),
 }

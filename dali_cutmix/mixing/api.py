@@ -22,6 +22,7 @@ from dali_cutmix.mixing.draw import Draw
 from dali_cutmix.mixing.followers import volumes
 from dali_cutmix.mixing.followers.images import Images, mix_images
 from dali_cutmix.mixing.followers.labels import mix_labels
+from dali_cutmix.mixing.objects import cut_objects, object_boxes
 from dali_cutmix.mixing.pairing import Group, Pairs, pair
 from dali_cutmix.mixing.plan import (
     FLAGS,
@@ -95,7 +96,10 @@ def mix(
             is that of the box.
         enabled: bool (), CPU, the same for the whole batch: where it is False nothing is mixed.
         objects: the boxes of each image, as `mix_boxes` takes them, for methods that look at them
-            (`DetectionCutMix`); for others they must be left out.
+            (`DetectionCutMix`); or the mask of each image (of `partners`, where these are given),
+            on the CPU, for one that cuts out what is in it (`ObjectCutMix`): bool or integers up
+            to 32 bits, (H, W) or (H, W, 1), of volumes (D, H, W) or (D, H, W, 1). For other methods
+            they must be left out.
         groups: what ``partner="same"`` and ``"other"`` go by in place of the class: a number for
             each sample, int32 or int64, () or (1,), on the CPU: of a patient, a side, a source.
             Must be given with these where there are no labels, or rows of them.
@@ -327,7 +331,7 @@ def draw_plans(
     """Returns who meets whom and what is done to them, on the CPU.
 
     Args:
-        objects: boxes, where `cfg` has a method that needs them.
+        objects: boxes or masks, where `cfg` has a method that needs them.
         labels: int32 (1,), the classes, where there are some.
         group: of every sample, where it is not the class.
         second_batch: the partners are a second batch.
@@ -335,7 +339,7 @@ def draw_plans(
     Raises:
         ValueError: there are no `objects` where they are needed.
     """
-    if (objects is None) == cfg.avoids:
+    if (objects is None) == (cfg.avoids or cfg.object_method is not None):
         checks.check_objects(objects, cfg, None)
     if group is None and labels is not None:
         group = Group(labels)
@@ -368,7 +372,7 @@ def draw_plans(
     else:
         in_table = Size(draw.first(size.node), axes=size.axes)
         rows = _draw_rows(cfg, draw, in_table, enabled, with_flags=mixed is not None)
-        params = _dealt(rows, draw, in_table, size, pairs, objects, mixed)
+        params = _dealt(cfg, rows, draw, in_table, size, pairs, objects, mixed)
     if exact is None:
         if params.blended is None and any(blends):
             params = params._replace(blended=fn.ones(shape=[], dtype=types.BOOL))
@@ -402,6 +406,7 @@ def _both(one: DataNode | None, other: DataNode | None) -> DataNode | None:
 
 
 def _dealt(
+    cfg: MixConfig,
     rows: Rows,
     draw: Draw,
     in_table: Size,
@@ -415,7 +420,14 @@ def _dealt(
         rows = with_unmixed(rows, in_table)
     table = packed(rows, in_table, draw.first)
     if rows.candidates is None:
-        return unpacked(draw.deal(table, mixed), rows, size)
+        params = unpacked(draw.deal(table, mixed), rows, size)
+        if cfg.object_method is None:
+            return params
+        assert objects is not None
+        box = object_boxes(objects, cfg.object_method, size, draw)
+        if pairs.partner is not None:
+            box = fn.permute_batch(box, indices=pairs.partner)
+        return cut_objects(params, box, size)
     assert objects is not None
     count = rows.choices
     row = draw.deal(fn.cat(rows.candidates, table, axis=1), mixed)
@@ -459,18 +471,16 @@ def _given(params: MixParams, size: Size) -> MixParams:
     """Returns parameters that were given as drawn ones are, each sample a table of one row."""
     assert params.box is not None  # see checks.check_params
     lam, box = (fn.reshape(x, shape=[1, -1]) for x in (params.lam, params.box))
-    blended, resized, tiled, avoids = (
-        None if x is None else fn.reshape(x, shape=[1, -1])
-        for x in (getattr(params, name) for name in FLAGS)
-    )
+    flags = {name: getattr(params, name) for name in FLAGS}
+    flags = {name: None if x is None else fn.reshape(x, shape=[1, -1]) for name, x in flags.items()}
+    blended, tiled = flags["blended"], flags["tiled"]
     box = checks.in_image(box, size.node, axes=size.axes)
     if tiled is not None:
         box = checks.in_corner(box, tiled, size.node)
     box = boxes.normalised(box, size.node, axes=size.axes)
     if blended is not None:
         box = boxes.where(blended ^ True, box, size.nowhere())
-    rows = Rows(lam, box, blended, resized, tiled, avoids)
-    final = plan_of(rows, size)
+    final = plan_of(Rows(lam, box, **flags), size)
     original, partner = (
         None if index is None else checks.in_batch(index)
         for index in (params.original, params.partner)

@@ -246,17 +246,23 @@ def check_arguments(
 
 def check_objects(objects: DataNode | None, cfg: MixConfig, params: MixParams | None) -> None:
     """Raises TypeError or ValueError for `objects` that are not needed, or not there."""
+    of_masks = cfg.object_method is not None
     if objects is None:
+        if of_masks:
+            raise ValueError(
+                "`objects` must be given where `methods` has ObjectCutMix, got None: the masks of "
+                "the images that give, on the CPU. For images without masks use CutMix."
+            )
         if cfg.avoids:
             raise ValueError(
                 "`objects` must be given where `methods` has DetectionCutMix, got None: the boxes "
                 "of each image, as mix_boxes() takes them. For images without boxes use CutMix."
             )
         return
-    if not cfg.avoids or params is not None:
+    if not (cfg.avoids or of_masks) or params is not None:
         raise ValueError(
-            "`objects` must be left out unless `methods` has DetectionCutMix, and with `params`: "
-            "nothing is chosen by them."
+            "`objects` must be left out unless `methods` has DetectionCutMix or ObjectCutMix, and "
+            "with `params`: nothing is chosen by them."
         )
     check_node("objects", objects)
     if objects.device != "cpu":
@@ -328,7 +334,8 @@ def checked_kind(
     for method, _ in cfg.weighted_methods:
         if method.resizes or method.tiles or method.avoids:
             raise ValueError(
-                f"`methods` must be CutMix or MixUp for volumes, got {type(method).__name__}."
+                "`methods` must be CutMix, ObjectCutMix or MixUp for volumes, got "
+                f"{type(method).__name__}."
             )
         if method.blends and dtype == "int16":
             raise ValueError(

@@ -18,7 +18,7 @@ from dali_cutmix._validation import (
     checked_int,
     set_checked,
 )
-from dali_cutmix.mixing.methods import METHODS, CutMix, MixUp
+from dali_cutmix.mixing.methods import METHODS, CutMix, MixUp, ObjectCutMix
 from dali_cutmix.mixing.methods.cutmix import BoxRule
 from dali_cutmix.mixing.pairing import GROUPED
 from dali_cutmix.mixing.plan import Method
@@ -54,10 +54,10 @@ class MixConfig:
     Args:
         num_classes: number of classes K. May be left out only where a loader infers it from the
             folder.
-        methods: what to mix by: `CutMix`, `MixUp`, `ResizeMix`, `Mosaic`, `DetectionCutMix`, one or
-            several, each with options of its own. Left out, `cutmix_alpha`, `mixup_alpha`,
-            `switch_prob`, `minmax`, `box` and `correct_lam` say it: they are the short form for
-            CutMix and MixUp.
+        methods: what to mix by: `CutMix`, `MixUp`, `ResizeMix`, `Mosaic`, `DetectionCutMix`,
+            `ObjectCutMix`, one or several, each with options of its own. Left out, `cutmix_alpha`,
+            `mixup_alpha`, `switch_prob`, `minmax`, `box` and `correct_lam` say it: they are the
+            short form for CutMix and MixUp.
         weights: probability of each of the `methods`, where something is mixed; they must sum to
             1, and are equal if left out.
         cutmix_alpha: CutMix's lam ~ Beta(alpha, alpha); 0 turns CutMix off. The paper uses 1.
@@ -154,6 +154,8 @@ class MixConfig:
             self._check_mosaic()
         if self.avoids:
             self._check_avoiding()
+        if self.object_method is not None:
+            self._check_objects()
 
     def _check_targets(self) -> None:
         if self.targets == "pair" and self.labels == "float":
@@ -197,6 +199,18 @@ class MixConfig:
             raise ValueError(
                 '`mode` must be "elem" or "batch" with DetectionCutMix, got "pair": each image has '
                 "boxes of its own to avoid."
+            )
+
+    def _check_objects(self) -> None:
+        if self.avoids or sum(isinstance(method, ObjectCutMix) for method in self.methods) > 1:
+            raise ValueError(
+                "`methods` must have one ObjectCutMix at most, and no DetectionCutMix beside it: "
+                "`objects` of mix() are either masks or boxes."
+            )
+        if self.mode == "pair":
+            raise ValueError(
+                '`mode` must be "elem" or "batch" with ObjectCutMix, got "pair": each image gives '
+                "the box of an object of its own."
             )
 
     def _check_mosaic(self) -> None:
@@ -300,6 +314,11 @@ class MixConfig:
     def avoids(self) -> bool:
         """Whether the boxes of objects are needed to mix."""
         return any(method.avoids for method, _ in self.weighted_methods)
+
+    @property
+    def object_method(self) -> ObjectCutMix | None:
+        """The method that needs masks of objects to mix, where there is one."""
+        return next((m for m in self.methods if isinstance(m, ObjectCutMix)), None)
 
     @property
     def always_blends(self) -> bool:

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cached_property, reduce
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from nvidia.dali import fn, types
@@ -98,6 +98,10 @@ class Draw:
             chosen.append((drawn >= low) & (drawn < high))
         return chosen
 
+    def number(self, value: float) -> DataNode:
+        """Returns a number for use with the table, float64 (1, 1): Python's are float32 to DALI."""
+        return self.first(types.Constant(np.array([[value]])))
+
     def first(self, x: DataNode) -> DataNode:
         """Returns the first sample's x, for use with the table."""
         return x if self._order is None else split(x, self._is_first)[0]
@@ -142,6 +146,25 @@ class Draw:
         return fn.random.coin_flip(
             probability=of_class[labels[0]], dtype=types.BOOL, seed=self._own(name)
         )
+
+    def object_box(
+        self, name: str, masks: DataNode, classes: Sequence[int], background: int
+    ) -> tuple[DataNode, DataNode]:
+        """Returns the box around an object of each mask, int32 (2 axes,), and if there is one.
+
+        Args:
+            masks: (H, W) or (D, H, W), integers.
+            classes: values that are objects; none: all but `background`.
+        """
+        nodes = fn.segmentation.random_object_bbox(
+            masks,
+            background=background,
+            classes=list(classes) or None,
+            output_class=True,
+            seed=self._own(name),
+        )
+        start, sides, found = cast("Sequence[DataNode]", nodes)
+        return fn.cat(start, sides), fn.reshape(found, shape=[]) != background
 
     def entry(self, name: str, entries: Any, weights: Sequence[float] | None = None) -> DataNode:
         """Returns one of the entries of an array (also one per sample), by their weights."""

@@ -84,12 +84,11 @@ def pair(
     if partner in GROUPED:
         assert group is not None
         _check_most(batch_size, partner)
-        own, other = by_group.next_in_ring(
+        place, other = by_group.next_in_ring(
             group.node, order, batch_size, same=partner == "same", words=group.words
         )
-        # To say whose place is whose, in the order that there is, costs nothing here.
-        original = None if keep_order else own
-        return Pairs(order, original, other, paired=own != other)
+        # To name all, in the order that there is, costs nothing here.
+        return Pairs(order, None if keep_order else place, other, paired=place != other)
     original = None if keep_order else order
     if partner in ("flip", "roll"):
         places = [-1 - i if partner == "flip" else i - 1 for i in range(batch_size)]

@@ -74,6 +74,8 @@ class MixParams(NamedTuple):
         avoids: bool (), whether what is pasted touches no box of an object of the original, and
             brings those of the partner by a rule of its own (DetectionCutMix); None where no method
             does that.
+        of_object: bool (), whether the box is that around an object of the partner (ObjectCutMix);
+            None where no method does that.
         others: int32 (2,), indices in the batch of those bottom left and bottom right; None where
             `tiled` is.
         paired: bool (), whether a partner was found: with ``partner="same"`` or ``"other"`` there
@@ -94,6 +96,7 @@ class MixParams(NamedTuple):
     resized: DataNode | None = None
     tiled: DataNode | None = None
     avoids: DataNode | None = None
+    of_object: DataNode | None = None
     others: DataNode | None = None
     paired: DataNode | None = None
     weights: DataNode | None = None
@@ -142,7 +145,7 @@ def regions_of(params: MixParams) -> Regions:
     return Regions(fn.stack(size * 0, size), fn.stack(size, size * 0))
 
 
-FLAGS = ("blended", "resized", "tiled", "avoids")
+FLAGS = ("blended", "resized", "tiled", "avoids", "of_object")
 
 
 class Rows(NamedTuple):
@@ -152,7 +155,7 @@ class Rows(NamedTuple):
         lam: float64 (N, 1).
         box: int32 (N, 4), an empty one ``(H, W, 0, 0)``; None where nothing is pasted. Of volumes
             int32 (N, 6).
-        blended, resized, tiled, avoids: bool (N, 1), or None, see `MixParams`.
+        blended, resized, tiled, avoids, of_object: bool (N, 1), or None, see `MixParams`.
         candidates: int32 (N, 5 K), K boxes to choose from, (4,) each, and K numbers by which it is
             done, see `avoidance`; None where there is no choice.
         choices: K.
@@ -164,6 +167,7 @@ class Rows(NamedTuple):
     resized: DataNode | None = None
     tiled: DataNode | None = None
     avoids: DataNode | None = None
+    of_object: DataNode | None = None
     candidates: DataNode | None = None
     choices: int = 0
 
@@ -216,6 +220,7 @@ def choose(
     else:
         drawn = [where if mixed is None else where & mixed for where in chosen]
     lams, shifts, blended, resized, tiled = [], [], [], [], []
+    of_object: list[DataNode] = []
     avoids: DataNode | None = None
     candidates: DataNode | None = None
     for method, row, where in zip(methods, rows, drawn, strict=True):
@@ -229,6 +234,8 @@ def choose(
         if row.candidates is not None:  # of one method, see `MixConfig`
             candidates = row.candidates
             avoids = row.lam >= 0.0 if where is None else where
+        if row.of_object is not None:
+            of_object.append(_only(where, row.of_object))
         if method.blends and where is not None:
             blended.append(where)
     if mixed is not None:
@@ -240,6 +247,7 @@ def choose(
         reduce(operator.or_, resized) if resized else None,
         reduce(operator.or_, tiled) if tiled else None,
         avoids,
+        reduce(operator.or_, of_object) if of_object else None,
         candidates,
         max(row.choices for row in rows),
     )
