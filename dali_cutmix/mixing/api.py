@@ -144,7 +144,7 @@ def mix(
         checks.check_objects(objects, cfg, params)
     if not isinstance(keep_order, bool):
         raise TypeError(f"`keep_order` must be a bool, got {keep_order!r}.")
-    checks.check_groups(groups, cfg, labels is not None, partners, params)
+    checks.check_groups(groups, cfg, labels is not None, params)
     group = None if groups is None else Group(checks.group_words(groups), 2)
     known = checks.checked_kind(cfg, size, layout, dtype)
     images, labels, shape = _checked(images, labels, cfg, dtype, known, layout)

@@ -208,18 +208,7 @@ def check_arguments(
                 "`partners` must be (images, labels) where there are labels, else (images, None)."
             )
         nodes += [("partners", node) for node in partners if node is not None]
-        if cfg.mode == "pair":
-            raise ValueError('`mode` must be "elem" or "batch" with `partners`, got "pair".')
-        if cfg.tiles:
-            raise ValueError(
-                "`methods` must not have Mosaic with `partners`: three partners are taken from the "
-                "batch itself."
-            )
-        if cfg.avoids:
-            raise ValueError(
-                "`methods` must not have DetectionCutMix with `partners`: it looks at the boxes of "
-                "one batch."
-            )
+        cfg.check_second_batch()
     for name, node in nodes:
         check_node(name, node)
     if enabled is not None and not isinstance(enabled, DataNode):
@@ -275,15 +264,9 @@ def check_groups(
     groups: DataNode | None,
     cfg: MixConfig,
     has_labels: bool,
-    partners: tuple[DataNode, DataNode | None] | None,
     params: MixParams | None,
 ) -> None:
     """Raises TypeError or ValueError for `groups` that are not needed, or not there."""
-    if cfg.grouped and partners is not None:
-        raise ValueError(
-            f'`partner` must not be "{cfg.partner}" with `partners`: sample i meets sample i of '
-            "the second batch."
-        )
     if params is None:
         check_classes(cfg, has_labels and cfg.labels == "int", groups is not None)
     if groups is None:

@@ -263,6 +263,26 @@ class MixConfig:
             )
         set_checked(self, "weights", tuple(checked))
 
+    def check_second_batch(self) -> None:
+        """Raises ValueError where partners cannot be those of a second batch."""
+        if self.mode == "pair":
+            raise ValueError('`mode` must be "elem" or "batch" with `partners`, got "pair".')
+        if self.grouped:
+            raise ValueError(
+                f'`partner` must not be "{self.partner}" with `partners`: sample i meets sample i '
+                "of the second batch."
+            )
+        if self.tiles:
+            raise ValueError(
+                "`methods` must not have Mosaic with `partners`: three partners are taken from the "
+                "batch itself."
+            )
+        if self.avoids:
+            raise ValueError(
+                "`methods` must not have DetectionCutMix with `partners`: it looks at the boxes of "
+                "one batch."
+            )
+
     @property
     def weighted_methods(self) -> tuple[tuple[Method, float], ...]:
         """The methods, each with its probability where anything is mixed."""
