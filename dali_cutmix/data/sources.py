@@ -831,7 +831,8 @@ def _counts_by_class(labels: Sequence[int], alpha: float) -> NDArray[np.int64]:
     number = np.empty(len(order), np.int64)  # of each sample within its class
     number[order] = np.arange(len(order)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
     each, more = totals // sizes, totals % sizes
-    return each[class_of] + (number < more[class_of])
+    counts: NDArray[np.int64] = each[class_of] + (number < more[class_of])
+    return counts
 
 
 def _check_epoch(counts: NDArray[np.int64]) -> None:

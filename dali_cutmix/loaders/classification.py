@@ -427,7 +427,10 @@ def _partners(
     source: Source = options["source"]
     if used.mix is None:
         raise ValueError(f"`partners` must be None where `mix` is None, got {partners!r}.")
-    used.mix.check_second_batch()
+    try:
+        used.mix.check_second_batch()
+    except ValueError as error:
+        raise ValueError(f"`mix` must be one for `partners`: {error}") from error
     if source.targets is not None:
         raise ValueError(
             f"`partners` must be None with `targets`, got {partners!r}: partners have one class."

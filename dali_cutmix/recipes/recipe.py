@@ -67,10 +67,11 @@ class Recipe:
         loss: ``"ce"``, cross entropy, or ``"bce"``, binary cross entropy, on the mixed targets.
         target_threshold: of the binary cross entropy, see `losses.binary_cross_entropy`.
         loss_smoothing: label smoothing in the loss (``mix.label_smoothing`` is that of targets).
-        epochs, batch_size, optimizer, lr, weight_decay, decay_all, schedule, warmup_epochs,
+        epochs, batch_size, optimizer, lr, weight_decay, decay_all, schedule, steps, warmup_epochs,
         warmup_lr, min_lr, ema_decay, drop_path, clip_grad: for a training script. `lr`,
             `warmup_lr` and `min_lr` are for `batch_size` images a step, of all processes. The
-            schedule ``"step"`` divides by 10 after each quarter of the epochs. `decay_all`: biases
+            schedule ``"step"`` divides by 10 after each of the epochs in `steps`; where there are
+            none, after each quarter of all. `decay_all`: biases
             and norms decay too. `ema_decay`, a step, is None where no weights are averaged;
             `clip_grad` is the largest norm of all gradients.
         sources: where the numbers are from, by field.
@@ -109,6 +110,7 @@ class Recipe:
     weight_decay: float = 1e-4
     decay_all: bool = False
     schedule: Schedule = "cosine"
+    steps: tuple[int, ...] = ()
     warmup_epochs: int = 0
     warmup_lr: float = 0.0
     min_lr: float = 0.0
@@ -193,6 +195,9 @@ class Recipe:
         for name in ("epochs", "batch_size"):
             checked_int(name, getattr(self, name), 1)
         checked_int("warmup_epochs", self.warmup_epochs, 0)
+        if not isinstance(self.steps, (tuple, list)):
+            raise TypeError(f"`steps` must be epochs, got {self.steps!r}.")
+        set_checked(self, "steps", tuple(checked_int("steps", epoch, 1) for epoch in self.steps))
         for name in ("lr", "weight_decay", "warmup_lr", "min_lr"):
             if checked_number(name, getattr(self, name)) < 0:
                 raise ValueError(f"`{name}` must be at least 0, got {getattr(self, name)}.")
