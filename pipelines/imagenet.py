@@ -270,7 +270,7 @@ def _as_yielded(labels: DataNode, source: Source | str) -> DataNode:
 def _what_was_mixed(
     params: MixParams, labels: DataNode, other_labels: DataNode | None, source: Source | str
 ) -> list[DataNode]:
-    """Returns lam, box, label and partner's label, on the CPU."""
+    """Returns lam, box, label and partner's label, on the CPU, and whether there is a partner."""
     own, other = labels, other_labels
     if params.original is not None:
         own = fn.permute_batch(labels, indices=params.original)
@@ -278,4 +278,6 @@ def _what_was_mixed(
     if other is None:
         assert params.partner is not None
         other = fn.permute_batch(labels, indices=params.partner)
-    return [params.lam, params.box, _as_yielded(own, source), _as_yielded(other, source)]
+    paired = [] if params.paired is None else [params.paired]
+    labels_of_both = [_as_yielded(own, source), _as_yielded(other, source)]
+    return [params.lam, params.box, *labels_of_both, *paired]

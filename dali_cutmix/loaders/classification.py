@@ -143,7 +143,8 @@ def train_loader(
             With ``device="cpu"`` it has no effect.
         with_params: for looking into a batch: after the targets, also yield what was mixed, on
             the CPU: lam float32 (N,), box int32 (N, 4), and the labels of the sample and its
-            partner, int64 (N,).
+            partner, int64 (N,); where `mix` has ``partner="same"`` or ``"other"`` also whether a
+            partner was found, bool (N,).
         switchable: makes ``loader.mixing = False`` work, for schedules that end without mixing.
 
     Raises:
