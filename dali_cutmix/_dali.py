@@ -9,7 +9,7 @@ from __future__ import annotations
 import ctypes
 import json
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar
 
 import nvidia.dali
@@ -31,6 +31,7 @@ __all__ = [
     "merge",
     "not_computable",
     "operators",
+    "other_readers",
     "pairs_samples",
     "read_file",
     "shard_of",
@@ -123,20 +124,33 @@ def pairs_samples(pipeline: Pipeline) -> bool:
     return b"BatchPermutation" in pipeline.serialize()
 
 
-def not_computable(pipeline: Pipeline, reader_name: str, fed: bool) -> str | None:
+def not_computable(pipeline: Pipeline, fed: bool) -> str | None:
     """Returns why `checkpoint_at` cannot be used for a pipeline, or None where it can.
 
     Args:
         fed: one ``external_source`` is that of a switch, whose state is elsewhere.
     """
     operators = pipeline._ops or ()
-    if len(pipeline.reader_meta().keys() - {BY_NUMBER}) > 1:
-        return "the pipeline has several readers"
+    readers = {name: meta for name, meta in pipeline.reader_meta().items() if name != BY_NUMBER}
+    if not all(meta["pad_last_batch"] for meta in readers.values()):
+        return "the pipeline has a reader without pad_last_batch"
     if sum("external_source" in _arguments(o).get("_display_name", "") for o in operators) > fed:
         return "the pipeline has an external source"
-    if any(_arguments(o).get("random_shuffle") for o in operators if o.name == reader_name):
+    if any(_arguments(o).get("random_shuffle") for o in operators if o.name in readers):
         return "its reader shuffles within a window"
     return None
+
+
+def other_readers(pipeline: Pipeline, reader_name: str) -> dict[str, int]:
+    """Returns for each reader but one the samples that it gives in an epoch, padding included."""
+    sizes = {}
+    for name, meta in pipeline.reader_meta().items():
+        longest = -(-meta["epoch_size"] // meta["number_of_shards"])
+        batches = -(-longest // pipeline.max_batch_size)
+        sizes[str(name)] = batches * pipeline.max_batch_size
+    del sizes[reader_name]
+    sizes.pop(BY_NUMBER, None)
+    return sizes
 
 
 def uncycle(pipeline: Pipeline) -> None:
@@ -187,6 +201,7 @@ def checkpoint_at(
     samples: int,
     batch_size: int,
     epoch_size: int,
+    others: Mapping[str, int],
 ) -> bytes:
     """Returns the checkpoint of a pipeline at another place, computed from two of its own.
 
@@ -200,21 +215,30 @@ def checkpoint_at(
         samples: read in that epoch.
         batch_size: of the pipeline.
         epoch_size: samples that the reader gives in an epoch, padding included.
+        others: as `other_readers` gives them. They go on, whatever the epoch is.
 
     Raises:
         ValueError: an operator's state is something else, as that of a reader with a window is
             from its second epoch on, or DALI's format is another one.
     """
     try:
-        if _moved(begin, after, 1, 0, batch_size, epoch_size) != after:
+        places = {name: divmod(batch_size, size) for name, size in others.items()}
+        if _moved(begin, after, 1, 0, batch_size, epoch_size, places) != after:
             raise ValueError("the first run moves it otherwise")
-        return _moved(begin, after, runs, epoch, samples, epoch_size)
+        places = {name: divmod(runs * batch_size, size) for name, size in others.items()}
+        return _moved(begin, after, runs, epoch, samples, epoch_size, places)
     except (IndexError, KeyError, TypeError, UnicodeDecodeError) as error:
         raise ValueError(f"it has another form ({error!r})") from error
 
 
 def _moved(
-    begin: bytes, after: bytes, runs: int, epoch: int, samples: int, epoch_size: int
+    begin: bytes,
+    after: bytes,
+    runs: int,
+    epoch: int,
+    samples: int,
+    epoch_size: int,
+    others: Mapping[str, tuple[int, int]],
 ) -> bytes:
     # A reader that has given all its samples is in its next epoch, its iterator is not.
     reader = (epoch + 1, 0) if samples == epoch_size else (epoch, samples)
@@ -228,7 +252,8 @@ def _moved(
             if name == BY_NUMBER.encode():
                 state = other_state
             elif state != other_state:
-                state = [(2, _moved_state(state[0][1], other_state[0][1], runs, *reader))]
+                place = others.get(name.decode(), reader)
+                state = [(2, _moved_state(state[0][1], other_state[0][1], runs, *place))]
             moved += field(1, field(1, name) + b"".join(field(*s) for s in state))
         else:
             pipeline, iterator = (json.loads(text) for _, text in _parts(part))

@@ -11,16 +11,19 @@ from nvidia.dali.data_node import DataNode
 
 from dali_cutmix._rules import states
 
-__all__ = ["by_index", "class_index", "gathered", "paste", "zero_unless"]
+__all__ = ["FULL", "by_index", "class_index", "gathered", "paste", "zero_unless"]
 
 _WARP, _BLOCK = 32, 256  # values of a row
 _MOST_CHANNELS = 16
 
 
-@states(
+FULL = (
     "Every batch must be full where samples are paired by their index in the batch "
-    '(`partner="flip"`, `"roll"`, `mode="pair"`) or repeated (`repeats`).'
+    '(`partner="flip"`, `"roll"`, `"same"`, `"other"`, `mode="pair"`) or repeated (`repeats`).'
 )
+
+
+@states(FULL)
 def by_index(x: DataNode, indices: list[int]) -> DataNode:
     """Returns sample ``indices[i]`` of x as sample i; fails unless the batch has len(indices)."""
     return fn.permute_batch(x, indices=indices)

@@ -42,13 +42,16 @@ def main() -> None:
     torch.manual_seed(args.seed)  # the same weights on every rank
 
     epochs = recipe.epochs if args.epochs is None else args.epochs
-    mixed_epochs = epochs - args.last_epochs_unmixed
+    first, last = recipe.unmixed_epochs
+    if args.last_epochs_unmixed is not None:
+        last = args.last_epochs_unmixed
+    mixed_epochs = range(first, epochs - last)
     common = {"batch_size": args.batch_size, "recipe": recipe, "device": args.device}
     common |= {"num_classes": args.num_classes, "size": args.size, "num_threads": args.threads}
     common["layout"] = "NHWC" if args.channels_last else "NCHW"
     found = {"label_offset": args.label_offset, "make_indexes": True}
     sources = [dcm.find_source(source, **found) for source in (args.train, args.val)]
-    switchable = mixed_epochs < epochs
+    switchable = len(mixed_epochs) < epochs
     train = dcm.train_loader(sources[0], seed=args.seed, switchable=switchable, **common)
     val = dcm.val_loader(sources[1], classes=train.classes, resize=args.resize, **common)
 
@@ -75,7 +78,7 @@ def main() -> None:
     torch.manual_seed(args.seed + rank)  # own dropout on every rank
     parts = {**models, "optimiser": optimiser, "scaler": scaler}
     run = {"recipe": recipe.name, "model": args.model, "epochs": epochs, "lr": peak, "EMA": decay}
-    run |= {"last epochs unmixed": args.last_epochs_unmixed, "amp": args.amp, "processes": world}
+    run |= {"epochs unmixed": [first, last], "amp": args.amp, "processes": world}
     path = os.path.join(args.out, "last.pt")
     step = load_state(path, run, parts, train, device) if os.path.exists(path) else 0
     if rank == 0:
@@ -89,8 +92,8 @@ def main() -> None:
 
     with train, val:
         for epoch in range(train.epoch, epochs):
-            if mixed_epochs < epochs:
-                train.mixing = epoch < mixed_epochs
+            if switchable:
+                train.mixing = epoch in mixed_epochs
             meter = Meter(f"epoch {epoch}", len(train), args.batch_size * world, rank == 0)
             model.train()
             for images, targets in train:
@@ -136,7 +139,7 @@ def parse_args() -> argparse.Namespace:
     add("--lr", type=float, help="default: the recipe's, scaled by the batch size")
     add("--size", type=int, help="side of the images; default: the recipe's")
     add("--resize", type=int, help="of validation, before the crop; default: the recipe's")
-    add("--last-epochs-unmixed", type=int, default=0, metavar="N", help="default: %(default)s")
+    add("--last-epochs-unmixed", type=int, metavar="N", help="default: the recipe's")
     add("--ema", type=float, metavar="DECAY", help="0 for none; default: the recipe's")
     add("--amp", choices=("off", "bfloat16", "float16"), default="bfloat16")
     add("--channels-last", action=argparse.BooleanOptionalAction, default=True)
@@ -198,7 +201,9 @@ def learning_rate(
         start = recipe.warmup_lr * scale
         return start + (peak - start) * epoch / warmup
     if recipe.schedule == "step":
-        return peak * 0.1 ** int(4 * epoch / epochs)
+        steps = [step * epochs / recipe.epochs for step in recipe.steps]
+        steps = steps or [epochs / 4, epochs / 2, epochs * 3 / 4]
+        return peak * 0.1 ** sum(epoch >= step for step in steps)
     low, done = recipe.min_lr * scale, (epoch - warmup) / (epochs - warmup)
     return low + (peak - low) * (1 + math.cos(math.pi * done)) / 2
 

@@ -1,6 +1,7 @@
 """ImageNet-style classification, from the reader to the tensor: `train` and `val`.
 
     read -> decode -> random resized crop -> flip -> augment -> mix -> normalise      (train)
+    read -> decode -> random resized crop -> flip -> augment ─┘    (partners of a second reader)
     read -> decode -> resize -> centre crop -> normalise                              (val)
 
 One definition serves both devices. With ``device="gpu"`` nvJPEG decodes ("mixed") and everything
@@ -27,7 +28,7 @@ from dali_cutmix.data.images import decode
 from dali_cutmix.data.pixel_format import PixelFormat, ReadAs
 from dali_cutmix.data.readers import read, read_with_maps
 from dali_cutmix.data.saliency import follow
-from dali_cutmix.data.sources import Source
+from dali_cutmix.data.sources import Source, filled
 from dali_cutmix.mixing.api import Batch, mix_batch
 from dali_cutmix.mixing.config import MixConfig
 from dali_cutmix.mixing.followers.labels import class_indices
@@ -48,6 +49,7 @@ def train(
     erase: RandomErasing | None = None,
     erase_after_mix: bool = False,
     repeats: int = 1,
+    partners: Source | None = None,
     shuffle: bool = True,
     num_classes: int | None = None,
     channels: int = 3,
@@ -75,62 +77,62 @@ def train(
     Crop, flip and mix have seeds of their own, made from the pipeline's seed and the shard.
     ``with_params`` adds what was mixed, a sample: lam, box, label and partner's label. `mixing`
     is asked for every batch whether it is to be mixed, see `Loader`; without it nothing is fed.
-    `until` ends the graph after a stage, for profiles: images, or their files, and labels.
+    `partners`, a second source, is read beside the first, with draws of its own: sample i is mixed
+    with sample i of it. `until` ends the graph after a stage, for profiles: images, or their files,
+    and labels.
     """
     to = PixelFormat(channels, read_as)
     seed = Pipeline.current().seed or 0
-    own: dict[str, Any] = {"seed": seed, "shard_id": shard_id}
-    encoded, labels, maps = read_with_maps(
-        source,
+    cropped = partial(
+        _cropped,
+        augment=augment,
         shuffle=shuffle,
-        num_shards=num_shards,
         num_classes=num_classes if mix is None else mix.num_classes,
-        repeats=repeats,
-        **own,
+        to=to,
+        device=device,
+        size=size,
+        area=area,
+        ratio=ratio,
+        interpolation=interpolation,
+        antialias=antialias,
+        hflip=hflip,
+        mean=mean,
+        shard_id=shard_id,
+        num_shards=num_shards,
+        hw_decoder_load=hw_decoder_load,
     )
-    if until == "read":
-        return encoded, labels
-    start, shape = pixels.random_crop(encoded, area=area, ratio=ratio, **own)
-    images = pixels.decode_part(encoded, start, shape, device, hw_decoder_load, to)
-    if until == "decode":
+    images, labels, maps = cropped(source, repeats=repeats, seed=seed, until=until)
+    if until is not None:
         return images, labels
-    width = pixels.signed_width(size, hflip, **own)
-    images = pixels.resize(
-        images, size, width, interpolation=interpolation, antialias=antialias, **own
-    )
-    if maps is not None:
-        maps = follow(maps, start, shape, pixels.shape_of(encoded)[:2], width)
-    if augment:
-        fill = [round(255 * m) for m in mean]
-        images = apply_policies(images, augment, size=size, fill=fill, **own)
-    if until == "augment":
-        return images, labels
+    others, other_labels, other_seed = None, None, op_seed(seed, "partners")
+    if partners is not None:
+        partners = filled(partners, Pipeline.current().max_batch_size * num_shards)
+        others, other_labels, _ = cropped(partners, name="partners", seed=other_seed)
 
     if mix is None:
         labels = _as_yielded(labels, source)
     own_seed = op_seed(op_seed(seed, shard_id), "mix")
-    mixed = partial(_mixed, labels, maps, mix, [*size, channels], mixing, own_seed)
+    mixed = partial(_mixed, labels, maps, other_labels, mix, [*size, channels], mixing, own_seed)
     normalise = partial(pixels.normalise, mean=mean, std=std, white=to.white)
     if erase is None:
-        images, *targets, params = mixed(images, dtype=read_as)
+        images, *targets, params = mixed(images, others, dtype=read_as)
         images = normalise(images, dtype=dtype, layout=layout)
     else:
         erased = partial(
-            erase_boxes,
-            erasing=erase,
-            size=size,
-            channels=channels,
-            seed=op_seed(seed, "erase"),
-            shard_id=shard_id,
+            erase_boxes, erasing=erase, size=size, channels=channels, shard_id=shard_id
         )
+        own = op_seed(seed, "erase")
         if erase_after_mix:
-            images, *targets, params = mixed(images, dtype=read_as)
-            images = erased(normalise(images))
+            images, *targets, params = mixed(images, others, dtype=read_as)
+            images = erased(normalise(images), seed=own)
         else:
-            images, *targets, params = mixed(erased(normalise(images)), dtype="float32")
+            if others is not None:
+                others = erased(normalise(others), seed=op_seed(other_seed, "erase"))
+            images = erased(normalise(images), seed=own)
+            images, *targets, params = mixed(images, others, dtype="float32")
         images = pixels.convert(images, dtype, layout)
     if params is not None and with_params:
-        targets += _what_was_mixed(params, labels, source)
+        targets += _what_was_mixed(params, labels, other_labels, source)
     return images, *targets
 
 
@@ -177,14 +179,69 @@ def val(
 
 
 @graph_function
+def _cropped(
+    source: Source | str,
+    *,
+    augment: Sequence[Policy],
+    shuffle: bool,
+    num_classes: int | None,
+    to: PixelFormat,
+    device: str,
+    size: tuple[int, int],
+    area: Sequence[float],
+    ratio: Sequence[float],
+    interpolation: str,
+    antialias: bool,
+    hflip: float,
+    mean: Sequence[float],
+    seed: int,
+    shard_id: int,
+    num_shards: int,
+    hw_decoder_load: float,
+    repeats: int = 1,
+    name: str = "reader",
+    until: Stage | None = None,
+) -> tuple[DataNode, DataNode, DataNode | None]:
+    """Returns images as they are mixed, HWC, their labels, and their maps, where they have some."""
+    own: dict[str, Any] = {"seed": seed, "shard_id": shard_id}
+    encoded, labels, maps = read_with_maps(
+        source,
+        shuffle=shuffle,
+        num_shards=num_shards,
+        num_classes=num_classes,
+        repeats=repeats,
+        name=name,
+        **own,
+    )
+    if until == "read":
+        return encoded, labels, maps
+    start, shape = pixels.random_crop(encoded, area=area, ratio=ratio, **own)
+    images = pixels.decode_part(encoded, start, shape, device, hw_decoder_load, to)
+    if until == "decode":
+        return images, labels, maps
+    width = pixels.signed_width(size, hflip, **own)
+    images = pixels.resize(
+        images, size, width, interpolation=interpolation, antialias=antialias, **own
+    )
+    if maps is not None:
+        maps = follow(maps, start, shape, pixels.shape_of(encoded)[:2], width)
+    if augment:
+        fill = [round(255 * m) for m in mean]
+        images = apply_policies(images, augment, size=size, fill=fill, **own)
+    return images, labels, maps
+
+
+@graph_function
 def _mixed(
     labels: DataNode,
     maps: DataNode | None,
+    other_labels: DataNode | None,
     cfg: MixConfig | None,
     shape: list[int],
     mixing: Callable[[], Any] | None,
     seed: int,
     images: DataNode,
+    others: DataNode | None,
     dtype: Literal["uint8", "float32"] = "uint8",
 ) -> tuple[Any, ...]:
     """Returns the images, their targets on their device, and what was mixed, or None.
@@ -194,7 +251,8 @@ def _mixed(
     if cfg is None:
         return images, _to_device(labels, images.device), None
     enabled = None if mixing is None else fn.external_source(source=mixing, batch=True)
-    batch = Batch(images, labels, shape, dtype)
+    partners = None if others is None else (others, other_labels)
+    batch = Batch(images, labels, shape, dtype, partners)
     seen = maps if cfg.by_saliency else None
     mixed = mix_batch(batch, cfg, enabled=enabled, saliency=seen, seed=seed, keep_order=False)
     targets = mixed.targets if isinstance(mixed.targets, tuple) else (mixed.targets,)
@@ -214,12 +272,17 @@ def _as_yielded(labels: DataNode, source: Source | str) -> DataNode:
 
 
 @graph_function
-def _what_was_mixed(params: MixParams, labels: DataNode, source: Source | str) -> list[DataNode]:
-    """Returns lam, box, label and partner's label, on the CPU."""
-    own = labels
+def _what_was_mixed(
+    params: MixParams, labels: DataNode, other_labels: DataNode | None, source: Source | str
+) -> list[DataNode]:
+    """Returns lam, box, label and partner's label, on the CPU, and whether there is a partner."""
+    own, other = labels, other_labels
     if params.original is not None:
         own = fn.permute_batch(labels, indices=params.original)
-    assert params.partner is not None
     assert params.box is not None
-    other = fn.permute_batch(labels, indices=params.partner)
-    return [params.lam, params.box, _as_yielded(own, source), _as_yielded(other, source)]
+    if other is None:
+        assert params.partner is not None
+        other = fn.permute_batch(labels, indices=params.partner)
+    paired = [] if params.paired is None else [params.paired]
+    labels_of_both = [_as_yielded(own, source), _as_yielded(other, source)]
+    return [params.lam, params.box, *labels_of_both, *paired]

@@ -60,7 +60,9 @@ def train(
     encoded, rule = read(source, shuffle=shuffle, num_shards=num_shards, **own)
     start, shape = pixels.random_crop(encoded, area=area, ratio=ratio, **own)
     images = pixels.decode_part(encoded, start, shape, device, hw_decoder_load)
-    masks = _decoded(encoded, rule, source, start, shape, device)
+    # Objects are looked for on the CPU.
+    of_objects = mix is not None and mix.object_method is not None
+    masks = _decoded(encoded, rule, source, start, shape, "cpu" if of_objects else device)
     width = pixels.signed_width(size, hflip, **own)
     images = pixels.resize(
         images, size, width, interpolation=interpolation, antialias=antialias, **own
@@ -70,8 +72,17 @@ def train(
         enabled = None if mixing is None else fn.external_source(source=mixing, batch=True)
         batch = Batch(images, None, [*size, 3])
         own_seed = op_seed(op_seed(seed, shard_id), "mix")
-        mixed = mix_batch(batch, mix, enabled=enabled, seed=own_seed, keep_order=False)
+        mixed = mix_batch(
+            batch,
+            mix,
+            enabled=enabled,
+            objects=masks if of_objects else None,
+            seed=own_seed,
+            keep_order=False,
+        )
         images = mixed.images
+        if of_objects and device == "gpu":
+            masks = masks.gpu()
         masks = mix_masks(
             masks, mixed.params, dtype=_masks(source).dtype, layout="HWC", blend=blend
         )

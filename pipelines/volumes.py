@@ -62,8 +62,10 @@ def train(
     masks = voxels.crop(masks, start, layout="DHW", size=size, fill=[0])
     if num_classes is not None:
         masks = voxels.checked_classes(masks, num_classes)
+    # Objects are looked for on the CPU.
+    of_objects = mix is not None and mix.object_method is not None
     if device == "gpu":
-        images, masks = images.gpu(), masks.gpu()
+        images, masks = images.gpu(), masks if of_objects else masks.gpu()
     images, masks = voxels.flip([(images, layout), (masks, "DHW")], flip, **own)
     if mix is not None:
         enabled = None if mixing is None else fn.external_source(source=mixing, batch=True)
@@ -75,10 +77,13 @@ def train(
             layout=layout,
             dtype=source.dtype,
             enabled=enabled,
+            objects=masks if of_objects else None,
             seed=op_seed(op_seed(seed, shard_id), "mix"),
             keep_order=False,
         )
         images = mixed.images
+        if of_objects and device == "gpu":
+            masks = masks.gpu()
         masks = mix_masks(masks, mixed.params, dtype=kind, layout="DHW")
     return _finished(images, masks, layout, scaling, dtype)
 

@@ -253,7 +253,7 @@ def test_a_checkpoint_has_the_form_from_which_places_are_computed(digits: Path) 
             following.append(batches.outputs())
         with pytest.raises(StopIteration):
             batches.outputs()
-    counts = {"batch_size": 4, "epoch_size": 360}
+    counts: dict[str, Any] = {"batch_size": 4, "epoch_size": 360, "others": {}}
     for runs in (1, 7, 91, 150):
         place = {"runs": runs, "epoch": runs // 90, "samples": runs % 90 * 4}
         computed = _dali.checkpoint_at(*checkpoints[:2], **place, **counts)
@@ -273,7 +273,8 @@ def test_a_checkpoint_has_the_form_from_which_places_are_computed(digits: Path) 
         ({}, None),
         ({"random_shuffle": True}, "its reader shuffles within a window"),
         ({"fed": True}, "the pipeline has an external source"),
-        ({"second": True}, "the pipeline has several readers"),
+        ({"second": True}, None),
+        ({"second": True, "pad": False}, "the pipeline has a reader without pad_last_batch"),
     ],
 )
 def test_the_arguments_of_an_operator_can_be_read(
@@ -283,21 +284,26 @@ def test_the_arguments_of_an_operator_can_be_read(
 
     @pipeline_def
     def pipe(
-        root: str, random_shuffle: bool = False, fed: bool = False, second: bool = False
+        root: str,
+        random_shuffle: bool = False,
+        fed: bool = False,
+        second: bool = False,
+        pad: bool = True,
     ) -> Any:
         read = fn.readers.file(
             file_root=root, name="r", pad_last_batch=True, random_shuffle=random_shuffle
         )
         more = [fn.external_source(source=lambda: [np.array(1)] * 4)] if fed else []
         if second:
-            more += fn.readers.file(file_root=root, name="s")
+            more += fn.readers.file(file_root=root, name="s", pad_last_batch=pad)
         return *read, *more
 
     pipeline = pipe(root=str(digits / "val"), **OPTIONS, **options)
     pipeline.build()
-    assert _dali.not_computable(pipeline, "r", fed=False) == reason
+    assert _dali.not_computable(pipeline, fed=False) == reason
+    assert _dali.other_readers(pipeline, "r") == ({"s": 360} if "second" in options else {})
     if "fed" in options:
-        assert _dali.not_computable(pipeline, "r", fed=True) is None
+        assert _dali.not_computable(pipeline, fed=True) is None
 
 
 def test_dali_tells_its_version() -> None:

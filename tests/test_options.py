@@ -152,18 +152,19 @@ MIX_OPTIONS = {
     "num_classes": st.sampled_from([8, 9, 100]),
     "cutmix_alpha": ALPHA,
     "mixup_alpha": ALPHA,
-    "prob": SHARE,
+    "prob": st.one_of(SHARE, SHARE, st.tuples(*[SHARE] * 8)),
     "switch_prob": SHARE,
     "mode": st.sampled_from(["elem", "elem", "batch", "pair"]),
     "minmax": RISING,
     "correct_lam": st.booleans(),
     "label_smoothing": SHARE,
     "box": st.sampled_from(["paper", "timm", "torchvision", "inside"]),
-    "partner": st.sampled_from(["permutation", "derangement", "flip", "roll"]),
+    "partner": st.sampled_from(["permutation", "derangement", "flip", "roll", "same", "other"]),
     "targets": st.sampled_from(["soft", "soft", "pair"]),
     "labels": st.sampled_from(["int", "int", "float"]),
 }
 MIX_CLASH = "with `minmax`|with `mode=|with `targets=|with `labels=|nothing would be mixed"
+MIX_CLASH += "|with a `prob` for each class|one for each class, got|with `methods`"
 
 
 def check_config(cfg: dcm.MixConfig) -> None:
@@ -173,7 +174,8 @@ def check_config(cfg: dcm.MixConfig) -> None:
         assert type(alpha) is float
         assert alpha == 0 or 1e-6 <= alpha <= 1e6
     assert cfg.cutmix_alpha or cfg.mixup_alpha
-    for share in (cfg.prob, cfg.switch_prob, cfg.label_smoothing, *(cfg.minmax or ())):
+    probs = cfg.prob if isinstance(cfg.prob, tuple) else (cfg.prob,)
+    for share in (*probs, cfg.switch_prob, cfg.label_smoothing, *(cfg.minmax or ())):
         assert type(share) is float
         assert 0 <= share <= 1
     assert cfg.minmax is None or cfg.minmax[0] < cfg.minmax[1]
@@ -360,6 +362,10 @@ AUGMENTS = st.lists(
 ERASES = st.builds(dcm.RandomErasing, **POLICIES[dcm.RandomErasing])
 
 
+def without_classes(cfg: dcm.MixConfig | None) -> bool:
+    return cfg is not None and cfg.prob_of_class is None
+
+
 def made_or_none(kind: Any, given_: dict[str, Any]) -> Any:
     try:
         return kind(**given_)
@@ -501,7 +507,13 @@ def test_mix_in_a_pipeline(drawn: st.DataObject) -> None:
     dtype = given_.get("dtype", "uint8")
     dtype = "float32" if isinstance(dtype, str) and dtype == "float32" else "uint8"
     data = drawn.draw(batches(dtype, cfg.labels, cfg.num_classes or 8))
-    check_mix(lambda images, labels, **o: dcm.mix(images, labels, cfg, **o), cfg, data, given_)
+
+    def call(images: Any, labels: Any, **chosen: Any) -> Any:
+        if cfg.grouped and (cfg.labels == "float" or drawn.draw(st.booleans())):
+            chosen["groups"] = graphs.feed(np.arange(len(data.images)) // 3)
+        return dcm.mix(images, labels, cfg, **chosen)
+
+    check_mix(call, cfg, data, given_)
 
 
 @pytest.mark.slow
@@ -629,7 +641,8 @@ def followed(
     @pipeline_def(batch_size=8, num_threads=1, device_id=None, seed=seed)
     def pipe() -> Any:
         images = graphs.feed(np.zeros((8, 6, 9, 3), np.uint8), "HWC")
-        params = dcm.mix(images, None, cfg).params
+        groups = {"groups": graphs.feed(np.arange(8) // 3)} if cfg.grouped else {}
+        params = dcm.mix(images, None, cfg, **groups).params
         found = follow(params)
         found = found if isinstance(found, tuple) else (found,)
         blended = params.lam * 0 if params.blended is None else params.blended
@@ -643,7 +656,7 @@ def followed(
 @sets(100)
 @given(drawn=st.data(), seed=st.integers(0, 2**31))
 def test_mix_masks_in_a_pipeline(drawn: st.DataObject, seed: int) -> None:
-    cfg = drawn.draw(MIXES.filter(bool))
+    cfg = drawn.draw(MIXES.filter(without_classes))
     given_ = drawn.draw(options({}, MASKS))
     true = drawn.draw(MASKS["dtype"]) if drawn.draw(st.booleans()) else given_.get("dtype", "uint8")
     true = true if isinstance(true, str) and true in get_args(MaskType) else "uint8"
@@ -680,7 +693,7 @@ def test_mix_masks_in_a_pipeline(drawn: st.DataObject, seed: int) -> None:
 @sets(100)
 @given(drawn=st.data(), seed=st.integers(0, 2**31))
 def test_mix_boxes_in_a_pipeline(drawn: st.DataObject, seed: int) -> None:
-    cfg = drawn.draw(MIXES.filter(bool))
+    cfg = drawn.draw(MIXES.filter(without_classes))
     given_ = drawn.draw(options({}, BOXES))
     boxes = random_boxes(np.random.default_rng(seed), 8, 9)
     classes = classes_of(np.random.default_rng(seed), boxes)
@@ -816,6 +829,8 @@ TRAIN |= {
     "shuffle": st.booleans(),
     "with_params": st.booleans(),
     "switchable": st.booleans(),
+    "partners": st.sampled_from([None, "recipe", "tail"]),
+    "tail_alpha": st.sampled_from([0.0, 0.5, 1.0]),
 }
 OWN = ("source", "size")
 SHARDS = "`shard_id` and `num_shards` must be given together"
@@ -851,7 +866,9 @@ def test_train_loader(data: dict[str, Any], drawn: st.DataObject) -> None:
     if data["webdataset"] == given_["source"]:
         given_.setdefault("num_classes", 5)
     clash = f"{SHARDS}|{PIXELS}|nothing is mixed|at least twice|"
-    clash += "`num_classes` must be (at least the|that of `mix`)|must be given to mix"
+    clash += "`num_classes` must be (at least the|that of `mix`)|must be given to mix|"
+    clash += "`mix` must be one for `partners`|must be None where `mix` is|without `partners=|"
+    clash += "`source` must be a folder, a list or samples of one class|one for each class, got"
     loader = attempt(dcm.train_loader, given_, clash, also="mix num_classes size")
     if loader is None:
         return
@@ -1006,7 +1023,7 @@ FLAGS = {
     "--mode": st.sampled_from(["elem", "batch", "pair"]),
     "--minmax": st.just("0.2 0.8"),
     "--box": st.sampled_from(["paper", "timm", "torchvision", "inside"]),
-    "--partner": st.sampled_from(["permutation", "flip", "roll"]),
+    "--partner": st.sampled_from(["permutation", "flip", "roll", "same", "other"]),
     "--label-smoothing": SHARE.map(str),
     "--no-correct-lam": st.just(""),
 }

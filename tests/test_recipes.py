@@ -33,6 +33,14 @@ CONST = dcm.RandomErasing(prob=0.1, mode="const", area=(0.02, 0.33), ratio=(0.3,
 TIMM, ONE = ("batch", "flip", "paper"), ("batch", "permutation", "paper")
 ROLL, CUBIC, LINEAR = ("batch", "roll", "torchvision"), ("bicubic",) * 2, ("bilinear",) * 2
 TABLE: dict[str, tuple[Any, ...]] = {
+    "resizemix": (
+        *(0.0, 0.0, 0.0, ONE, (), None, 1, 224, (256, 224)),
+        *(LINEAR, "ce", None, 300, 512, "sgd", 0.5, 4e-5, 0),
+    ),
+    "cmo-imagenet-lt": (
+        *(0.0, 0.0, 0.0, ONE, (JITTER[0.4],), None, 1, 224, (256, 224)),
+        *(LINEAR, "ce", None, 100, 128, "sgd", 0.1, 2e-4, 5),
+    ),
     "cutmix-paper": (
         *(0.0, 0.0, 0.0, ONE, (JITTER[0.4], dcm.Lighting(std=0.1)), None, 1, 224, (256, 224)),
         *(LINEAR, "ce", None, 300, 256, "nesterov", 0.1, 1e-4, 0),
@@ -85,7 +93,11 @@ def test_numbers_are_those_of_the_papers(name: str) -> None:
         *(r.weight_decay, r.warmup_epochs),
     )
     # What all have in common.
-    assert (r.mix.cutmix_alpha, r.mix.prob, r.mix.switch_prob) == (1.0, 1.0, 0.5)
+    assert (r.mix.cutmix_alpha, r.mix.switch_prob) == (1.0, 0.5)
+    assert r.mix.prob == (0.5 if name == "cmo-imagenet-lt" else 1.0)
+    assert r.mix.methods == ((dcm.ResizeMix(scope=(0.1, 0.8)),) if name == "resizemix" else ())
+    tail = ("tail", 1.0, (4, 3), (60, 80)) if name == "cmo-imagenet-lt" else (None, 1.0, (0, 0), ())
+    assert (r.partners, r.tail_alpha, r.unmixed_epochs, r.steps) == tail
     assert (r.mix.correct_lam, r.mix.minmax, r.mix.targets) == (True, None, "soft")
     assert (r.area, r.ratio, r.hflip) == ((0.08, 1.0), (3 / 4, 4 / 3), 0.5)
     assert (r.mean, r.std) == ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
@@ -99,7 +111,9 @@ def test_every_number_that_is_used_has_a_source(recipe: dcm.Recipe) -> None:
         if field.name in {"name", "title", "sources"} | unused:
             continue
         value = getattr(recipe, field.name)
-        if value in (None, 0.0, ()) and field.name not in recipe.sources:
+        if field.name == "tail_alpha" and recipe.partners is None:
+            continue
+        if value in (None, 0.0, (), (0, 0)) and field.name not in recipe.sources:
             continue  # not part of this recipe
         assert len(recipe.sources[field.name]) > 5, field.name
 

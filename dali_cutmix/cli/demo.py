@@ -31,6 +31,7 @@ class MixedSample(NamedTuple):
     box: tuple[int, int, int, int]
     label: int
     partner_label: int
+    paired: bool = True  # whether a partner was found
 
 
 @contextmanager
@@ -81,6 +82,7 @@ def _sample(
     box: NDArray[np.int32],
     label: NDArray[np.int64],
     partner_label: NDArray[np.int64],
+    paired: NDArray[np.bool_] | None = None,
 ) -> MixedSample:
     mean, std = np.array(IMAGENET_MEAN), np.array(IMAGENET_STD)
     pixels = 255 * (image.transpose(1, 2, 0) * std + mean)
@@ -92,6 +94,7 @@ def _sample(
         (y, x, h, w),
         int(label),
         int(partner_label),
+        paired is None or bool(paired),
     )
 
 

@@ -149,12 +149,21 @@ def run_show(args: argparse.Namespace) -> int:
     _save(demo.grid(samples, classes, args.columns, 4 if mix.tiles else 2), args.out)
     if args.json:
         report = [
-            {"target": s.target.round(6).tolist(), "lam": round(s.lam, 6), "box": s.box}
+            {
+                "target": s.target.round(6).tolist(),
+                "lam": round(s.lam, 6),
+                "box": s.box,
+                "paired": s.paired,
+            }
             for s in samples
         ]
         print(json.dumps({"classes": classes, "samples": report, "picture": args.out}))
     else:
         print(f"wrote {args.out}: {len(samples)} mixed images and their shares")
+        if mix.grouped:
+            found = sum(s.paired for s in samples)
+            kind = "the same" if mix.partner == "same" else "another"
+            print(f"{found} of {len(samples)} found a partner of {kind} class")
     return 0
 
 
@@ -516,7 +525,8 @@ def _add_mix_options(command: argparse.ArgumentParser) -> None:
     add("--mode", help="elem, batch or pair (default: elem)")
     add("--minmax", metavar=("LO", "HI"), type=float, nargs=2, help="sides of the box, as shares")
     add("--box", help="paper, timm, torchvision or inside (default: paper)")
-    add("--partner", help="permutation, derangement, flip or roll (default: permutation)")
+    help_text = "permutation, derangement, flip, roll, same or other (default: permutation)"
+    add("--partner", help=help_text)
     add("--label-smoothing", metavar="EPS", type=float, help="default: 0")
     help_text = "label by the drawn lam"
     add("--no-correct-lam", dest="correct_lam", action="store_false", default=None, help=help_text)

@@ -23,6 +23,7 @@ from itertools import islice
 from typing import Any, Literal, get_args
 
 import numpy as np
+from numpy.typing import NDArray
 
 from dali_cutmix._rules import warn
 from dali_cutmix._validation import checked_choice, checked_indices, checked_int, checked_number
@@ -64,10 +65,12 @@ __all__ = [
     "Samples",
     "Source",
     "damaged",
+    "filled",
     "find_source",
     "index",
     "make_index",
     "missing_indexes",
+    "tail_heavy",
     "unchecked_source",
     "unusual_files",
 ]
@@ -806,12 +809,7 @@ def _repeats(found: Source, weights: Any) -> list[int]:
         for name, value in beside.items():
             if value is not None:
                 raise ValueError(f'`weights` must be numbers with `{name}`, got "balanced".')
-        groups = [np.flatnonzero(np.array(found.labels) == k) for k in sorted(set(found.labels))]
-        most = max(map(len, groups))
-        counts = np.zeros(len(found.files), np.int64)
-        for group in groups:
-            counts[group] = most // len(group)
-            counts[group[: most % len(group)]] += 1
+        counts = _counts_by_class(found.labels, 1.0)
     else:
         shares = np.array([checked_number("weights", weight) for weight in weights])
         if len(shares) != len(found.files) or shares.min() <= 0:
@@ -824,12 +822,63 @@ def _repeats(found: Source, weights: Any) -> list[int]:
         # What is left of the sum goes to those whose shares were cut most.
         rest = round(float(shares.sum())) - int(counts.sum())
         counts[np.argsort(counts - shares, kind="stable")[:rest]] += 1
+    _check_epoch(counts)
+    return np.repeat(np.arange(len(counts)), counts).tolist()
+
+
+def tail_heavy(found: Source, alpha: float) -> Source:
+    """Returns the samples of a folder or a list, each as often as 1 / n ** alpha says, as a list.
+
+    Of a class of n samples, where the largest has m, come n * (m / n) ** alpha, rounded, in all;
+    each sample of it as often as any other, or once more. With alpha 1 every class comes alike,
+    with 0 every sample.
+
+    Raises:
+        ValueError: samples have no class, or an epoch would be too long.
+    """
+    if found.kind not in ("folder", "list") or found.targets is not None:
+        raise ValueError(
+            "`source` must be a folder, a list or samples of one class each where samples are "
+            f"weighed by their class, got {found.kind}"
+            + (" with targets." if found.targets is not None else ".")
+        )
+    found = _listed(found)
+    counts = _counts_by_class(found.labels, alpha)
+    _check_epoch(counts)
+    return _at(found, np.repeat(np.arange(len(counts)), counts).tolist())
+
+
+def filled(found: Source, multiple: int) -> Source:
+    """Returns a folder or a list with as many samples as fill all batches of an epoch, as a list.
+
+    A reader would pad the last batch with one sample again and again. Instead samples that are
+    spread evenly over the list come once more. Others than folders and lists stay as they are.
+    """
+    if found.kind not in ("folder", "list") or found.remote:
+        return found
+    found = _listed(found)
+    total = -(-len(found.files) // multiple) * multiple
+    return _at(found, (np.arange(total) * len(found.files) // total).tolist())
+
+
+def _counts_by_class(labels: Sequence[int], alpha: float) -> NDArray[np.int64]:
+    """Returns how often each sample comes, see `tail_heavy`."""
+    _, class_of, sizes = np.unique(np.array(labels), return_inverse=True, return_counts=True)
+    totals = np.rint(sizes * (sizes.max() / sizes) ** alpha).astype(np.int64)
+    order = np.argsort(class_of, kind="stable")
+    number = np.empty(len(order), np.int64)  # of each sample within its class
+    number[order] = np.arange(len(order)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+    each, more = totals // sizes, totals % sizes
+    counts: NDArray[np.int64] = each[class_of] + (number < more[class_of])
+    return counts
+
+
+def _check_epoch(counts: NDArray[np.int64]) -> None:
     if counts.sum() > _MOST_SAMPLES:
         raise ValueError(
             f"`weights` must make an epoch of at most {_MOST_SAMPLES:,} samples, got "
             f"{counts.sum():,}: raise the smallest ones."
         )
-    return np.repeat(np.arange(len(counts)), counts).tolist()
 
 
 def _list(found: Source, file_root: Any, repeated: bool, classes: Any) -> Source:

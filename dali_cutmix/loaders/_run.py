@@ -29,6 +29,7 @@ class Run:
         interrupted: where it stood while a batch was made, if that did not come to its end; the
             pipeline may then be one batch further.
         batches: None once it is closed.
+        other_readers: of a pipeline with several, see `_dali.other_readers`.
         not_computable: why places of the pipeline cannot be computed, or None where they can.
     """
 
@@ -43,9 +44,11 @@ class Run:
         restored: bool,
         mark: Callable[[list[torch.Tensor], int], list[torch.Tensor]],
         not_computable: str | None,
+        other_readers: dict[str, int],
         explain: Callable[[Exception], NoReturn],
     ) -> None:
         self.counts, self.switch, self.not_computable = counts, switch, not_computable
+        self.other_readers = other_readers
         self.epoch, self.position = place
         self.placed = self.position > 0
         self.interrupted: dict[str, Any] | None = None

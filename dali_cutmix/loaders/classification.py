@@ -11,7 +11,7 @@ from dali_cutmix import recipes
 from dali_cutmix._validation import checked_bool, checked_choice, checked_int
 from dali_cutmix.augment.policies import Policy, RandomErasing
 from dali_cutmix.data.pixel_format import RGB8, PixelFormat, ReadAs, checked_format
-from dali_cutmix.data.sources import Samples, Source, find_source
+from dali_cutmix.data.sources import Samples, Source, find_source, tail_heavy
 from dali_cutmix.loaders._arguments import (
     Device,
     OnError,
@@ -46,6 +46,8 @@ def train_loader(
     augment: Policy | Sequence[Policy] | FromRecipe | None = "recipe",
     erase: RandomErasing | FromRecipe | None = "recipe",
     erase_after_mix: bool | None = None,
+    partners: Literal["tail"] | Source | FromRecipe | None = "recipe",
+    tail_alpha: float | None = None,
     repeats: int | None = None,
     size: int | tuple[int, int] | None = None,
     area: Sequence[float] | None = None,
@@ -95,6 +97,16 @@ def train_loader(
         mix: how to mix; None for no mixing.
         augment: policies applied after the flip; None for none.
         erase: random erasing; None for none.
+        partners: what images are mixed with: None, others of their batch; ``"tail"``, those of a
+            second reader of the same data, in which a class of n images comes as often as
+            1 / n ** `tail_alpha` says for each of its images (CMO, "The Majority Can Help the
+            Minority"): the patch is mostly of rare classes, on a background as it comes. Or a
+            source of one's own, as `find_source` returned it (with its `weights`), of the same
+            classes. Sample i is mixed with sample i of that reader, which has its own order, crops
+            and flips, and goes on from epoch to epoch; ``mix.partner`` is then not used. It costs
+            the decoding of as many images again.
+        tail_alpha: with ``"tail"``: 1, all classes come alike; 0, as in the data. In an epoch of
+            that reader every image comes a whole number of times; nothing is drawn.
         erase_after_mix, repeats, size, area, ratio, interpolation, hflip, mean, std: see `Recipe`.
         channels: of the images. 3: RGB, to which gray is converted; 1: gray, to which colours are
             converted; any other number up to 32: the bands of every file as they are, of TIFF, PNG,
@@ -136,7 +148,8 @@ def train_loader(
             With ``device="cpu"`` it has no effect.
         with_params: for looking into a batch: after the targets, also yield what was mixed, on
             the CPU: lam float32 (N,), box int32 (N, 4), and the labels of the sample and its
-            partner, int64 (N,).
+            partner, int64 (N,); where `mix` has ``partner="same"`` or ``"other"`` also whether a
+            partner was found, bool (N,).
         switchable: makes ``loader.mixing = False`` work, for schedules that end without mixing.
 
     Raises:
@@ -153,6 +166,7 @@ def train_loader(
     """
     values = given(
         erase_after_mix=erase_after_mix,
+        tail_alpha=tail_alpha,
         repeats=repeats,
         size=size,
         area=area,
@@ -165,6 +179,10 @@ def train_loader(
     for name, value in or_none.items():
         if not (isinstance(value, str) and value == "recipe"):
             values[name] = value
+    if isinstance(partners, Source) or mix is None:
+        values["partners"] = None
+    elif not (isinstance(partners, str) and partners == "recipe"):
+        values["partners"] = partners
     flags = {"with_params": with_params, "switchable": switchable, "shuffle": shuffle}
     for name, flag in flags.items():
         checked_bool(name, flag)
@@ -198,14 +216,21 @@ def train_loader(
         prefetch_queue_depth=prefetch_queue_depth,
         hw_decoder_load=hw_decoder_load,
     )
+    options |= _partners(partners, tail_alpha, used, options, on_error, to)
     about = _about(options, used)
     classes = about["classes"]
-    if used.mix is not None and options["batch_size"] < 2:
+    alone = "partners" not in options
+    if used.mix is not None and alone and options["batch_size"] < 2:
         raise ValueError(
             f"`batch_size` must be at least 2 for mixing, got {batch_size}: an image is mixed with "
             "another one of its batch. Pass `mix=None` to train without."
         )
-    if used.mix is not None and 1 < used.repeats and options["batch_size"] < 2 * used.repeats:
+    if (
+        used.mix is not None
+        and alone
+        and 1 < used.repeats
+        and options["batch_size"] < 2 * used.repeats
+    ):
         raise ValueError(
             f"`batch_size` must be at least twice `repeats`, got {batch_size} and {used.repeats}: "
             "an image would be mixed with copies of itself alone."
@@ -228,6 +253,7 @@ def train_loader(
         shuffle=shuffle,
         channels_last=layout == "NHWC",
         switchable=switchable,
+        reader_name="reader" if "partners" in options else None,
         start_epoch=start_epoch,
         augment=used.augment,
         erase=used.erase,
@@ -392,6 +418,47 @@ def val_loader(
         **options,
     )
     return _told(loader, about, options)
+
+
+def _partners(
+    partners: Any,
+    tail_alpha: Any,
+    used: Recipe,
+    options: dict[str, Any],
+    on_error: str,
+    to: PixelFormat,
+) -> dict[str, Any]:
+    """Returns the source of partners, where there is one, as an option of the pipeline."""
+    if tail_alpha is not None and used.partners is None:
+        raise ValueError(
+            f'`tail_alpha` must be left out without `partners="tail"`, got {tail_alpha}.'
+        )
+    if used.partners is None and not isinstance(partners, Source):
+        return {}
+    source: Source = options["source"]
+    if used.mix is None:
+        raise ValueError(f"`partners` must be None where `mix` is None, got {partners!r}.")
+    try:
+        used.mix.check_second_batch()
+    except ValueError as error:
+        raise ValueError(f"`mix` must be one for `partners`: {error}") from error
+    if source.targets is not None:
+        raise ValueError(
+            f"`partners` must be None with `targets`, got {partners!r}: partners have one class."
+        )
+    if not isinstance(partners, Source):
+        return {"partners": tail_heavy(source, used.tail_alpha)}
+    if partners.targets is not None or partners.masks is not None or partners.annotations:
+        raise ValueError("`partners` must be a source of images with one class each.")
+    if None not in (source.classes, partners.classes) and source.classes != partners.classes:
+        raise ValueError(
+            "`partners` must have the classes of `source`: find it with find_source(…, classes=…)."
+        )
+    if on_error == "skip":
+        partners, skipped = without_damaged(partners, options["num_classes"], to)
+        return {"partners": partners, "skipped": (*options["skipped"], *skipped)}
+    look_at_a_few(partners, to)
+    return {"partners": partners}
 
 
 def _about(options: dict[str, Any], recipe: Recipe) -> dict[str, Any]:

@@ -45,7 +45,7 @@ _STATE_KEYS = {
 # Arguments that may differ between a run and the one that resumes it: the stream is the same.
 # (What the data are is checked by itself, and a state of one shard is one of every other.)
 _NOT_IN_STATE = {
-    *("source", "root", "shard_id"),
+    *("source", "partners", "root", "shard_id"),
     *("num_threads", "device_id", "prefetch_queue_depth"),
 }
 
@@ -379,6 +379,7 @@ class Loader:
             samples=(counts.batches if done else position) * counts.batch_size,
             batch_size=counts.batch_size,
             epoch_size=counts.runs * counts.batch_size,
+            others=self._run.other_readers,
         )
 
     def _read_until(self, epoch: int, position: int, switch: Switch | None, reason: str) -> Run:
@@ -573,7 +574,7 @@ class Loader:
             _raise_explained(self._options, error)
         reader, meta = checked_reader(pipeline, self._reader_name, self._last_batch)
         counts = Counts.of(meta, pipeline.max_batch_size, self._last_batch, self._even)
-        not_computable = _dali.not_computable(pipeline, reader, fed=switch is not None)
+        not_computable = _dali.not_computable(pipeline, fed=switch is not None)
         _dali.uncycle(pipeline)
         return Run(
             pipeline,
@@ -584,6 +585,7 @@ class Loader:
             restored=checkpoint is not None,
             mark=self._mark,
             not_computable=not_computable,
+            other_readers=_dali.other_readers(pipeline, reader),
             explain=partial(_raise_explained, self._options),
         )
 
@@ -610,6 +612,9 @@ class Loader:
         if self._identity is None:  # once: of a folder it lists all names
             source = self._options.get("source")
             self._identity = source.identity if isinstance(source, (Source, Volumes)) else ""
+            partners = self._options.get("partners")
+            if isinstance(partners, Source):
+                self._identity += f", partners {partners.identity}"
         return {
             "images": str(self._run.counts.images),
             "classes": _printed(self.classes),

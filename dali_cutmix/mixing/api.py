@@ -21,7 +21,8 @@ from dali_cutmix.mixing.draw import Draw
 from dali_cutmix.mixing.followers import volumes
 from dali_cutmix.mixing.followers.images import Images, mix_images
 from dali_cutmix.mixing.followers.labels import mix_labels
-from dali_cutmix.mixing.pairing import Pairs, pair
+from dali_cutmix.mixing.objects import object_boxes
+from dali_cutmix.mixing.pairing import Group, Pairs, pair
 from dali_cutmix.mixing.plan import (
     FLAGS,
     Beside,
@@ -34,6 +35,7 @@ from dali_cutmix.mixing.plan import (
     plan_of,
     unpacked,
     with_source,
+    with_unmixed,
 )
 from dali_cutmix.mixing.saliency import Saliency
 
@@ -66,6 +68,7 @@ def mix(
     enabled: DataNode | None = None,
     objects: DataNode | None = None,
     saliency: DataNode | None = None,
+    groups: DataNode | None = None,
     seed: int | None = None,
     keep_order: bool = True,
     dtype: Literal["uint8", "int16", "float32"] = "uint8",
@@ -99,12 +102,18 @@ def mix(
             those that `mix` returned, and the images of one size.
         enabled: bool (), CPU, the same for the whole batch: where it is False nothing is mixed.
         objects: the boxes of each image, as `mix_boxes` takes them, for methods that look at them
-            (`DetectionCutMix`); for others they must be left out.
+            (`DetectionCutMix`); or the mask of each image (of `partners`, where these are given),
+            on the CPU, for one that cuts out what is in it (`ObjectCutMix`): bool or integers up
+            to 32 bits, (H, W) or (H, W, 1), of volumes (D, H, W) or (D, H, W, 1). For other methods
+            they must be left out.
         saliency: of each image, for methods that look at it: a map, (h, w) of any small size, uint8
             or float32, or a point, float32 (2,), y and x in [0, 1]; on the CPU, of the image as it
             is here: cropped and flipped with it. `SaliencyMix` takes either, or where it is left
             out a native one; `AttentiveMix` takes maps, or likewise; `SnapMix` needs maps; for
             other methods it must be left out.
+        groups: what ``partner="same"`` and ``"other"`` go by in place of the class: a number for
+            each sample, int32 or int64, () or (1,), on the CPU: of a patient, a side, a source.
+            Must be given with these where there are no labels, or rows of them.
         seed: seed of the draws. By default the pipeline's, from which every mix of a pipeline and
             every shard of its reader derives its own.
         keep_order: with ``False`` the samples may also change places within the batch, which
@@ -148,6 +157,8 @@ def mix(
     checks.check_saliency(saliency, cfg, params)
     if not isinstance(keep_order, bool):
         raise TypeError(f"`keep_order` must be a bool, got {keep_order!r}.")
+    checks.check_groups(groups, cfg, labels is not None, params)
+    group = None if groups is None else Group(checks.group_words(groups), 2)
     known = checks.checked_kind(cfg, size, layout, dtype)
     images, labels, shape = _checked(images, labels, cfg, dtype, known, layout)
     if partners is not None:
@@ -178,6 +189,7 @@ def mix(
             enabled=enabled,
             objects=objects,
             saliency=saliency,
+            group=group,
             keep_order=keep_order,
         )
         if of_volumes is None:
@@ -281,6 +293,7 @@ def mix_batch(
     enabled: DataNode | None = None,
     objects: DataNode | None = None,
     saliency: DataNode | None = None,
+    group: Group | None = None,
     keep_order: bool = True,
 ) -> Mixed:
     """Returns what `mix` does, without its checks, which take as long as the pasting."""
@@ -297,6 +310,8 @@ def mix_batch(
             enabled=enabled,
             objects=objects,
             saliency=seen,
+            labels=batch.labels if cfg.labels == "int" else None,
+            group=group,
             keep_order=keep_order,
             second_batch=batch.partners is not None,
         )
@@ -328,23 +343,30 @@ def draw_plans(
     enabled: DataNode | None = None,
     objects: DataNode | None = None,
     saliency: Saliency | None = None,
+    labels: DataNode | None = None,
+    group: Group | None = None,
     keep_order: bool = True,
     second_batch: bool = False,
 ) -> MixParams:
     """Returns who meets whom and what is done to them, on the CPU.
 
     Args:
-        objects: boxes, where `cfg` has a method that needs them.
+        objects: boxes or masks, where `cfg` has a method that needs them.
         saliency: of the images, likewise.
+        labels: int32 (1,), the classes, where there are some.
+        group: of every sample, where it is not the class.
         second_batch: the partners are a second batch.
 
     Raises:
         ValueError: there are no `objects`, or is no `saliency`, where they are needed.
     """
-    if (objects is None) == cfg.avoids:
+    if (objects is None) == (cfg.avoids or cfg.object_method is not None):
         checks.check_objects(objects, cfg, None)
     if saliency is None and cfg.by_saliency:
         raise ValueError(checks.NO_SALIENCY)
+    if group is None and labels is not None:
+        group = Group(labels)
+    checks.check_classes(cfg, labels is not None, group is not None)
     batch_size = Pipeline.current().max_batch_size
     enabled = None if enabled is None else checks.switch(enabled)
     methods = cfg.weighted_methods
@@ -365,25 +387,55 @@ def draw_plans(
         second_batch=second_batch,
         small=size.axes == 3,
         of_four=cfg.tiles,
+        group=group,
     )
     # A lam alone is drawn for each sample by itself, which is cheaper than dealing rows.
     alone = cfg.mode == "elem" and all(blends)
     draw = Draw.for_mode(cfg.mode, batch_size, seed, None if alone else pairs.order)
+    mixed = _mixed_by_sample(cfg, draw, pairs, labels)
     exact = cfg.exact_method
     if exact is not None:
-        params = exact.exact(size, draw, cfg.prob, enabled)
+        params = exact.exact(size, draw, cfg.prob_of_all, _both(mixed, enabled))
+    elif alone:
+        params = plan_of(_draw_rows(cfg, draw, size, _both(mixed, enabled)), size)
     else:
         in_table = size._replace(node=draw.first(size.node), in_part=True)
-        rows = _draw_rows(cfg, draw, in_table, enabled)
-        if alone:
-            params = plan_of(rows, size)
-        else:
-            params = _dealt(rows, draw, in_table, size, _beside(pairs, objects, saliency))
+        rows = _draw_rows(cfg, draw, in_table, enabled, with_flags=mixed is not None)
+        if cfg.object_method is not None:
+            assert objects is not None
+            objects = object_boxes(objects, cfg.object_method, size, draw)
+        beside = _beside(pairs, objects, saliency)
+        params = _dealt(rows, draw, in_table, size, beside, mixed)
+    if exact is None:
         if params.blended is None and any(blends):
             params = params._replace(blended=fn.ones(shape=[], dtype=types.BOOL))
     return params._replace(
-        original=pairs.original, partner=pairs.partner, others=pairs.others, size=size
+        original=pairs.original,
+        partner=pairs.partner,
+        others=pairs.others,
+        paired=pairs.paired,
+        size=size,
     )
+
+
+def _mixed_by_sample(
+    cfg: MixConfig, draw: Draw, pairs: Pairs, labels: DataNode | None
+) -> DataNode | None:
+    """Returns which samples are mixed, bool (); None where none differs from others in that."""
+    if cfg.prob_of_class is None:
+        return pairs.paired
+    assert labels is not None
+    own = labels
+    if pairs.original is not None:
+        own = fn.permute_batch(labels, indices=pairs.original)
+    return _both(draw.coin_of("apply", own, cfg.prob_of_class), pairs.paired)
+
+
+def _both(one: DataNode | None, other: DataNode | None) -> DataNode | None:
+    """Returns where both are True; None stands for everywhere."""
+    if one is None or other is None:
+        return other if one is None else one
+    return one & other
 
 
 def _beside(pairs: Pairs, objects: DataNode | None, saliency: Saliency | None) -> Beside:
@@ -395,13 +447,22 @@ def _beside(pairs: Pairs, objects: DataNode | None, saliency: Saliency | None) -
     )
 
 
-def _dealt(rows: Rows, draw: Draw, in_table: Size, size: Size, beside: Beside) -> MixParams:
+def _dealt(
+    rows: Rows,
+    draw: Draw,
+    in_table: Size,
+    size: Size,
+    beside: Beside,
+    mixed: DataNode | None,
+) -> MixParams:
     """Returns the plan of each sample, where it needs what is beside the images, completed."""
+    if mixed is not None:
+        rows = with_unmixed(rows, in_table)
     table = packed(rows, in_table, draw.first)
     if not rows.later:
-        return unpacked(draw.deal(table), rows, size)
+        return unpacked(draw.deal(table, mixed), rows, size)
     columns = [one.columns for one in rows.later]
-    row, at = draw.deal(fn.cat(*columns, table, axis=1)), 0
+    row, at = draw.deal(fn.cat(*columns, table, axis=1), mixed), 0
     found = []
     for one in rows.later:
         found.append(one.complete(row[at : at + one.width], beside, size))
@@ -409,13 +470,24 @@ def _dealt(rows: Rows, draw: Draw, in_table: Size, size: Size, beside: Beside) -
     return completed(unpacked(row[at:], rows, size), rows, size, found)
 
 
-def _draw_rows(cfg: MixConfig, draw: Draw, size: Size, enabled: DataNode | None) -> Rows:
-    """Returns the plans of a batch as a table."""
+def _draw_rows(
+    cfg: MixConfig,
+    draw: Draw,
+    size: Size,
+    enabled: DataNode | None,
+    with_flags: bool = False,
+) -> Rows:
+    """Returns the plans of a batch as a table.
+
+    Args:
+        with_flags: also where all rows of the table are of one method.
+    """
     methods = [method for method, _ in cfg.weighted_methods]
     mixed = None if enabled is None else draw.repeat(enabled)
-    if cfg.prob < 1:
-        drawn = draw.coin("apply", cfg.prob)
-        mixed = drawn if mixed is None else drawn & mixed
+    if cfg.prob_of_all < 1:
+        mixed = _both(draw.coin("apply", cfg.prob_of_all), mixed)
+    if mixed is None and with_flags:
+        mixed = draw.true()
     chosen = draw.one_of("switch", [weight for _, weight in cfg.weighted_methods])
     rows = []
     for i, method in enumerate(methods):
@@ -428,10 +500,9 @@ def _given(params: MixParams, size: Size) -> MixParams:
     """Returns parameters that were given as drawn ones are, each sample a table of one row."""
     assert params.box is not None  # see checks.check_params
     lam, box = (fn.reshape(x, shape=[1, -1]) for x in (params.lam, params.box))
-    blended, resized, tiled, avoids = (
-        None if x is None else fn.reshape(x, shape=[1, -1])
-        for x in (getattr(params, name) for name in FLAGS)
-    )
+    flags = {name: getattr(params, name) for name in FLAGS}
+    flags = {name: None if x is None else fn.reshape(x, shape=[1, -1]) for name, x in flags.items()}
+    blended, tiled = flags["blended"], flags["tiled"]
     checks.check_patterns(params, size)
     if params.patterns and params.size is not None:
         box = checks.of_one_size(box, params.size.node, size.node)
@@ -441,8 +512,7 @@ def _given(params: MixParams, size: Size) -> MixParams:
     box = boxes.normalised(box, size.node, axes=size.axes)
     if blended is not None:
         box = boxes.where(blended ^ True, box, size.nowhere())
-    rows = Rows(lam, box, blended, resized, tiled, avoids)
-    final = plan_of(rows, size)
+    final = plan_of(Rows(lam, box, **flags), size)
     original, partner = (
         None if index is None else checks.in_batch(index)
         for index in (params.original, params.partner)
@@ -453,7 +523,12 @@ def _given(params: MixParams, size: Size) -> MixParams:
     if others is not None:
         others = fn.stack(*(checks.in_batch(others[k]) for k in range(2)))
     return final._replace(
-        original=original, partner=partner, others=others, size=size, patterns=params.patterns
+        original=original,
+        partner=partner,
+        others=others,
+        paired=params.paired,
+        size=size,
+        patterns=params.patterns,
     )
 
 

@@ -26,6 +26,8 @@ __all__ = [
     "VOLUMES",
     "averages",
     "check_arguments",
+    "check_classes",
+    "check_groups",
     "check_node",
     "check_objects",
     "check_params",
@@ -34,6 +36,7 @@ __all__ = [
     "check_saliency",
     "checked_kind",
     "class_row",
+    "group_words",
     "images_of_one_size",
     "images_of_size",
     "in_batch",
@@ -182,6 +185,14 @@ def switch(enabled: DataNode) -> DataNode:
     return fn.reshape(enabled, shape=[]) != 0
 
 
+@states("`groups` must be int32 or int64 scalars, one for each sample.")
+def group_words(groups: DataNode) -> DataNode:
+    """Returns integers of 64 bits as their words, int32 (2,); fails for what is no scalar."""
+    # A bitwise operator takes no floats.
+    whole = fn.cast(fn.reshape(groups & -1, shape=[1]), dtype=types.INT64)
+    return fn.reinterpret(whole, dtype=types.INT32, shape=[2])
+
+
 # What is known when the graph is built
 
 
@@ -206,23 +217,7 @@ def check_arguments(
                 "`partners` must be (images, labels) where there are labels, else (images, None)."
             )
         nodes += [("partners", node) for node in partners if node is not None]
-        if cfg.mode == "pair":
-            raise ValueError('`mode` must be "elem" or "batch" with `partners`, got "pair".')
-        if cfg.tiles:
-            raise ValueError(
-                "`methods` must not have Mosaic with `partners`: three partners are taken from the "
-                "batch itself."
-            )
-        if cfg.avoids:
-            raise ValueError(
-                "`methods` must not have DetectionCutMix with `partners`: it looks at the boxes of "
-                "one batch."
-            )
-        if cfg.by_saliency:
-            raise ValueError(
-                f"`methods` must not have {cfg.by_saliency[0]} with `partners`: it looks at the "
-                "saliency of one batch."
-            )
+        cfg.check_second_batch()
     for name, node in nodes:
         check_node(name, node)
     if enabled is not None and not isinstance(enabled, DataNode):
@@ -249,17 +244,23 @@ def check_arguments(
 
 def check_objects(objects: DataNode | None, cfg: MixConfig, params: MixParams | None) -> None:
     """Raises TypeError or ValueError for `objects` that are not needed, or not there."""
+    of_masks = cfg.object_method is not None
     if objects is None:
+        if of_masks:
+            raise ValueError(
+                "`objects` must be given where `methods` has ObjectCutMix, got None: the masks of "
+                "the images that give, on the CPU. For images without masks use CutMix."
+            )
         if cfg.avoids:
             raise ValueError(
                 "`objects` must be given where `methods` has DetectionCutMix, got None: the boxes "
                 "of each image, as mix_boxes() takes them. For images without boxes use CutMix."
             )
         return
-    if not cfg.avoids or params is not None:
+    if not (cfg.avoids or of_masks) or params is not None:
         raise ValueError(
-            "`objects` must be left out unless `methods` has DetectionCutMix, and with `params`: "
-            "nothing is chosen by them."
+            "`objects` must be left out unless `methods` has DetectionCutMix or ObjectCutMix, and "
+            "with `params`: nothing is chosen by them."
         )
     check_node("objects", objects)
     if objects.device != "cpu":
@@ -286,6 +287,43 @@ def check_saliency(saliency: DataNode | None, cfg: MixConfig, params: MixParams 
         )
 
 
+def check_groups(
+    groups: DataNode | None,
+    cfg: MixConfig,
+    has_labels: bool,
+    params: MixParams | None,
+) -> None:
+    """Raises TypeError or ValueError for `groups` that are not needed, or not there."""
+    if params is None:
+        check_classes(cfg, has_labels and cfg.labels == "int", groups is not None)
+    if groups is None:
+        return
+    if not cfg.grouped or params is not None:
+        raise ValueError(
+            '`groups` must be left out unless `partner` is "same" or "other", and with `params`: '
+            "no partner is chosen by them."
+        )
+    check_node("groups", groups)
+    if groups.device != "cpu":
+        raise ValueError(
+            '`groups` must be on the CPU, got device "gpu": pass them as the reader gives them.'
+        )
+
+
+def check_classes(cfg: MixConfig, has_classes: bool, has_groups: bool) -> None:
+    """Raises ValueError where something goes by a class that samples do not have."""
+    if cfg.grouped and not (has_classes or has_groups):
+        raise ValueError(
+            f'`partner` must not be "{cfg.partner}" where samples have no class, an integer label, '
+            "got none: give mix() `groups`, a number for each sample."
+        )
+    if cfg.prob_of_class is not None and not has_classes:
+        raise ValueError(
+            "`prob` must be one number where samples have no class, an integer label, got one for "
+            "each class."
+        )
+
+
 def check_node(name: str, node: object) -> None:
     """Raises TypeError for what is no DataNode."""
     if not isinstance(node, DataNode):
@@ -307,7 +345,8 @@ def checked_kind(
         others = (method.resizes, method.tiles, method.avoids, method.shows, method.sees)
         if any(others):
             raise ValueError(
-                f"`methods` must be CutMix or MixUp for volumes, got {type(method).__name__}."
+                "`methods` must be CutMix, ObjectCutMix or MixUp for volumes, got "
+                f"{type(method).__name__}."
             )
         if method.blends and dtype == "int16":
             raise ValueError(

@@ -18,12 +18,13 @@ from dali_cutmix._validation import (
     checked_int,
     set_checked,
 )
-from dali_cutmix.mixing.methods import METHODS, CutMix, MixUp
+from dali_cutmix.mixing.methods import METHODS, CutMix, MixUp, ObjectCutMix
 from dali_cutmix.mixing.methods.cutmix import BoxRule
+from dali_cutmix.mixing.pairing import GROUPED
 from dali_cutmix.mixing.plan import Method
 
 Mode = Literal["elem", "batch", "pair"]
-Partner = Literal["permutation", "derangement", "flip", "roll"]
+Partner = Literal["permutation", "derangement", "flip", "roll", "same", "other"]
 Targets = Literal["soft", "pair"]
 Labels = Literal["int", "float"]
 
@@ -35,7 +36,7 @@ MAX_CLASSES = 2**24
 class MixOptions(TypedDict, total=False):
     """Options of `MixConfig` that do not choose the method: what `cutmix` and `mixup` take too."""
 
-    prob: float
+    prob: float | Sequence[float]
     mode: Mode
     minmax: tuple[float, float] | None
     correct_lam: bool
@@ -54,16 +55,17 @@ class MixConfig:
         num_classes: number of classes K. May be left out only where a loader infers it from the
             folder.
         methods: what to mix by: `CutMix`, `MixUp`, `ResizeMix`, `Mosaic`, `DetectionCutMix`,
-            `GridMix`, `FMix`, `SmoothMix`, `Cutout`, `SaliencyMix`, `AttentiveMix`, `SnapMix`, one
-            or several, each with options of its own. Left out, `cutmix_alpha`, `mixup_alpha`,
-            `switch_prob`, `minmax`, `box` and `correct_lam` say it: they are the short form for
-            CutMix and MixUp.
+            `ObjectCutMix`, `GridMix`, `FMix`, `SmoothMix`, `Cutout`, `SaliencyMix`, `AttentiveMix`,
+            `SnapMix`, one or several, each with options of its own. Left out, `cutmix_alpha`,
+            `mixup_alpha`, `switch_prob`, `minmax`, `box` and `correct_lam` say it: they are the
+            short form for CutMix and MixUp.
         weights: probability of each of the `methods`, where something is mixed; they must sum to
             1, and are equal if left out.
         cutmix_alpha: CutMix's lam ~ Beta(alpha, alpha); 0 turns CutMix off. The paper uses 1.
         mixup_alpha: likewise MixUp's (Zhang et al. 2018); 0, the default, turns MixUp off.
         prob: probability in [0, 1] that a sample (``mode="elem"``), a pair or the batch is mixed
-            at all.
+            at all. With ``mode="elem"`` and integer labels also K of them: a sample is mixed with
+            that of its own class, whatever its partner's is.
         switch_prob: with both methods on, the probability of CutMix rather than MixUp, where
             something is mixed.
         mode: ``"elem"``: every sample has its own lam, box and method; ``"batch"``: one for the
@@ -84,7 +86,11 @@ class MixConfig:
         partner: ``"permutation"``: a uniformly random one, in which a sample may meet itself (the
             papers); ``"derangement"``: a uniformly random cyclic one, in which none does and every
             other sample is equally likely; ``"flip"``: the batch reversed (timm); ``"roll"``: the
-            sample before (torchvision).
+            sample before (torchvision). ``"same"``: a sample of the same class, or group (see
+            `mix`): in each group a uniformly random cycle, so that every sample gives once and gets
+            once. ``"other"``: one of another class, each as likely; one may give to several, and
+            others to none. A sample that finds none is not mixed, and ``params.paired`` says so.
+            Both take full batches of at most 4,096.
         targets: ``"soft"``: one float32 row of K, which sums to 1, but for `SnapMix`, whose weights
             need not; ``"pair"``: ``(label_a, label_b, lam)``.
         labels: what the labels given to the graph are: ``"int"`` scalars (int32 or int64) in
@@ -103,7 +109,7 @@ class MixConfig:
     weights: tuple[float, ...] = ()
     cutmix_alpha: float = 1.0
     mixup_alpha: float = 0.0
-    prob: float = 1.0
+    prob: float | Sequence[float] = 1.0
     switch_prob: float = 0.5
     mode: Mode = "elem"
     minmax: tuple[float, float] | None = None
@@ -126,7 +132,8 @@ class MixConfig:
                 "`cutmix_alpha` or `mixup_alpha` must be above 0, got 0 for both: nothing would "
                 "be mixed. Pass `mix=None` to a loader, or leave mix() out, to train without."
             )
-        for name in ("prob", "switch_prob", "label_smoothing"):
+        set_checked(self, "prob", _checked_prob(self.prob))
+        for name in ("switch_prob", "label_smoothing"):
             set_checked(self, name, checked_fraction(name, getattr(self, name)))
         checked_bool("correct_lam", self.correct_lam)
         checked_choice("mode", self.mode, get_args(Mode))
@@ -143,12 +150,16 @@ class MixConfig:
                 "sample and its mirror image. Batches are shuffled, so the pairs are random."
             )
         self._check_targets()
+        if self.prob_of_class is not None:
+            self._check_prob_of_class(self.prob_of_class)
         if self.tiles:
             self._check_mosaic()
         if self.avoids:
             self._check_avoiding()
         if self.by_saliency:
             self._check_saliency()
+        if self.object_method is not None:
+            self._check_objects()
 
     def _check_targets(self) -> None:
         if self.targets == "pair" and self.labels == "float":
@@ -166,6 +177,23 @@ class MixConfig:
             raise ValueError(
                 '`label_smoothing` must be 0 with `labels="float"`, got '
                 f"{self.label_smoothing}: rows are mixed as given, smooth them yourself."
+            )
+
+    def _check_prob_of_class(self, prob: tuple[float, ...]) -> None:
+        if self.mode != "elem":
+            raise ValueError(
+                f'`mode` must be "elem" with a `prob` for each class, got "{self.mode}": samples '
+                "of several classes are mixed, or not, together."
+            )
+        if self.labels == "float":
+            raise ValueError(
+                '`labels` must be "int" with a `prob` for each class, got "float": a row of '
+                "numbers has no class of its own."
+            )
+        if self.num_classes is not None and len(prob) != self.num_classes:
+            raise ValueError(
+                f"`prob` must be one number, or {self.num_classes}, one for each class, got "
+                f"{len(prob)}."
             )
 
     def _check_avoiding(self) -> None:
@@ -187,6 +215,18 @@ class MixConfig:
             raise ValueError(
                 '`targets` must be "soft" with SnapMix, got "pair": the weights of the two labels '
                 "need not sum to 1."
+            )
+
+    def _check_objects(self) -> None:
+        if self.avoids or sum(isinstance(method, ObjectCutMix) for method in self.methods) > 1:
+            raise ValueError(
+                "`methods` must have one ObjectCutMix at most, and no DetectionCutMix beside it: "
+                "`objects` of mix() are either masks or boxes."
+            )
+        if self.mode == "pair":
+            raise ValueError(
+                '`mode` must be "elem" or "batch" with ObjectCutMix, got "pair": each image gives '
+                "the box of an object of its own."
             )
 
     def _check_mosaic(self) -> None:
@@ -239,6 +279,31 @@ class MixConfig:
             )
         set_checked(self, "weights", tuple(checked))
 
+    def check_second_batch(self) -> None:
+        """Raises ValueError where partners cannot be those of a second batch."""
+        if self.mode == "pair":
+            raise ValueError('`mode` must be "elem" or "batch" with `partners`, got "pair".')
+        if self.grouped:
+            raise ValueError(
+                f'`partner` must not be "{self.partner}" with `partners`: sample i meets sample i '
+                "of the second batch."
+            )
+        if self.tiles:
+            raise ValueError(
+                "`methods` must not have Mosaic with `partners`: three partners are taken from the "
+                "batch itself."
+            )
+        if self.avoids:
+            raise ValueError(
+                "`methods` must not have DetectionCutMix with `partners`: it looks at the boxes of "
+                "one batch."
+            )
+        if self.by_saliency:
+            raise ValueError(
+                f"`methods` must not have {self.by_saliency[0]} with `partners`: it looks at the "
+                "saliency of one batch."
+            )
+
     @property
     def weighted_methods(self) -> tuple[tuple[Method, float], ...]:
         """The methods, each with its probability where anything is mixed."""
@@ -257,6 +322,21 @@ class MixConfig:
             mixup = MixUp(alpha=self.mixup_alpha)
             methods.append((mixup, 1 - self.switch_prob if self.cutmix_alpha else 1.0))
         return tuple(methods)
+
+    @property
+    def prob_of_class(self) -> tuple[float, ...] | None:
+        """The probability of each class that a sample of it is mixed, where they were given."""
+        return self.prob if isinstance(self.prob, tuple) else None
+
+    @property
+    def prob_of_all(self) -> float:
+        """The probability that is the same for all; 1 where each class has its own."""
+        return self.prob if isinstance(self.prob, float) else 1.0
+
+    @property
+    def grouped(self) -> bool:
+        """Whether partners are chosen by their groups."""
+        return self.partner in GROUPED
 
     @property
     def exact_method(self) -> CutMix | None:
@@ -287,8 +367,15 @@ class MixConfig:
         return any(method.sees == "maps" for method, _ in self.weighted_methods)
 
     @property
+    def object_method(self) -> ObjectCutMix | None:
+        """The method that needs masks of objects to mix, where there is one."""
+        return next((m for m in self.methods if isinstance(m, ObjectCutMix)), None)
+
+    @property
     def always_blends(self) -> bool:
         """Whether every sample is blended, and none pasted."""
+        if self.grouped:  # some may have no partner
+            return False
         return self.prob == 1 and all(method.blends for method, _ in self.weighted_methods)
 
     @classmethod
@@ -381,6 +468,17 @@ class MixConfig:
                 f"`cutmix` as timm's args.yaml, got {options!r} there."
             )
         return cls.from_timm(**{str(name): value for name, value in options.items()})
+
+
+def _checked_prob(prob: Any) -> float | tuple[float, ...]:
+    """Returns a probability, or one for each class as a tuple."""
+    row = getattr(prob, "ndim", 0) == 1  # of NumPy or torch
+    if not row and (not isinstance(prob, Sequence) or isinstance(prob, (str, bytes))):
+        return checked_fraction("prob", prob)
+    if len(prob) == 0:
+        raise ValueError("`prob` must be one number, or one for each class, got none.")
+    numbers = prob.tolist() if row else prob
+    return tuple(checked_fraction("prob", number) for number in numbers)
 
 
 def _options_of_train_py(document: dict[Any, Any]) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cached_property, reduce
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from nvidia.dali import fn, types
@@ -98,6 +98,10 @@ class Draw:
             chosen.append((drawn >= low) & (drawn < high))
         return chosen
 
+    def number(self, value: float) -> DataNode:
+        """Returns a number for use with the table, float64 (1, 1): Python's are float32 to DALI."""
+        return self.first(types.Constant(np.array([[value]])))
+
     def first(self, x: DataNode) -> DataNode:
         """Returns the first sample's x, for use with the table."""
         return x if self._order is None else split(x, self._is_first)[0]
@@ -114,13 +118,59 @@ class Draw:
             return fn.reshape(x, shape=[1, 1])
         return fn.cast(self._zeros(1), dtype=types.INT32) + x
 
-    def deal(self, table: DataNode) -> DataNode:
-        """Returns for each sample its row, (columns,), of a table, int32 (count, columns)."""
+    def true(self) -> DataNode:
+        """Returns True for every row, bool (count, 1)."""
+        if self._order is None:
+            return types.Constant(np.ones((1, 1), np.bool_))
+        return self._zeros(1) == 0
+
+    def deal(self, table: DataNode, mixed: DataNode | None = None) -> DataNode:
+        """Returns for each sample its row, (columns,), of a table, int32 (count, columns).
+
+        Args:
+            mixed: bool (), for each sample. Then the table has another row before these, which a
+                sample gets for which that is False.
+        """
         rest = fn.reshape(split(self._everyone, self._is_first)[1], shape=[1, 1])
         everywhere = broadcast_first(merge(table, rest, self._is_first), self._zero)
-        return everywhere[0 if self._row is None else self._row]
+        if mixed is None:
+            return everywhere[0 if self._row is None else self._row]
+        if self._row is None:
+            return everywhere[fn.cast(mixed, dtype=types.INT32)]
+        return everywhere[(self._row + 1) * mixed]
 
     # Per sample
+
+    def coin_of(self, name: str, labels: DataNode, probabilities: Sequence[float]) -> DataNode:
+        """Returns what is True with the probability of a sample's class, bool ().
+
+        Args:
+            labels: int32 (1,).
+            probabilities: of each class.
+        """
+        of_class = types.Constant(np.array(probabilities, np.float32))
+        return fn.random.coin_flip(
+            probability=of_class[labels[0]], dtype=types.BOOL, seed=self._own(name)
+        )
+
+    def object_box(
+        self, name: str, masks: DataNode, classes: Sequence[int], background: int
+    ) -> tuple[DataNode, DataNode]:
+        """Returns the box around an object of each mask, int32 (2 axes,), and if there is one.
+
+        Args:
+            masks: (H, W) or (D, H, W), integers.
+            classes: values that are objects; none: all but `background`.
+        """
+        nodes = fn.segmentation.random_object_bbox(
+            masks,
+            background=background,
+            classes=list(classes) or None,
+            output_class=True,
+            seed=self._own(name),
+        )
+        start, sides, found = cast("Sequence[DataNode]", nodes)
+        return fn.cat(start, sides), fn.reshape(found, shape=[]) != background
 
     def entry(self, name: str, entries: Any, weights: Sequence[float] | None = None) -> DataNode:
         """Returns one of the entries of an array (also one per sample), by their weights."""

@@ -10,11 +10,25 @@ from nvidia.dali.data_node import DataNode
 from dali_cutmix._graph import by_index
 from dali_cutmix._rules import warn
 from dali_cutmix._seeds import op_seed
+from dali_cutmix.mixing import groups as by_group
 from dali_cutmix.mixing.draw import broadcast_first
 
-__all__ = ["Pairs", "pair"]
+__all__ = ["GROUPED", "Group", "Pairs", "pair"]
 
+GROUPED = ("same", "other")  # rules that ask for groups
 _LITTLE_VARIETY = 16
+
+
+class Group(NamedTuple):
+    """The group of every sample.
+
+    Fields:
+        node: int32 (words,).
+        words: 1, or 2 of a number of 64 bits.
+    """
+
+    node: DataNode
+    words: int = 1
 
 
 class Pairs(NamedTuple):
@@ -25,12 +39,14 @@ class Pairs(NamedTuple):
         original: None stands for the sample's own index.
         partner: None where the partners are a second batch.
         others: of two more partners, int32 (2,); None where none were asked for.
+        paired: bool (), whether there is a partner; None where there always is.
     """
 
     order: DataNode
     original: DataNode | None
     partner: DataNode | None
     others: DataNode | None = None
+    paired: DataNode | None = None
 
 
 def pair(
@@ -42,12 +58,14 @@ def pair(
     second_batch: bool = False,
     small: bool = False,
     of_four: bool = False,
+    group: Group | None = None,
 ) -> Pairs:
     """Returns the two images of every sample.
 
     Args:
         partner: rule of ``MixConfig.partner``.
-        batch_size: the same in every iteration for ``"flip"`` and ``"roll"``.
+        batch_size: the same in every iteration for all but ``"permutation"`` and
+            ``"derangement"``.
         seed: of the mix.
         keep_order: with ``False`` the batch is shuffled too: ``original`` is a random permutation,
             and partners are drawn among the shuffled samples. That saves a copy of the images.
@@ -63,6 +81,14 @@ def pair(
     if second_batch:
         return Pairs(order, None, None)
     _check_batch_size(batch_size, small)
+    if partner in GROUPED:
+        assert group is not None
+        _check_most(batch_size, partner)
+        place, other = by_group.next_in_ring(
+            group.node, order, batch_size, same=partner == "same", words=group.words
+        )
+        # To name all, in the order that there is, costs nothing here.
+        return Pairs(order, None if keep_order else place, other, paired=place != other)
     original = None if keep_order else order
     if partner in ("flip", "roll"):
         places = [-1 - i if partner == "flip" else i - 1 for i in range(batch_size)]
@@ -94,6 +120,14 @@ def _check_batch_size(batch_size: int, small: bool) -> None:
         warn(
             f"Mixing in a batch of {batch_size}: pairing has little variety below "
             f"{_LITTLE_VARIETY}."
+        )
+
+
+def _check_most(batch_size: int, partner: str) -> None:
+    if batch_size > by_group.MOST:
+        raise ValueError(
+            f'`batch_size` must be at most {by_group.MOST} with `partner="{partner}"`, got '
+            f"{batch_size}: each image is compared with each other one."
         )
 
 

@@ -38,6 +38,7 @@ __all__ = [
     "regions_of",
     "unpacked",
     "with_source",
+    "with_unmixed",
 ]
 
 
@@ -88,6 +89,8 @@ class MixParams(NamedTuple):
             where nothing is; None where no method does that.
         lam_partner: float32 (), share of the partner in the label, which need not be 1 - lam
             (SnapMix); None where it is.
+        paired: bool (), whether a partner was found: with ``partner="same"`` or ``"other"`` there
+            may be none, and the sample is its own; None where there always is one.
         weights: float32 (1, 2), ``((lam, 1 - lam))``, `lam` as fn.coord_transform takes it, or
             ``((lam, lam_partner))``; (1, 4) of all four images where four may meet.
         regions: `box` as fn.multi_paste takes it; None where nothing is pasted.
@@ -109,6 +112,7 @@ class MixParams(NamedTuple):
     others: DataNode | None = None
     source: DataNode | None = None
     lam_partner: DataNode | None = None
+    paired: DataNode | None = None
     weights: DataNode | None = None
     regions: Regions | None = None
     size: Size | None = None
@@ -181,7 +185,8 @@ class Beside(NamedTuple):
     """What is known of the image and of its partner besides their pixels, (own, partner's) each.
 
     Fields:
-        objects: boxes, float32 (n, 4), ltrb in [0, 1]; None where no method needs them.
+        objects: boxes, float32 (n, 4), ltrb in [0, 1], or the one box around an object, int32
+            (4,), as `objects.object_boxes` gives it; None where no method needs them.
         saliency: see `saliency.Saliency`; likewise.
     """
 
@@ -193,7 +198,7 @@ class Found(NamedTuple):
     """What `Later` gives of each sample. What is not mixed has lam 1 and an empty box.
 
     Fields:
-        box: int32 (1, 4).
+        box: int32 (1, 4), of volumes (1, 6).
         lam: float64 (1, 1); None: what the box leaves of the original.
         source, lam_partner: int32 (1, 4) and float64 (1, 1), or None, see `MixParams`.
         pattern: what is shown other than by the box.
@@ -408,6 +413,40 @@ def _only(where: DataNode | None, x: DataNode) -> DataNode:
     return x if where is None else x * where
 
 
+def with_unmixed(rows: Rows, size: Size) -> Rows:
+    """Returns a table with one more row, the first: the plan of a sample that is not mixed."""
+
+    def before(one: DataNode, all_of_them: DataNode) -> DataNode:
+        return fn.cat(one, all_of_them, axis=0)
+
+    def after_zeros(all_of_them: DataNode) -> DataNode:
+        return before(all_of_them[:1] * 0, all_of_them)
+
+    box, nowhere = rows.box, size.nowhere()
+    flags: dict[str, Any] = {
+        name: before(flag[:1] ^ flag[:1], flag) for name, flag in rows.flags.items()
+    }
+    patterns = []
+    for pattern in rows.patterns:
+        chosen, first = pattern.chosen, pattern.numbers[:1] * 0
+        if pattern.method.shows in ("boxes", "own boxes", "fill"):  # of which none is empty as 0
+            places = fn.reshape(first, shape=[pattern.columns // 4, 4]) + nowhere
+            first = fn.reshape(places, shape=[1, pattern.columns])
+        patterns.append(
+            pattern._replace(
+                chosen=before(chosen[:1] ^ chosen[:1], chosen),
+                numbers=before(first, pattern.numbers),
+            )
+        )
+    return rows._replace(
+        lam=before(rows.lam[:1] * 0.0 + 1.0, rows.lam),
+        box=None if box is None else before(box[:1] * 0 + nowhere, box),
+        patterns=tuple(patterns),
+        later=tuple(one._replace(columns=after_zeros(one.columns)) for one in rows.later),
+        **flags,
+    )
+
+
 def packed(rows: Rows, size: Size, first: Callable[[DataNode], DataNode] = lambda x: x) -> DataNode:
     """Returns plans as one table, int32 (N, columns), for `unpacked` rows of it.
 
@@ -494,14 +533,15 @@ def completed(params: MixParams, rows: Rows, size: Size, found: Sequence[Found])
         found: of each of `Rows.later`, at least one.
     """
     lams = [
-        boxes.original_fraction(one.box, size.node) if one.lam is None else one.lam for one in found
+        boxes.original_fraction(one.box, size.node, axes=size.axes) if one.lam is None else one.lam
+        for one in found
     ]
     source = _joined([one.source for one in found if one.source is not None], size)
     box, lam = _joined([one.box for one in found], size), reduce(_both_lams, lams)
     assert box is not None
     if rows.box is not None or rows.blended is not None or rows.patterns:
         assert params.box is not None
-        drawn = fn.reshape(params.box, shape=[1, 4])
+        drawn = fn.reshape(params.box, shape=[1, 2 * size.axes])
         box = box if rows.box is None else drawn + (box - size.nowhere())
         lam = _both_lams(fn.reshape(params.lam, shape=[1, 1]), lam)
     patterns = (one.pattern for one in found if one.pattern is not None)

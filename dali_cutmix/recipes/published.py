@@ -23,7 +23,8 @@ from dali_cutmix.augment.policies import (
     TrivialAugmentWide,
 )
 from dali_cutmix.mixing.config import MixConfig
-from dali_cutmix.recipes.recipe import Recipe
+from dali_cutmix.mixing.methods import ResizeMix
+from dali_cutmix.recipes.recipe import IMAGENET_MEAN, IMAGENET_STD, Recipe
 
 __all__ = ["RECIPES", "get"]
 
@@ -133,6 +134,11 @@ def _deit_like(name: str, title: str, code: str, **values: tuple[Any, str]) -> R
 
 
 _CLOVAAI = "clovaai/CutMix-PyTorch train.py"
+_CMO = "naver-ai/cmo imagenet_train.py"
+_CMO_OPTS = "naver-ai/cmo opts.py, default"
+_NO_READER = "the usual one: the authors' reader of ImageNet is not in their repository"
+_RESIZEMIX = "JayQine/ResizeMix configs/imagenet_res.py"
+_RESIZEMIX_BASE = "JayQine/ResizeMix configs/train_base.py"
 _DEIT = "facebookresearch/deit main.py"
 _DEIT3 = "facebookresearch/deit README_revenge.md, deit_small_patch16_LS"
 _SWIN = "microsoft/Swin-Transformer config.py"
@@ -167,6 +173,68 @@ _ALL = (
         weight_decay=(1e-4, _CLOVAAI),
         decay_all=(True, f"{_CLOVAAI}: one group of all parameters"),
         schedule=("step", "paper, 4.1.1: after epochs 75, 150 and 225"),
+    ),
+    _cited(
+        name="resizemix",
+        title="ResizeMix (Qin et al. 2020), ResNet-50",
+        mix=(
+            MixConfig(methods=(ResizeMix(scope=(0.1, 0.8)),), mode="batch", partner="permutation"),
+            f"{_RESIZEMIX}; run_apis/trainer.py: one scale per batch, there a place for each image",
+        ),
+        **{
+            **_crop_of(_NO_READER),
+            "area": ((0.08, 1.0), _RESIZEMIX_BASE),
+            "mean": (IMAGENET_MEAN, _RESIZEMIX_BASE),
+            "std": (IMAGENET_STD, _RESIZEMIX_BASE),
+        },
+        repeats=(1, _RESIZEMIX),
+        size=(224, _RESIZEMIX_BASE),
+        interpolation=("bilinear", f"{_RESIZEMIX_BASE}: triangular, and Lanczos to enlarge"),
+        val_size=(224, _RESIZEMIX_BASE),
+        val_resize=(
+            256,
+            _NO_READER,
+        ),
+        val_interpolation=("bilinear", _RESIZEMIX_BASE),
+        loss=("ce", "JayQine/ResizeMix run_apis/train_dist.py"),
+        epochs=(300, _RESIZEMIX),
+        batch_size=(512, f"{_RESIZEMIX}: 64, by 8 of scripts/train_dist.sh"),
+        optimizer=("sgd", "JayQine/ResizeMix run_apis/train_dist.py"),
+        lr=(0.5, _RESIZEMIX_BASE),
+        min_lr=(1e-5, _RESIZEMIX_BASE),
+        weight_decay=(4e-5, _RESIZEMIX),
+        decay_all=(True, "JayQine/ResizeMix run_apis/train_dist.py: one group of all parameters"),
+        schedule=("cosine", _RESIZEMIX_BASE),
+    ),
+    _cited(
+        name="cmo-imagenet-lt",
+        title="CMO (Park et al. 2022) for long tails, ImageNet-LT, ResNet-50, 100 epochs",
+        mix=(
+            MixConfig(cutmix_alpha=1.0, prob=0.5, mode="batch", box="paper"),
+            f"{_CMO}; {_CMO_OPTS}",
+        ),
+        partners=("tail", f"{_CMO}: a WeightedRandomSampler, which draws with replacement"),
+        tail_alpha=(1.0, f"{_CMO}, weight_alpha"),
+        unmixed_epochs=((4, 3), f"{_CMO}: 3 < epoch < epochs - 3, epochs counted from 0"),
+        augment=((ColorJitter(brightness=0.4, contrast=0.4, saturation=0.4),), _CMO),
+        **_crop_of(f"{_CMO}: torchvision, defaults"),
+        repeats=(1, _CMO),
+        size=(224, _CMO),
+        interpolation=("bilinear", f"{_CMO}, torchvision's default"),
+        val_size=(224, _CMO),
+        val_resize=(256, _CMO),
+        val_interpolation=("bilinear", f"{_CMO}, torchvision's default"),
+        loss=("ce", f"{_CMO_OPTS}; its README trains with balanced softmax (--loss_type BS)"),
+        epochs=(100, "naver-ai/cmo README.md"),
+        batch_size=(128, _CMO_OPTS),
+        optimizer=("sgd", f"{_CMO}, momentum 0.9"),
+        lr=(0.1, _CMO_OPTS),
+        weight_decay=(2e-4, _CMO_OPTS),
+        decay_all=(True, f"{_CMO}: one group of all parameters"),
+        schedule=("step", f"{_CMO}, adjust_learning_rate"),
+        steps=((60, 80), f"{_CMO}, adjust_learning_rate"),
+        warmup_epochs=(5, f"{_CMO}, adjust_learning_rate: by whole epochs"),
+        warmup_lr=(0.02, f"{_CMO}, adjust_learning_rate: a fifth of the rate"),
     ),
     _rsb(
         "A1",

@@ -25,11 +25,12 @@ Loss = Literal["ce", "bce"]
 Optimizer = Literal["sgd", "nesterov", "adamw", "lamb"]
 Schedule = Literal["cosine", "step"]
 
-__all__ = ["IMAGENET_MEAN", "IMAGENET_STD", "Recipe"]
+__all__ = ["IMAGENET_MEAN", "IMAGENET_STD", "Recipe", "checked_tail_alpha"]
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 _MAX_SIDE = 2**15
+_MOST_ALPHA = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,6 +47,11 @@ class Recipe:
         erase: random erasing, on the normalised image; None for none.
         erase_after_mix: whether erasing comes after mixing (timm's loader) or before it (DeiT and
             its kin, torchvision).
+        partners: ``"tail"``: images are mixed with those of a second reader, in which rare classes
+            come more often (CMO), see `train_loader`; None: with others of their batch.
+        tail_alpha: how much more often.
+        unmixed_epochs: epochs at the beginning and at the end that are not mixed, for a training
+            script: it makes the loader with ``switchable=True`` and sets `Loader.mixing`.
         repeats: how often each image that is read comes in a batch, each time augmented anew
             (repeated augmentation). An epoch keeps its number of batches, and so sees only
             1 / repeats of the images.
@@ -61,10 +67,11 @@ class Recipe:
         loss: ``"ce"``, cross entropy, or ``"bce"``, binary cross entropy, on the mixed targets.
         target_threshold: of the binary cross entropy, see `losses.binary_cross_entropy`.
         loss_smoothing: label smoothing in the loss (``mix.label_smoothing`` is that of targets).
-        epochs, batch_size, optimizer, lr, weight_decay, decay_all, schedule, warmup_epochs,
+        epochs, batch_size, optimizer, lr, weight_decay, decay_all, schedule, steps, warmup_epochs,
         warmup_lr, min_lr, ema_decay, drop_path, clip_grad: for a training script. `lr`,
             `warmup_lr` and `min_lr` are for `batch_size` images a step, of all processes. The
-            schedule ``"step"`` divides by 10 after each quarter of the epochs. `decay_all`: biases
+            schedule ``"step"`` divides by 10 after each of the epochs in `steps`; where there are
+            none, after each quarter of all. `decay_all`: biases
             and norms decay too. `ema_decay`, a step, is None where no weights are averaged;
             `clip_grad` is the largest norm of all gradients.
         sources: where the numbers are from, by field.
@@ -79,6 +86,9 @@ class Recipe:
     augment: tuple[Policy, ...] = ()
     erase: RandomErasing | None = None
     erase_after_mix: bool = False
+    partners: Literal["tail"] | None = None
+    tail_alpha: float = 1.0
+    unmixed_epochs: tuple[int, int] = (0, 0)
     repeats: int = 1
     size: int | tuple[int, int] = 224
     area: tuple[float, float] = (0.08, 1.0)
@@ -100,6 +110,7 @@ class Recipe:
     weight_decay: float = 1e-4
     decay_all: bool = False
     schedule: Schedule = "cosine"
+    steps: tuple[int, ...] = ()
     warmup_epochs: int = 0
     warmup_lr: float = 0.0
     min_lr: float = 0.0
@@ -130,6 +141,7 @@ class Recipe:
         set_checked(self, "augment", tuple(augment))
         if not isinstance(self.erase_after_mix, bool):
             raise TypeError(f"`erase_after_mix` must be a bool, got {self.erase_after_mix!r}.")
+        self._check_partners()
         set_checked(self, "repeats", checked_int("repeats", self.repeats, 1))
         for name in ("size", "val_size"):
             set_checked(self, name, _checked_size(name, getattr(self, name)))
@@ -159,6 +171,18 @@ class Recipe:
             )
         self._check_training()
 
+    def _check_partners(self) -> None:
+        if self.partners is not None:
+            checked_choice("partners", self.partners, ("tail",))
+            if self.mix is None:
+                raise ValueError('`partners` must be None where `mix` is None, got "tail".')
+        set_checked(self, "tail_alpha", checked_tail_alpha(self.tail_alpha))
+        given: Any = self.unmixed_epochs
+        if not isinstance(given, (tuple, list)) or len(given) != 2:
+            raise TypeError(f"`unmixed_epochs` must be two ints, (first, last), got {given!r}.")
+        epochs = tuple(checked_int("unmixed_epochs", number, 0) for number in given)
+        set_checked(self, "unmixed_epochs", epochs)
+
     def _check_training(self) -> None:
         checked_choice("loss", self.loss, get_args(Loss))
         checked_choice("optimizer", self.optimizer, get_args(Optimizer))
@@ -171,6 +195,9 @@ class Recipe:
         for name in ("epochs", "batch_size"):
             checked_int(name, getattr(self, name), 1)
         checked_int("warmup_epochs", self.warmup_epochs, 0)
+        if not isinstance(self.steps, (tuple, list)):
+            raise TypeError(f"`steps` must be epochs, got {self.steps!r}.")
+        set_checked(self, "steps", tuple(checked_int("steps", epoch, 1) for epoch in self.steps))
         for name in ("lr", "weight_decay", "warmup_lr", "min_lr"):
             if checked_number(name, getattr(self, name)) < 0:
                 raise ValueError(f"`{name}` must be at least 0, got {getattr(self, name)}.")
@@ -179,6 +206,14 @@ class Recipe:
             checked_fraction("ema_decay", self.ema_decay)
         if self.clip_grad is not None and checked_number("clip_grad", self.clip_grad) <= 0:
             raise ValueError(f"`clip_grad` must be above 0, got {self.clip_grad}.")
+
+
+def checked_tail_alpha(alpha: Any) -> float:
+    """Returns the exponent of `tail_alpha`, in [0, 4]."""
+    number = checked_number("tail_alpha", alpha)
+    if not 0 <= number <= _MOST_ALPHA:
+        raise ValueError(f"`tail_alpha` must be in [0, {_MOST_ALPHA}], got {alpha}.")
+    return number
 
 
 def _checked_size(name: str, size: Any) -> int | tuple[int, int]:

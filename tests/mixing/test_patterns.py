@@ -559,7 +559,7 @@ def test_volumes_are_refused(method: Any) -> None:
         return dcm.mix(images, None, cfg, size=(12, 17, 3), layout="DHW").images
 
     said = refusal((method,), volumes)
-    assert said == f"`methods` must be CutMix or MixUp for volumes, got {name}."
+    assert said == f"`methods` must be CutMix, ObjectCutMix or MixUp for volumes, got {name}."
 
     def repeated(images: Any, cfg: dcm.MixConfig) -> Any:
         params = dcm.mix(images, None, cfg, size=(12, 17)).params

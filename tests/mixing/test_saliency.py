@@ -543,7 +543,11 @@ def test_what_is_refused_when_a_configuration_is_made(method: Any) -> None:
         ((dcm.CutMix(),), {"saliency": "maps"}, "`saliency` must be left out unless"),
         (SALIENCYMIX, {"saliency": "gpu"}, "`saliency` must be on the CPU"),
         (SALIENCYMIX, {"partners": True}, "`methods` must not have SaliencyMix with `partners`"),
-        (SALIENCYMIX, {"layout": "DHW", "size": (2, 2, 2)}, "must be CutMix or MixUp for volumes"),
+        (
+            SALIENCYMIX,
+            {"layout": "DHW", "size": (2, 2, 2)},
+            "must be CutMix, ObjectCutMix or MixUp for volumes",
+        ),
     ],
 )
 def test_what_is_refused_when_a_graph_is_built(

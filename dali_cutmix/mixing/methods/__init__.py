@@ -8,6 +8,7 @@ from dali_cutmix.mixing.methods.fmix import FMix
 from dali_cutmix.mixing.methods.gridmix import GridMix
 from dali_cutmix.mixing.methods.mixup import MixUp
 from dali_cutmix.mixing.methods.mosaic import Mosaic
+from dali_cutmix.mixing.methods.object_cutmix import ObjectCutMix
 from dali_cutmix.mixing.methods.resizemix import ResizeMix
 from dali_cutmix.mixing.methods.saliencymix import SaliencyMix
 from dali_cutmix.mixing.methods.smoothmix import SmoothMix
@@ -23,6 +24,7 @@ __all__ = [
     "GridMix",
     "MixUp",
     "Mosaic",
+    "ObjectCutMix",
     "ResizeMix",
     "SaliencyMix",
     "SmoothMix",
@@ -31,5 +33,5 @@ __all__ = [
 
 METHODS = (
     *(CutMix, MixUp, ResizeMix, Mosaic, DetectionCutMix, GridMix, FMix, SmoothMix, Cutout),
-    *(SaliencyMix, AttentiveMix, SnapMix),
+    *(SaliencyMix, AttentiveMix, SnapMix, ObjectCutMix),
 )

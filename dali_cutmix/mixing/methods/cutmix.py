@@ -14,6 +14,7 @@ Cost      one copy of the batch, on a GPU one kernel
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -23,7 +24,13 @@ from nvidia.dali import fn, types
 from nvidia.dali import math as dmath
 from nvidia.dali.data_node import DataNode
 
-from dali_cutmix._validation import checked_alpha, checked_choice, checked_numbers, set_checked
+from dali_cutmix._validation import (
+    checked_alpha,
+    checked_choice,
+    checked_fraction,
+    checked_numbers,
+    set_checked,
+)
 from dali_cutmix.mixing import boxes
 from dali_cutmix.mixing.draw import Draw
 from dali_cutmix.mixing.plan import Method, MixParams, Regions, Rows, Size, plan_of
@@ -42,6 +49,9 @@ class CutMix(Method):
         alpha: lam ~ Beta(alpha, alpha).
         box: rule by which lam and a position become a box, see `MixConfig`.
         minmax: (lo, hi): the sides are drawn instead, see `MixConfig`.
+        max_area: the largest part of the image that a box takes, in (0, 1]: lam is drawn from the
+            same distribution, of which only 1 - lam <= max_area is left. (The box of a volume then
+            takes at most max_area ** 1.5.) With alpha 1, where that is uniform in [0, max_area].
         correct_lam: take lam from the clipped box, so that the label equals the pixels.
 
     Raises:
@@ -55,12 +65,14 @@ class CutMix(Method):
     box: BoxRule = "paper"
     minmax: tuple[float, float] | None = None
     correct_lam: bool = True
+    max_area: float = 1.0
 
     def __post_init__(self) -> None:
         set_checked(self, "alpha", checked_alpha("alpha", self.alpha))
         checked_choice("box", self.box, get_args(BoxRule))
         if not isinstance(self.correct_lam, bool):
             raise TypeError(f"`correct_lam` must be a bool, got {self.correct_lam!r}.")
+        self._check_max_area()
         if self.minmax is None:
             return
         low, high = checked_numbers("minmax", self.minmax, 2)
@@ -76,6 +88,21 @@ class CutMix(Method):
                     "box is drawn without it, and lam is that of the box."
                 )
 
+    def _check_max_area(self) -> None:
+        area = checked_fraction("max_area", self.max_area)
+        if area == 0:
+            raise ValueError(
+                "`max_area` must be above 0, got 0: nothing would be cut. Pass `mix=None` to a "
+                "loader, or leave mix() out, to train without."
+            )
+        for name, default in (("alpha", 1.0), ("minmax", None)):
+            if area < 1 and getattr(self, name) != default:
+                raise ValueError(
+                    f"`{name}` must be left out with `max_area`, got {getattr(self, name)!r}: a "
+                    "part of the uniform distribution is drawn."
+                )
+        set_checked(self, "max_area", area)
+
     def rows(self, size: Size, draw: Draw) -> Rows:
         """Returns boxes by the rule, and lam as the label shall have it."""
         axes = size.axes
@@ -85,6 +112,8 @@ class CutMix(Method):
             box = boxes.between(sides, position, size.node, self.minmax, axes=axes)
             return Rows(boxes.original_fraction(box, size.node, axes=axes), box)
         lam = draw.beta("cutmix lam", self.alpha)
+        if self.max_area < 1:
+            lam = 1.0 - (1.0 - lam) * draw.number(self.max_area)
         if self.box == "inside":
             box = boxes.inside(1.0 - lam, position, size.node, axes=axes)
         else:
@@ -110,7 +139,8 @@ class CutMix(Method):
 
         Args:
             prob: probability that a sample is mixed.
-            enabled: bool (): where it is False all boxes are empty; what is drawn does not change.
+            enabled: bool (), of each sample: where it is False the box is empty; what is drawn does
+                not change.
         """
         if size.known is None or max(size.known) > _LARGEST:
             return self._computed(size, draw, prob, enabled)
@@ -136,7 +166,8 @@ class CutMix(Method):
 
     def _looked_up(self, size: tuple[int, ...], draw: Draw, prob: float) -> DataNode:
         """Returns rows ``(0, 0)``, ``(y, x)``, ``(H, W)``, ``(h, w)`` for each sample."""
-        probabilities, axes = exact_boxes(size, odd=self.box == "timm")
+        odd = self.box == "timm"
+        probabilities, axes = exact_boxes(size, odd=odd, max_area=self.max_area)
         axes = axes[:1] if _is_square(size) else axes
         unmixed = [np.full((side, 4), [0, side, side, 0], np.int32) for side in size[: len(axes)]]
         by_class = np.concatenate([np.concatenate(axes, axis=1), np.concatenate(unmixed)[None]])
@@ -155,6 +186,8 @@ class CutMix(Method):
         if prob < 1:
             share = share / types.Constant(np.array([[prob]])) if prob else share + 1.0
             share = share * (share < 1.0)  # of the others the box is empty
+        if self.max_area < 1:
+            share = share * types.Constant(np.array([[self.max_area]]))
         if enabled is not None:
             share = share * enabled
         axes = size.axes
@@ -180,7 +213,7 @@ def _is_square(size: tuple[int, ...]) -> bool:
 
 
 def exact_boxes(
-    size: tuple[int, ...], *, odd: bool = False
+    size: tuple[int, ...], *, odd: bool = False, max_area: float = 1.0
 ) -> tuple[NDArray[np.float64], list[NDArray[np.int32]]]:
     """Returns the distribution of the box around a uniform centre where lam is uniform.
 
@@ -190,6 +223,7 @@ def exact_boxes(
 
     Args:
         odd: an odd side keeps its last pixel, as in `boxes.around`.
+        max_area: lam is uniform in [1 - max_area, 1].
 
     Returns:
         The probabilities of the classes, (K,), and for each axis of S pixels an array, int32
@@ -198,7 +232,8 @@ def exact_boxes(
     """
     step = 1 if odd else 2  # a side of `around` is an even number
     edges = np.unique(np.concatenate([np.arange(0, s, step) / s for s in size]))
-    edges = np.append(edges, 1.0)
+    # Of a class that the largest side is in, a part is left.
+    edges = np.append(edges[edges**2 < max_area], math.sqrt(max_area))
     middles = (edges[:-1] + edges[1:]) / 2
     axes = []
     for length in size:
@@ -211,7 +246,7 @@ def exact_boxes(
     empty = np.any([(axis[:, 0, 3] == 0) for axis in axes], axis=0)
     for length, axis in zip(size, axes, strict=True):
         axis[empty] = (0, length, length, 0)
-    return np.diff(edges**2), axes
+    return np.diff(edges**2) / max_area, axes
 
 
 def area_fractions(size: tuple[int, ...]) -> NDArray[np.float32]:

@@ -14,6 +14,7 @@ UINT8: Final = DALIDataType.UINT8
 INT16: Final = DALIDataType.INT16
 UINT16: Final = DALIDataType.UINT16
 INT32: Final = DALIDataType.INT32
+UINT32: Final = DALIDataType.UINT32
 INT64: Final = DALIDataType.INT64
 FLOAT16: Final = DALIDataType.FLOAT16
 FLOAT: Final = DALIDataType.FLOAT
