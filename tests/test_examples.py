@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import random
 import re
-import signal
 import subprocess
 import sys
 import time
@@ -14,6 +13,8 @@ from typing import Any
 
 import pytest
 import torch
+
+from tests.support.forked import Script, finished
 
 pytestmark = pytest.mark.slow
 
@@ -24,16 +25,20 @@ STEPS = 44  # two epochs of 1437 // 64
 def command(script: str, digits: Path, out: Path, *options: str) -> list[str]:
     shared = ["--device", "cpu", "--batch-size", "64", "--size", "24", "--epochs", "2"]
     data = ["--train", str(digits / "train"), "--val", str(digits / "val"), "--out", str(out)]
-    return [
-        *(sys.executable, "-m", "tests.support.run_example", f"examples/{script}.py"),
-        *(*data, *shared, "--model", "test_resnet", *options),
-    ]
+    return [f"examples/{script}.py", *data, *shared, "--model", "test_resnet", *options]
 
 
-def finished(command: list[str]) -> str:
+def by_torchrun(command: list[str]) -> str:
+    """Returns what two ranks write, started as the examples say."""
+    script = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--standalone"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
-        command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=240
+        [*script, "-m", "tests.support.run_example", *command],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=240,
     )
     assert done.returncode == 0, done.stderr
     return done.stdout
@@ -52,31 +57,20 @@ def equal(a: Any, b: Any) -> bool:
 
 TRAIN = ["--recipe", "deit", "--amp", "off", "--ema", "0.99", "--threads", "2"]
 TRAIN += ["--last-epochs-unmixed", "1", "--save-every", "3"]
-TORCHRUN = ["-m", "torch.distributed.run", "--nproc-per-node=2", "--standalone"]
 
 
-def killed(arguments: list[str], out: Path, wait: float) -> dict[str, Any]:
+def killed(arguments: list[str], out: Path, wait: float, ranks: int = 0) -> dict[str, Any]:
     """Kills a run `wait` seconds after the first state that it writes; returns the last state."""
     state = out / "last.pt"
     before = state.stat().st_mtime_ns if state.exists() else 0
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    with open(os.devnull, "wb") as nothing:
-        process = subprocess.Popen(
-            arguments, cwd=ROOT, env=environment, stdout=nothing, stderr=nothing
-        )
+    script = Script(arguments, ranks)
     deadline = time.monotonic() + 120
     while not state.exists() or state.stat().st_mtime_ns == before:
-        assert process.poll() is None
+        assert script.runs, script.errors()
         assert time.monotonic() < deadline
         time.sleep(0.01)
     time.sleep(wait)
-    for folder in Path("/proc").glob("[0-9]*"):  # the ranks are no children of this process
-        try:
-            if str(out).encode() in (folder / "cmdline").read_bytes():
-                os.kill(int(folder.name), signal.SIGKILL)
-        except OSError:
-            pass
-    assert process.wait() == -signal.SIGKILL
+    script.kill()
     return dict(torch.load(state, weights_only=True))
 
 
@@ -103,24 +97,21 @@ def test_a_killed_run_ends_with_the_same_weights(
     assert resumed["step"] == uninterrupted["step"] == STEPS
     for part in ("model", "EMA", "optimiser", "ranks"):
         assert equal(resumed[part], uninterrupted[part]), part
-    other = subprocess.run(
-        [*arguments, "--lr", "0.5"], cwd=ROOT, capture_output=True, text=True, check=False
-    )
-    assert other.returncode == 1
-    assert "last.pt is of a run with lr 6.25e-05, not 0.5" in other.stderr
+    other = Script([*arguments, "--lr", "0.5"])
+    assert other.wait() == [1]
+    assert "last.pt is of a run with lr 6.25e-05, not 0.5" in other.errors()
 
 
 def test_two_ranks_resume_together(digits: Path, tmp_path: Path) -> None:
     def arguments(name: str) -> list[str]:
-        python, *rest = command("train_imagenet", digits, tmp_path / name, *TRAIN)
-        return [python, *TORCHRUN, *rest]
+        return command("train_imagenet", digits, tmp_path / name, *TRAIN)
 
-    finished(arguments("whole"))
+    by_torchrun(arguments("whole"))
     whole = torch.load(tmp_path / "whole" / "last.pt", weights_only=True)
-    halfway = killed(arguments("killed"), tmp_path / "killed", wait=0.1)
+    halfway = killed(arguments("killed"), tmp_path / "killed", wait=0.1, ranks=2)
     assert len(halfway["ranks"]) == 2
     assert 0 < halfway["step"] < STEPS // 2
-    finished(arguments("killed"))
+    finished(arguments("killed"), ranks=2)
     resumed = torch.load(tmp_path / "killed" / "last.pt", weights_only=True)
     assert resumed["step"] == whole["step"] == STEPS // 2
     for part in ("model", "EMA", "optimiser", "ranks"):
@@ -148,13 +139,15 @@ def test_lightning_resumes_exactly(digits: Path, tmp_path: Path) -> None:
 def test_lightning_resumes_two_ranks_from_the_state_of_the_first(
     digits: Path, tmp_path: Path
 ) -> None:
+    def arguments(out: Path, *options: str) -> list[str]:
+        return command("lightning_module", digits, out, *shared, *options)
+
     def run(out: Path, *options: str) -> None:
-        python, *rest = command("lightning_module", digits, out, *shared, *options)
-        finished([python, *TORCHRUN, *rest])
+        finished(arguments(out, *options), ranks=2)
 
     shared = ["--recipe", "rsb-a3", "--num-classes", "10", "--save-every", "5", "--devices", "2"]
     whole, one, middle, end = (tmp_path / name for name in ("whole", "one", "middle", "end"))
-    run(whole)
+    by_torchrun(arguments(whole))
     run(one, "--stop-after", "1")
     run(middle, "--resume", str(whole / "step=5.ckpt"))
     run(end, "--resume", str(one / "final.ckpt"))
@@ -168,8 +161,7 @@ def test_progressive_sizes_go_on_exactly(digits: Path, tmp_path: Path) -> None:
         arguments = ["--train", str(digits / "train"), "--val", str(digits / "val")]
         arguments += ["--out", str(tmp_path / name), "--device", "cpu", "--model", "test_resnet"]
         arguments += ["--batch-size", "256", "--smaller", "8", "--epochs", "3", *options]
-        script = ["-m", "tests.support.run_example", "examples/progressive_sizes.py"]
-        return finished([sys.executable, *script, *arguments])
+        return finished(["examples/progressive_sizes.py", *arguments])
 
     text = run("whole")  # three phases of 5, 7 and 11 batches
     for epoch, side in enumerate((128, 160, 192)):
@@ -188,18 +180,9 @@ def test_progressive_sizes_go_on_exactly(digits: Path, tmp_path: Path) -> None:
 def test_detection_goes_on_exactly(shape_folder: str, tmp_path: Path) -> None:
     def run(name: str, *options: str) -> str:
         data = [shape_folder, f"{shape_folder}/annotations.json"]
-        arguments = [
-            "--train",
-            *data,
-            "--val",
-            *data,
-            "--out",
-            str(tmp_path / name),
-            "--size",
-            "64",
-        ]
-        script = ["-m", "tests.support.run_example", "examples/train_detection.py"]
-        return finished([sys.executable, *script, *arguments, "--epochs", "3", *options])
+        arguments = ["--train", *data, "--val", *data, "--out", str(tmp_path / name)]
+        arguments += ["--size", "64", "--epochs", "3", *options]
+        return finished(["examples/train_detection.py", *arguments])
 
     text = run("whole")  # three epochs of 3 batches, the last two not mixed
     assert re.findall(r"epoch (\d): loss [\d.]+, mAP at an IoU of 0.5: [\d.]+", text) == [*"012"]
@@ -234,13 +217,7 @@ def test_a_killed_run_on_volumes_ends_with_the_same_weights(tmp_path: Path) -> N
     def arguments(name: str) -> list[str]:
         small = ["--size", "8", "16", "16", "--width", "2", "--epochs", "4", "--threads", "1"]
         options = ["--synthetic", "--device", "cpu", "--save-every", "2", *small]
-        return [
-            sys.executable,
-            "examples/train_volumes.py",
-            *options,
-            "--out",
-            str(tmp_path / name),
-        ]
+        return ["examples/train_volumes.py", *options, "--out", str(tmp_path / name)]
 
     text = finished(arguments("whole"))
     assert "6 steps per epoch, from epoch 0" in text

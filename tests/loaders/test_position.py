@@ -27,6 +27,7 @@ SMALL: dict[str, Any] = {"batch_size": 16, "size": 24, "device": "cpu", "num_thr
 RECIPES: dict[str, dict[str, Any]] = {
     "cutmix": {"mix": dcm.MixConfig()},
     "rsb-a3": {"recipe": "rsb-a3"},
+    "same class": {"mix": dcm.MixConfig(partner="same", prob=[0.5] * 5)},
     "deit": {"recipe": "deit"},  # repeats every image
     "torchvision-v2": {"recipe": "torchvision-v2", "switchable": True},
 }

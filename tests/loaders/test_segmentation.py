@@ -58,6 +58,7 @@ MIXES = {
     "CutMix": (dcm.MixConfig(), {}),
     "pairs": (dcm.MixConfig(mode="pair", partner="flip"), {}),
     "ResizeMix": (dcm.MixConfig(methods=(dcm.ResizeMix(),)), {}),
+    "ObjectCutMix": (dcm.MixConfig(methods=(dcm.ObjectCutMix(classes=(1, 2)),)), {}),
     "Mosaic": (dcm.MixConfig(methods=(dcm.Mosaic(),)), {}),
     "GridMix": (dcm.MixConfig(methods=(dcm.GridMix(holes=3),)), {}),
     "FMix": (dcm.MixConfig(methods=(dcm.FMix(fields=2),)), {}),
@@ -137,7 +138,8 @@ def test_masks_are_cut_where_their_images_are(tmp_path: Path) -> None:
     assert mirrored == {True, False}
 
 
-def test_the_stream_is_shared_seeded_and_resumed(root: Path) -> None:
+@pytest.mark.parametrize("methods", [(), (dcm.ObjectCutMix(),)], ids=["CutMix", "ObjectCutMix"])
+def test_the_stream_is_shared_seeded_and_resumed(root: Path, methods: Any) -> None:
     def batches(loader: dcm.Loader, epochs: int = 1) -> list[Any]:
         return [[x.clone() for x in batch] for _ in range(epochs) for batch in loader]
 
@@ -145,7 +147,8 @@ def test_the_stream_is_shared_seeded_and_resumed(root: Path) -> None:
         pairs = zip(chain(*a), chain(*b), strict=True)
         return len(a) == len(b) and all(torch.equal(x, y) for x, y in pairs)
 
-    options = {**SMALL, "mix": dcm.MixConfig(), "switchable": True, "seed": 3}
+    mix = dcm.MixConfig(methods=methods)
+    options = {**SMALL, "mix": mix, "switchable": True, "seed": 3}
     paths = root / "images", root / "masks"
     with dcm.segmentation_loader(*paths, **options) as loader:
         assert len(loader) == 2

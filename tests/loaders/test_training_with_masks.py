@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +11,9 @@ from torch import nn
 
 import dali_cutmix as dcm
 from examples.train_segmentation import UNet, mean_dice
+from tests.support.forked import finished
 from tests.support.shapes import shapes_and_masks
-from tests.test_examples import equal, finished
+from tests.test_examples import equal
 
 pytestmark = pytest.mark.slow
 
@@ -68,9 +68,9 @@ def test_the_example_goes_on_where_it_was_stopped(shapes: Path, tmp_path: Path) 
         for prefix, part in (("--", "train"), ("--val-", "val")):
             for kind in ("images", "masks"):
                 data += [f"{prefix}{kind}", str(shapes / part / kind)]
-        script = ["-m", "tests.support.run_example", "examples/train_segmentation.py"]
+        script = ["examples/train_segmentation.py"]
         size = ["--num-classes", "3", "--size", "16", "--epochs", "2", "--device", "cpu"]
-        finished([sys.executable, *script, *data, *size, "--out", str(out), *more])
+        finished([*script, *data, *size, "--out", str(out), *more])
         return dict(torch.load(out / "last.pt", weights_only=True))
 
     whole = run(tmp_path / "whole")

@@ -20,6 +20,7 @@ COUNT = 13
 CODES = 1000  # more than there are voxels in a volume
 SIZE = (5, 6, 4)
 CUTMIX = dcm.MixConfig(partner="derangement")
+OBJECTS = dcm.MixConfig(methods=(dcm.ObjectCutMix(),))
 
 
 def shape_of(number: int) -> tuple[int, int, int]:
@@ -319,7 +320,7 @@ def test_masks_of_every_type(
 
 
 @pytest.mark.gpu
-@pytest.mark.parametrize("mix", [None, CUTMIX], ids=["plain", "cutmix"])
+@pytest.mark.parametrize("mix", [None, CUTMIX, OBJECTS], ids=["plain", "cutmix", "objects"])
 def test_devices_give_the_same(mix: Any, coded: Path) -> None:
     given: Any = {"mix": mix, "foreground": 0.5, "window": (-50, 90)}
     runs = []
@@ -334,8 +335,9 @@ def test_devices_give_the_same(mix: Any, coded: Path) -> None:
 # What all loaders promise
 
 
-def test_places_are_computed(coded: Path) -> None:
-    given: Any = {"mix": CUTMIX, "foreground": 0.5}
+@pytest.mark.parametrize("mix", [CUTMIX, OBJECTS], ids=["CutMix", "ObjectCutMix"])
+def test_places_are_computed(mix: Any, coded: Path) -> None:
+    given: Any = {"mix": mix, "foreground": 0.5}
     with load(coded, **given) as loader:
         epochs = [copied(loader) for _ in range(3)]
     assert not np.array_equal(epochs[0][0][1], epochs[1][0][1])
