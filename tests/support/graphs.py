@@ -167,7 +167,7 @@ def injected(cfg: dcm.MixConfig, draws: dict[str, Any], size: tuple[int, ...]) -
         seen = [draws["saliency"][j] for j in draws["partner"]]
         both = [Saliency.given(feed(maps)) for maps in (draws["saliency"], seen)]
         beside = Beside(saliency=(both[0], both[1]))
-    params = api._dealt(rows, given, sizes, sizes, beside or Beside())
+    params = api._dealt(rows, given, sizes, sizes, beside or Beside(), None)
     if params.blended is None and cfg.always_blends:
         params = params._replace(blended=fn.ones(shape=[], dtype=types.BOOL))
     others = feed(draws["others"]) if "others" in draws else None
