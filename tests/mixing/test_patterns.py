@@ -65,14 +65,18 @@ def assert_targets(target: Array, lam: Array, partner: Array) -> None:
 
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("size", SIZES, ids=str)
-def test_gridmix_equals_the_reference(size: tuple[int, int], device: str) -> None:
-    rng = np.random.default_rng(list(size))
-    images, draws = graphs.distinct_images(rng, COUNT, size), given_draws(rng, COUNT)
-    out, lam, target = run_given(GRID, images, draws, device)
+@pytest.mark.parametrize("scope", [(0.1, 0.9), (0.0, 1.0)], ids=str)
+def test_gridmix_equals_the_reference(
+    scope: tuple[float, float], size: tuple[int, int], device: str
+) -> None:
+    rng, count = np.random.default_rng(list(size)), COUNT // 2
+    images, draws = graphs.distinct_images(rng, count, size), given_draws(rng, count)
+    method = dcm.GridMix(holes=(2, 4), lam=scope)
+    out, lam, target = run_given(method, images, draws, device)
     sides = set()
     for i, j in enumerate(draws["partner"]):
         holes = 2 + int(draws["holes"][i] * 3)
-        drawn = draws["lam"][i] * np.float32(0.9 - 0.1) + np.float32(0.1)
+        drawn = draws["lam"][i] * np.float32(scope[1] - scope[0]) + np.float32(scope[0])
         mask = reference.gridmix_holes(drawn, holes, size)
         assert np.array_equal(out[i], np.where(mask[..., None], images[j], images[i]))
         assert lam[i] == np.float32(1 - mask.mean())
@@ -403,13 +407,18 @@ def test_boxes_of_the_partner(keep_order: bool, device: str) -> None:
     for batch in run_drawn(images, cfg, **options):
         originals = batch.get("original", np.arange(32))
         assert ("original" in batch) == (not keep_order)
-        for i in np.flatnonzero(batch["chosen/0"]):
-            own = ~shown_by(GRID, batch["numbers/0"][i], (24, 31))
+        for i in range(32):
             image, partner = images[originals[i]], images[batch["partner"][i]]
-            expected = np.where(own[..., None], image, partner)
+            expected = reference.pasted(image, partner, tuple(batch["box"][i].tolist()))
+            if batch["chosen/0"][i]:
+                own = ~shown_by(GRID, batch["numbers/0"][i], (24, 31))
+                expected = np.where(own[..., None], image, partner)
+                count += 1
+            elif batch["chosen/1"][i]:
+                own = shown_by(GRID, batch["numbers/1"][i], (24, 31))
+                expected = np.where(own[..., None], image, partner)
             assert np.array_equal(batch["images"][i], expected)
             assert np.array_equal(batch["masks"][i], expected[..., 0])
-            count += 1
     assert 5 < count < 40
 
 
