@@ -422,6 +422,28 @@ def test_boxes_of_the_partner(keep_order: bool, device: str) -> None:
     assert 5 < count < 40
 
 
+def test_patterns_beside_detection_cutmix() -> None:
+    rng, count, size = np.random.default_rng(1), 48, (24, 31)
+    images, objects = graphs.distinct_images(rng, count, size), random_boxes(rng, count, 3)
+    cfg = dcm.MixConfig(methods=(dcm.DetectionCutMix(), FIELDS))
+
+    @pipeline_def(batch_size=count, num_threads=1, device_id=None, seed=2)
+    def pipe() -> Any:
+        nodes = graphs.feed(images, "HWC"), graphs.feed(objects)
+        mixed = dcm.mix(nodes[0], None, cfg, size=size, objects=nodes[1])
+        params, (pattern,) = mixed.params, mixed.params.patterns
+        return mixed.images, params.partner, params.box, pattern.chosen, pattern.numbers
+
+    for out, partner, box, chosen, numbers in graphs.run(pipe(), 2):
+        assert 10 < chosen.sum() < 38
+        for i in range(count):
+            expected = reference.pasted(images[i], images[partner[i]], tuple(box[i].tolist()))
+            if chosen[i]:
+                own = shown_by(FIELDS, numbers[i], size)
+                expected = np.where(own[..., None], images[i], images[partner[i]])
+            assert np.array_equal(out[i], expected)
+
+
 def test_two_of_a_kind_draw_apart() -> None:
     images = graphs.distinct_images(np.random.default_rng(1), 32, (12, 17))
     methods = (dcm.FMix(fields=5), dcm.FMix(fields=5))
@@ -558,6 +580,13 @@ def test_gridmix_needs_room() -> None:
     for method, size in ((dcm.GridMix(holes=9), (12, 17)), (dcm.GridMix(holes=2), (21, 5))):
         said = refusal((method,), lambda x, cfg: dcm.mix(x, None, cfg).images, size)
         assert said.startswith("The images must be at least twice as wide as GridMix has `holes`")
+
+
+def test_cutout_fills_all_channels() -> None:
+    said = refusal(
+        (dcm.Cutout(fill=(1, 2)),), lambda x, cfg: dcm.mix(x, None, cfg, size=(12, 17)).images
+    )
+    assert said.startswith("`fill` of Cutout must be a number, or one for each channel")
 
 
 @pytest.mark.parametrize("method", EACH, ids=IDS)

@@ -15,6 +15,7 @@ from nvidia.dali import fn, types
 from nvidia.dali.data_node import DataNode
 
 from dali_cutmix._dali import merge, split
+from dali_cutmix._rules import states
 from dali_cutmix.mixing.plan import MixParams, Part, Pattern, Regions, Size
 
 __all__ = ["Pair", "pasted", "shown"]
@@ -130,6 +131,7 @@ def _joined(kept: DataNode, pair: Pair) -> DataNode:
     return pixels
 
 
+@states("`fill` of Cutout must be a number, or one for each channel of the images.")
 def _erased(images: DataNode, boxes: DataNode, fill: float | tuple[float, ...] = 0.0) -> DataNode:
     """Returns images with boxes, int32 (K, 4), filled."""
     anchors, shapes = (
