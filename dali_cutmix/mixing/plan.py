@@ -126,12 +126,14 @@ class Pattern(NamedTuple):
         method: that drew it, and makes a mask or weights of its numbers, by its `shows`.
         chosen: bool (), whether the sample is mixed by it.
         numbers: int32 (columns,), what it drew for the sample; boxes one after another.
+        columns: how many.
         heavier: whether of "weights" the heavier image alone is shown, pixel by pixel.
     """
 
     method: Method
     chosen: DataNode
     numbers: DataNode
+    columns: int
     heavier: bool = False
 
 
@@ -161,6 +163,14 @@ class Size(NamedTuple):
     def of_known(cls, size: tuple[int, ...]) -> Size:
         """Returns a size that is known when the graph is built, (H, W) or (D, H, W)."""
         return cls(types.Constant(np.array(size, np.int32)), size, len(size))
+
+    def whole(self) -> tuple[DataNode, DataNode]:
+        """Returns anchor and shape of the whole image as a region, int32 (1, axes) each."""
+        if self.known is not None:
+            known = np.array([self.known], np.int32)
+            return types.Constant(known * 0), types.Constant(known)
+        sides = fn.expand_dims(self.node, axes=[0])
+        return sides * 0, sides
 
     def nowhere(self) -> DataNode:
         """Returns the empty box, int32 (4,), ``(H, W, 0, 0)``."""
@@ -491,7 +501,7 @@ def unpacked(row: DataNode, rows: Rows, size: Size) -> MixParams:
         params, at = params._replace(**flag), at + 1
     for pattern in rows.patterns:
         end = at + 1 + pattern.columns
-        found = Pattern(pattern.method, row[at] != 0, row[at + 1 : end])
+        found = Pattern(pattern.method, row[at] != 0, row[at + 1 : end], pattern.columns)
         params, at = params._replace(patterns=(*params.patterns, found)), end
     if rows.box is None:
         return params

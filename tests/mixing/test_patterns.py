@@ -65,14 +65,18 @@ def assert_targets(target: Array, lam: Array, partner: Array) -> None:
 
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("size", SIZES, ids=str)
-def test_gridmix_equals_the_reference(size: tuple[int, int], device: str) -> None:
-    rng = np.random.default_rng(list(size))
-    images, draws = graphs.distinct_images(rng, COUNT, size), given_draws(rng, COUNT)
-    out, lam, target = run_given(GRID, images, draws, device)
+@pytest.mark.parametrize("scope", [(0.1, 0.9), (0.0, 1.0)], ids=str)
+def test_gridmix_equals_the_reference(
+    scope: tuple[float, float], size: tuple[int, int], device: str
+) -> None:
+    rng, count = np.random.default_rng(list(size)), COUNT // 2
+    images, draws = graphs.distinct_images(rng, count, size), given_draws(rng, count)
+    method = dcm.GridMix(holes=(2, 4), lam=scope)
+    out, lam, target = run_given(method, images, draws, device)
     sides = set()
     for i, j in enumerate(draws["partner"]):
         holes = 2 + int(draws["holes"][i] * 3)
-        drawn = draws["lam"][i] * np.float32(0.9 - 0.1) + np.float32(0.1)
+        drawn = draws["lam"][i] * np.float32(scope[1] - scope[0]) + np.float32(scope[0])
         mask = reference.gridmix_holes(drawn, holes, size)
         assert np.array_equal(out[i], np.where(mask[..., None], images[j], images[i]))
         assert lam[i] == np.float32(1 - mask.mean())
@@ -403,14 +407,41 @@ def test_boxes_of_the_partner(keep_order: bool, device: str) -> None:
     for batch in run_drawn(images, cfg, **options):
         originals = batch.get("original", np.arange(32))
         assert ("original" in batch) == (not keep_order)
-        for i in np.flatnonzero(batch["chosen/0"]):
-            own = ~shown_by(GRID, batch["numbers/0"][i], (24, 31))
+        for i in range(32):
             image, partner = images[originals[i]], images[batch["partner"][i]]
-            expected = np.where(own[..., None], image, partner)
+            expected = reference.pasted(image, partner, tuple(batch["box"][i].tolist()))
+            if batch["chosen/0"][i]:
+                own = ~shown_by(GRID, batch["numbers/0"][i], (24, 31))
+                expected = np.where(own[..., None], image, partner)
+                count += 1
+            elif batch["chosen/1"][i]:
+                own = shown_by(GRID, batch["numbers/1"][i], (24, 31))
+                expected = np.where(own[..., None], image, partner)
             assert np.array_equal(batch["images"][i], expected)
             assert np.array_equal(batch["masks"][i], expected[..., 0])
-            count += 1
     assert 5 < count < 40
+
+
+def test_patterns_beside_detection_cutmix() -> None:
+    rng, count, size = np.random.default_rng(1), 48, (24, 31)
+    images, objects = graphs.distinct_images(rng, count, size), random_boxes(rng, count, 3)
+    cfg = dcm.MixConfig(methods=(dcm.DetectionCutMix(), FIELDS))
+
+    @pipeline_def(batch_size=count, num_threads=1, device_id=None, seed=2)
+    def pipe() -> Any:
+        nodes = graphs.feed(images, "HWC"), graphs.feed(objects)
+        mixed = dcm.mix(nodes[0], None, cfg, size=size, objects=nodes[1])
+        params, (pattern,) = mixed.params, mixed.params.patterns
+        return mixed.images, params.partner, params.box, pattern.chosen, pattern.numbers
+
+    for out, partner, box, chosen, numbers in graphs.run(pipe(), 2):
+        assert 10 < chosen.sum() < 38
+        for i in range(count):
+            expected = reference.pasted(images[i], images[partner[i]], tuple(box[i].tolist()))
+            if chosen[i]:
+                own = shown_by(FIELDS, numbers[i], size)
+                expected = np.where(own[..., None], images[i], images[partner[i]])
+            assert np.array_equal(out[i], expected)
 
 
 def test_two_of_a_kind_draw_apart() -> None:
@@ -549,6 +580,13 @@ def test_gridmix_needs_room() -> None:
     for method, size in ((dcm.GridMix(holes=9), (12, 17)), (dcm.GridMix(holes=2), (21, 5))):
         said = refusal((method,), lambda x, cfg: dcm.mix(x, None, cfg).images, size)
         assert said.startswith("The images must be at least twice as wide as GridMix has `holes`")
+
+
+def test_cutout_fills_all_channels() -> None:
+    said = refusal(
+        (dcm.Cutout(fill=(1, 2)),), lambda x, cfg: dcm.mix(x, None, cfg, size=(12, 17)).images
+    )
+    assert said.startswith("`fill` of Cutout must be a number, or one for each channel")
 
 
 @pytest.mark.parametrize("method", EACH, ids=IDS)

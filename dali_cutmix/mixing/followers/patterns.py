@@ -10,11 +10,13 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
+import numpy as np
 from nvidia.dali import fn, types
 from nvidia.dali.data_node import DataNode
 
 from dali_cutmix._dali import merge, split
-from dali_cutmix.mixing.plan import MixParams, Part, Pattern, Regions, Size, regions_of
+from dali_cutmix._rules import states
+from dali_cutmix.mixing.plan import MixParams, Part, Pattern, Regions, Size
 
 __all__ = ["Pair", "pasted", "shown"]
 
@@ -68,23 +70,30 @@ def pasted(params: MixParams) -> tuple[Regions, DataNode]:
     """
     assert params.original is not None
     assert params.partner is not None
-    regions, first, second = regions_of(params), params.original, params.partner
-    anchors, shapes, sources = [regions.anchors], [regions.shapes], []
+    original, partner, regions = params.original, params.partner, params.regions
+    if not params.patterns and regions is not None:
+        ids = fn.stack(original, partner)
+        return regions, ids if params.others is None else fn.cat(ids, params.others)
+    assert params.size is not None
+    first, others, taken_from = original, [], None
+    anchors, shapes = ([part] for part in params.size.whole())
+    if regions is not None:
+        anchors, shapes, taken_from = [regions.anchors], [regions.shapes], regions.sources
+        others.append(fn.reshape(partner, shape=[1]))
+    if params.others is not None:
+        others.append(params.others)
     for pattern in params.patterns:
-        boxes = _boxes(pattern.numbers)
-        shown = params.partner
+        boxes, count = _boxes(pattern.numbers), pattern.columns // 4
+        shown = partner
         if pattern.method.shows == "own boxes":
-            first, shown = first + pattern.chosen * (params.partner - first), params.original
+            first, shown = first + pattern.chosen * (partner - first), original
         anchors.append(boxes[:, :2])
         shapes.append(boxes[:, 2:])
-        sources.append(boxes[:, 0] * 0 + shown)
-    ids = [fn.stack(first, second)]
-    if params.others is not None:
-        ids.append(params.others)
-    taken_from = None
-    if regions.sources is not None:
-        taken_from = fn.cat(regions.sources, *anchors[1:])
-    return Regions(fn.cat(*anchors), fn.cat(*shapes), taken_from), fn.cat(*ids, *sources)
+        others.append(shown + types.Constant(np.zeros(count, np.int32)))
+    if taken_from is not None:
+        taken_from = fn.cat(taken_from, *anchors[1:])
+    ids = fn.cat(fn.reshape(first, shape=[1]), *others)
+    return Regions(fn.cat(*anchors), fn.cat(*shapes), taken_from), ids
 
 
 def _boxes(numbers: DataNode) -> DataNode:
@@ -122,6 +131,7 @@ def _joined(kept: DataNode, pair: Pair) -> DataNode:
     return pixels
 
 
+@states("`fill` of Cutout must be a number, or one for each channel of the images.")
 def _erased(images: DataNode, boxes: DataNode, fill: float | tuple[float, ...] = 0.0) -> DataNode:
     """Returns images with boxes, int32 (K, 4), filled."""
     anchors, shapes = (

@@ -4,7 +4,7 @@ Rule      patch = ceil(W / holes), as high as wide; lam ~ U(lam), and in the top
           patch a square hole of side int(patch * sqrt(1 - lam)), at least 1 and at most patch - 1,
           clipped to the image; lam is what then shows of the original
 Paper     Baek et al. 2021, "GridMix: Strong regularization through local context mapping", as
-          IlyaDobrynin/GridMixup has it, with which openmixup and PyTorch users compare
+          IlyaDobrynin/GridMixup and openmixup have it
 Defaults  20 holes by width, lam between 0.1 and 0.9: that code's
 Deviation its crops and aspect ratios, which are off by default, are left out
 Gain      ImageNet, ResNet-50, 300 epochs: 77.35 to 78.50 (openmixup's model zoo; CutMix 78.69)
@@ -78,9 +78,9 @@ class GridMix(Method):
         return self.holes if isinstance(self.holes, tuple) else (self.holes, self.holes)
 
     def rows(self, size: Size, draw: Draw) -> Rows:
-        """Returns patch, hole and the numbers of bars between the holes, and lam as they have it.
+        """Returns the bars between the holes, and lam as they have it.
 
-        The bars, as high or as wide as the image, are the rest of it, and far fewer than the holes.
+        As high or as wide as the image, they are the rest of it, and far fewer than the holes.
         """
         low, high = self._range
         holes = dmath.floor(draw.uniform("gridmix holes") * float(high - low + 1)) + float(low)
