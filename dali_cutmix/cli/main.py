@@ -33,7 +33,7 @@ from rich.table import Table
 import dali_cutmix as dcm
 from dali_cutmix import recipes
 from dali_cutmix._validation import checked_int
-from dali_cutmix.cli import boxes, demo, masks, pictures, volumes
+from dali_cutmix.cli import boxes, demo, masks, pictures, saliency, volumes
 from dali_cutmix.cli.bench import command as bench
 from dali_cutmix.data import folders, sources, verification
 from dali_cutmix.data.atomic import atomic_write, check_writable
@@ -507,6 +507,7 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("source", metavar="SOURCE", nargs="+", help=help_text)
     command.add_argument("--out", metavar="DIR", help="folder for them (default: beside the data)")
     command.add_argument("--json", action="store_true", help="report as JSON on stdout")
+    saliency.add_parser(commands)
     volumes.add_parser(commands, check=_writable, save=_save)
     bench.add_parser(commands)
     return parser
