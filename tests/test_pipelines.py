@@ -111,6 +111,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "minmax": {"minmax": (0.2, 0.8)},
     "inside": {"box": "inside", "label_smoothing": 0.1},
     "mosaic": {"methods": (dcm.CutMix(), dcm.Mosaic())},
+    "same": {"partner": "same", "prob": [0.5] * 5},
+    "other": {"partner": "other", "mixup_alpha": 0.4},
 }
 
 
@@ -349,6 +351,7 @@ def _on() -> list[Any]:
         pytest.param({"until": "augment"}, id="a stage"),
         pytest.param({"with_params": True, "layout": "NHWC", "dtype": "float16"}, id="params"),
         pytest.param({"mix": MIX, "mixing": _on}, id="switchable"),
+        pytest.param({"mix": MIX, "partners": None}, id="a second reader"),
         *(
             pytest.param({"mix": dcm.MixConfig(num_classes=5, **mix)}, id=str(mix))
             for mix in (
@@ -357,11 +360,14 @@ def _on() -> list[Any]:
                 {"minmax": (0.2, 0.8)},
                 {"methods": (dcm.ResizeMix(), dcm.MixUp())},
                 {"methods": (dcm.Mosaic(),)},
+                {"partner": "same", "prob": [0.5] * 5},
             )
         ),
     ],
 )
 def test_conditionals_change_nothing_in_training(photos: str, options: dict[str, Any]) -> None:
+    if "partners" in options:
+        options = {**options, "partners": dcm.find_source(photos)}
     plain = graphs.run(train(photos, **options), 2)
     unconverted = graphs.run(train(photos, enable_conditionals=True, **options), 2)
     for one, other in zip(plain, unconverted, strict=True):

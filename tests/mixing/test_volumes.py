@@ -321,7 +321,7 @@ def build(volumes: Any = None, run: bool = False, **options: Any) -> None:
         (
             {"cfg": dcm.MixConfig(methods=(dcm.CutMix(), dcm.ResizeMix()))},
             ValueError,
-            "`methods` must be CutMix or MixUp for volumes, got ResizeMix",
+            "`methods` must be CutMix, ObjectCutMix or MixUp for volumes, got ResizeMix",
         ),
         (
             {"cfg": dcm.MixConfig(mixup_alpha=0.2), "dtype": "int16"},
