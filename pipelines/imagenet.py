@@ -106,8 +106,7 @@ def train(
         return images, labels
     others, other_labels, other_seed = None, None, op_seed(seed, "partners")
     if partners is not None:
-        partners = filled(partners, Pipeline.current().max_batch_size * num_shards)
-        others, other_labels, _ = cropped(partners, name="partners", seed=other_seed)
+        others, other_labels, _ = cropped(partners, name="partners", seed=other_seed, full=True)
 
     if mix is None:
         labels = _as_yielded(labels, source)
@@ -200,9 +199,16 @@ def _cropped(
     hw_decoder_load: float,
     repeats: int = 1,
     name: str = "reader",
+    full: bool = False,
     until: Stage | None = None,
 ) -> tuple[DataNode, DataNode, DataNode | None]:
-    """Returns images as they are mixed, HWC, their labels, and their maps, where they have some."""
+    """Returns images as they are mixed, HWC, their labels, and their maps, where they have some.
+
+    Args:
+        full: an epoch has no padding, see `sources.filled`.
+    """
+    if full and isinstance(source, Source):
+        source = filled(source, Pipeline.current().max_batch_size * num_shards)
     own: dict[str, Any] = {"seed": seed, "shard_id": shard_id}
     encoded, labels, maps = read_with_maps(
         source,

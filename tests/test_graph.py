@@ -49,5 +49,5 @@ def test_images_are_pasted_by_paste_alone() -> None:
         for node in ast.walk(ast.parse(path.read_text()))
         if isinstance(node, ast.Attribute) and node.attr == "multi_paste"
     }
-    # Labels are pasted on the CPU.
-    assert callers == {"_graph.py", "mixing/followers/labels.py"}
+    # Labels and groups are pasted on the CPU.
+    assert callers == {"_graph.py", "mixing/followers/labels.py", "mixing/groups.py"}

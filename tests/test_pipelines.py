@@ -114,6 +114,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "mosaic": {"methods": (dcm.CutMix(), dcm.Mosaic())},
     "gridmix": {"methods": (dcm.GridMix(holes=4), dcm.CutMix())},
     "patterns": {"methods": PATTERNS},
+    "same": {"partner": "same", "prob": [0.5] * 5},
+    "other": {"partner": "other", "mixup_alpha": 0.4},
 }
 
 
@@ -355,6 +357,7 @@ def _on() -> list[Any]:
         pytest.param({"until": "augment"}, id="a stage"),
         pytest.param({"with_params": True, "layout": "NHWC", "dtype": "float16"}, id="params"),
         pytest.param({"mix": MIX, "mixing": _on}, id="switchable"),
+        pytest.param({"mix": MIX, "partners": None}, id="a second reader"),
         *(
             pytest.param({"mix": dcm.MixConfig(num_classes=5, **mix)}, id=str(mix))
             for mix in (
@@ -364,11 +367,14 @@ def _on() -> list[Any]:
                 {"methods": (dcm.ResizeMix(), dcm.MixUp())},
                 {"methods": (dcm.Mosaic(),)},
                 {"methods": PATTERNS},
+                {"partner": "same", "prob": [0.5] * 5},
             )
         ),
     ],
 )
 def test_conditionals_change_nothing_in_training(photos: str, options: dict[str, Any]) -> None:
+    if "partners" in options:
+        options = {**options, "partners": dcm.find_source(photos)}
     plain = graphs.run(train(photos, **options), 2)
     unconverted = graphs.run(train(photos, enable_conditionals=True, **options), 2)
     for one, other in zip(plain, unconverted, strict=True):

@@ -109,6 +109,22 @@ def test_the_picture_is_cut_where_the_report_says(
     assert found >= 3
 
 
+@pytest.mark.parametrize(
+    ("partner", "words"), [("same", "of the same class"), ("other", "of another class")]
+)
+def test_the_share_that_found_a_partner_is_told(
+    partner: str, words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["show", *SMALL, "--partner", partner, "--out", str(tmp_path / "mixed.png")]
+    assert cli.main(arguments) == 0
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert cli.main([*arguments, "--json"]) == 0
+    samples = json.loads(capsys.readouterr().out)["samples"]
+    found = sum(sample["paired"] for sample in samples)
+    assert last == f"{found} of {len(samples)} found a partner {words}"
+    assert all(sample["paired"] or sample["lam"] == 1 for sample in samples)
+
+
 def test_the_captions_are_the_targets() -> None:
     target = np.array([0.25, 0.0, 0.75], np.float32)
     assert demo.label_lines(target, ["cat", "dog", "fox"]) == ["0.75 fox", "0.25 cat"]

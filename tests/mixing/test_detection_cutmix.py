@@ -246,9 +246,7 @@ def test_objects_are_given_where_they_are_needed() -> None:
         refused(objects=lambda *_: np.zeros((1, 4)))
     with pytest.raises(ValueError, match="`methods` must not have DetectionCutMix with `partners`"):
         refused(objects=some, partners=lambda images, labels: (images, labels))
-    with pytest.raises(
-        ValueError, match="`methods` must be CutMix, ObjectCutMix or MixUp for volumes"
-    ):
+    with pytest.raises(ValueError, match="`methods` must be CutMix, ObjectCutMix or MixUp for vol"):
         refused(objects=some, layout=lambda *_: "DHW", size=lambda *_: (8, 8, 8))
 
 

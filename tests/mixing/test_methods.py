@@ -161,6 +161,7 @@ def check_batch(
         "partner": partner,
         "lam": lam,
         "box": box,
+        "labels": labels,
     }
 
 
@@ -169,12 +170,18 @@ def check_sharing(cfg: dcm.MixConfig, found: dict[str, Array]) -> None:
     count = len(found["lam"])
     drawn = np.column_stack([found["lam"], found["box"]])
     if cfg.mode == "batch":
-        assert (drawn == drawn[0]).all()
-        assert len(set(found["methods"])) == 1
+        with_partner = drawn[found["partner"] != found["original"]] if cfg.grouped else drawn
+        assert (with_partner == with_partner[:1]).all()
+        assert cfg.grouped or len(set(found["methods"])) == 1
     elif cfg.mode == "pair":
         assert (drawn == drawn[::-1]).all()
     original, partner = found["original"], found["partner"]
-    assert sorted(original) == sorted(partner) == list(range(count))
+    assert sorted(original) == list(range(count))
+    assert cfg.partner == "other" or sorted(partner) == list(range(count))
+    if cfg.grouped:
+        same = found["labels"][original] == found["labels"][partner]
+        assert (same if cfg.partner == "same" else ~same | (original == partner)).all()
+        assert (found["lam"][original == partner] == 1).all()
     if cfg.partner == "flip":
         assert np.array_equal(partner, original[::-1])
     elif cfg.partner == "roll":
@@ -194,7 +201,7 @@ configs = st.builds(
     correct_lam=st.booleans(),
     label_smoothing=st.sampled_from([0.0, 0.1]),
     box=st.sampled_from(["paper", "timm", "torchvision", "inside"]),
-    partner=st.sampled_from(["permutation", "derangement", "flip", "roll"]),
+    partner=st.sampled_from(["permutation", "derangement", "flip", "roll", "same", "other"]),
 )
 
 
@@ -209,7 +216,8 @@ def option_space() -> st.SearchStrategy[dcm.MixConfig]:
     )
     mixup = configs.map(changed(cutmix_alpha=0.0, mixup_alpha=0.4))
     targets = configs.map(changed(targets="pair", label_smoothing=0.0))
-    rows = configs.map(changed(labels="float", label_smoothing=0.0))
+    rows = configs.filter(lambda cfg: not cfg.grouped)
+    rows = rows.map(changed(labels="float", label_smoothing=0.0))
     return st.one_of(plain, pairs, minmax, mixup, targets, rows)
 
 

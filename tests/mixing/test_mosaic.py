@@ -458,9 +458,7 @@ def build(**options: Any) -> None:
 def test_a_second_batch_and_volumes_are_refused() -> None:
     with pytest.raises(ValueError, match="`methods` must not have Mosaic with `partners`"):
         build(partners=lambda images, labels: (images, labels))
-    with pytest.raises(
-        ValueError, match="`methods` must be CutMix, ObjectCutMix or MixUp for volumes"
-    ):
+    with pytest.raises(ValueError, match="`methods` must be CutMix, ObjectCutMix or MixUp for vol"):
         build(layout=lambda *_: "DHW", size=lambda *_: (8, 8, 8))
 
 
