@@ -631,8 +631,8 @@ def _ignored(ignore_index: int, outputs: list[torch.Tensor], index: int) -> list
     images, labels, *others = outputs
     if labels.is_floating_point():
         raise ValueError(
-            "`even` must be False where targets are no integers: a repeated sample cannot be "
-            "marked."
+            "`even` must be False where targets are no integers, or `mark` be given: else the "
+            "repeated sample is not told from others."
         )
     labels = labels.clone()  # not in DALI's memory
     labels[index] = ignore_index

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
 from tests.support import graphs
+from tests.support.forked import finished
 
 pytestmark = pytest.mark.slow
 
-ROOT = Path(__file__).parents[2]
 NEEDS = {
     "fabric": "lightning_fabric",
     "accelerate": "accelerate",
@@ -34,14 +31,8 @@ def results(
 ) -> tuple[Path, int]:
     """What all of them wrote, and how many processes they were."""
     out, processes = tmp_path_factory.mktemp("results"), request.param
-    command = [sys.executable, "-m", "torch.distributed.run", f"--nproc-per-node={processes}"]
-    command += ["--standalone", "-m", "tests.support.client_worker", numbered, str(out)]
     names = [name for name, needed in NEEDS.items() if find_spec(needed) is not None]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [*command, *names], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=240
-    )
-    assert done.returncode == 0, done.stderr[-4000:]
+    finished(["tests/support/client_worker.py", numbered, str(out), *names], ranks=processes)
     return out, processes
 
 

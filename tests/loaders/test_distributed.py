@@ -1,4 +1,4 @@
-"""Two processes under torchrun: each has its part of the data, and mixes within it."""
+"""Several processes: each has its part of the data, and mixes within it."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from tests.support import graphs
+from tests.support.forked import Script, finished
 
 pytestmark = pytest.mark.slow
 
@@ -26,13 +27,7 @@ def ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     """What each of two ranks saw."""
     root, out = tmp_path_factory.mktemp("images"), tmp_path_factory.mktemp("out")
     graphs.numbered_folder(root, IMAGES, (24, 24))
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2"]
-    command += ["--standalone", "-m", "tests.support.distributed_worker", str(root), str(out)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=240
-    )
-    assert done.returncode == 0, done.stderr
+    finished(["tests/support/distributed_worker.py", str(root), str(out)], ranks=2)
     return [json.loads((out / f"{rank}.json").read_text()) for rank in range(2)]
 
 
@@ -116,12 +111,8 @@ def test_a_collective_in_every_validation_batch(tmp_path: Path) -> None:
     for images in (17, 101):
         (tmp_path / str(images)).mkdir()
         roots.append(graphs.numbered_folder(tmp_path / str(images), images))
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=3"]
-    command += ["--standalone", "-m", "tests.support.validation_worker", *roots]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120
-    )
-    assert done.returncode == 0, done.stderr[-4000:]
+    script = Script(["tests/support/validation_worker.py", *roots], ranks=3)
+    assert script.wait() == [0, 0, 0], script.errors()
     expected = [f"{images} images in batches of {n}" for images in (17, 101) for n in (4, 16)]
-    assert sorted(done.stdout.splitlines()) == sorted(3 * expected)
+    for rank in range(3):
+        assert script.output(rank).splitlines() == expected

@@ -352,13 +352,28 @@ def test_only_integer_labels_can_be_marked(numbered: str) -> None:
             file_root=root, pad_last_batch=True, stick_to_shard=True,
             shard_id=shard_id, num_shards=num_shards,
         )  # fmt: skip
-        return fn.resize(fn.decoders.image(encoded), size=(8, 8)), fn.one_hot(labels)
+        return fn.resize(fn.decoders.image(encoded), size=(8, 8)), fn.one_hot(
+            labels, num_classes=25
+        )
 
     options: dict[str, Any] = {"batch_size": 4, "num_threads": 1, "device_id": None}
     options |= {"root": numbered, "shard_id": 0, "num_shards": 2, "last_batch": "partial"}
     with pytest.raises(ValueError, match=r"`even` must be False where targets are no integers"):
         list(dcm.Loader(pipe, even=True, **options))
     assert len(list(dcm.Loader(pipe, even=False, **options))) == 3
+
+    def without_label(outputs: list[torch.Tensor], index: int) -> list[torch.Tensor]:
+        images, rows = outputs
+        keep = torch.arange(len(rows)) != index
+        return [images, rows * keep[:, None]]
+
+    rows = torch.cat(
+        [rows for _, rows in dcm.Loader(pipe, even=True, mark=without_label, **options)]
+    )
+    assert rows.sum(1).tolist() == [1] * 11 + [0, 1]  # of 12 images
+    for name in ("mark", "collate"):
+        with pytest.raises(TypeError, match=f"`{name}` must be a function or None, got 3"):
+            dcm.Loader(pipe, **{**options, name: 3})
     with pytest.raises(ValueError, match="`even` must be False for a pipeline with exec_dynamic"):
         dcm.Loader(pipe, even=True, exec_dynamic=False, **options)
     with pytest.raises(ValueError, match='`even` must be False with `last_batch="drop"`'):

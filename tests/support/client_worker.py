@@ -1,6 +1,6 @@
 """One process of programs of other trainers: each writes the weights that it ends at.
 
-    torchrun … -m tests.support.client_worker ROOT OUT NAME…
+    tests/support/client_worker.py ROOT OUT NAME…       (as torchrun starts it)
 
 Each trains three times. "first" trains until a checkpoint in the middle of the second epoch, "rest"
 goes on from it, and "whole" does the same without stopping. Data and models are small, the steps

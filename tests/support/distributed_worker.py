@@ -1,4 +1,4 @@
-"""What one rank of tests/loaders/test_distributed.py does; torchrun starts it."""
+"""What one rank of tests/loaders/test_distributed.py does."""
 
 from __future__ import annotations
 

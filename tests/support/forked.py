@@ -1,4 +1,4 @@
-"""Examples in processes of their own, which are forked from one that has imported torch and DALI.
+"""Scripts in processes of their own, which are forked from one that has imported torch and DALI.
 
 An example runs for a second or two, after five of imports; so these are made once. Otherwise it is
 as from the command line: ``python SCRIPT ARGUMENTS…`` in the folder of the checkout, and with
@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import os
 import runpy
+import shutil
 import signal
 import socket
 import sys
 import tempfile
+import weakref
 from multiprocessing import forkserver, get_context
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -41,6 +43,7 @@ class Script:
             environment.setenv("PYTHONPATH", str(ROOT))
             forkserver.ensure_running()
         self._output = Path(tempfile.mkdtemp(prefix="forked-"))
+        weakref.finalize(self, shutil.rmtree, self._output, ignore_errors=True)
         worlds = _world(ranks) if ranks else [{}]
         self._processes: list[BaseProcess] = []
         for rank, world in enumerate(worlds):
@@ -68,16 +71,15 @@ class Script:
             process.kill()
         return [process.exitcode for process in self._processes]
 
-    def output(self) -> str:
-        """What the first rank has written."""
-        return (self._output / "0.out").read_text()
+    def output(self, rank: int = 0) -> str:
+        return (self._output / f"{rank}.out").read_text()
 
     def errors(self) -> str:
         return "".join(path.read_text() for path in sorted(self._output.glob("*.err")))
 
 
 def finished(argv: list[str], ranks: int = 0) -> str:
-    """Returns what a script has written; it must come to its end."""
+    """Returns what a script, or its first rank, has written; it must come to its end."""
     script = Script(argv, ranks)
     assert set(script.wait()) == {0}, script.errors()[-4000:]
     return script.output()
@@ -99,5 +101,5 @@ def _run(argv: list[str], world: dict[str, str], output: str) -> None:
     os.environ.update(world)
     os.chdir(ROOT)
     sys.argv = argv
-    sys.path.insert(0, str(ROOT / "examples"))  # as Python does for a script
+    sys.path.insert(0, os.path.dirname(argv[0]))  # as Python does for a script
     runpy.run_path(argv[0], run_name="__main__")

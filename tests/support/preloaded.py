@@ -1,4 +1,4 @@
-"""What examples import, once for all of the processes that `tests.support.forked` starts."""
+"""What scripts import, once for all of the processes that `tests.support.forked` starts."""
 
 from __future__ import annotations
 

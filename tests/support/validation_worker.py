@@ -1,4 +1,4 @@
-"""One of several ranks that validate, with collectives in every batch; torchrun starts it."""
+"""One of several ranks that validate, with collectives in every batch."""
 
 from __future__ import annotations
 
