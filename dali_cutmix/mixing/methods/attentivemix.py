@@ -87,7 +87,7 @@ class AttentiveMix(Method):
         height, width = (fn.cast(size.node[k], dtype=types.FLOAT64) for k in range(2))
         nowhere = fn.reshape(size.nowhere(), shape=[1, 4])
         numbers = fn.reshape(cells, shape=[4 * self.pasted])
-        pattern = Pattern(self, fn.reshape(where, shape=[]), numbers)
+        pattern = Pattern(self, fn.reshape(where, shape=[]), numbers, 4 * self.pasted)
         return Found(nowhere, 1.0 - covered / (height * width), pattern=pattern)
 
 
