@@ -1063,7 +1063,8 @@ def test_show_and_demo(data: dict[str, Any], drawn: st.DataObject, command: str)
     assert not picture.exists()
     assert out == ""
     lines = err.splitlines()
-    named = {flag.strip("-").replace("-", "_") for flag in given_} | {"num_classes", "source"}
+    named = {flag.strip("-").replace("-", "_") for flag in given_}
+    named |= {"num_classes", "source", *(["correct_lam"] if "--no-correct-lam" in given_ else [])}
     if status == 2:
         assert spoiled
         assert lines[0].startswith("usage: ")

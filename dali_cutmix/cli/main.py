@@ -370,6 +370,7 @@ def _summary(recipe: dcm.Recipe) -> str:
         parts += [f"smoothing {smoothing:g}"] if smoothing else []
     parts += [type(policy).__name__ for policy in recipe.augment]
     parts += [f"erasing {recipe.erase.prob:g} {recipe.erase.mode}"] if recipe.erase else []
+    parts += [f"partners of a second reader, {recipe.partners}"] if recipe.partners else []
     parts += [f"{recipe.repeats} repeats"] if recipe.repeats > 1 else []
     parts.append(f"{recipe.size} {recipe.interpolation}")
     return ", ".join([*parts, recipe.loss, f"{recipe.epochs} epochs"])

@@ -120,8 +120,6 @@ class Draw:
 
     def true(self) -> DataNode:
         """Returns True for every row, bool (count, 1)."""
-        if self._order is None:
-            return types.Constant(np.ones((1, 1), np.bool_))
         return self._zeros(1) == 0
 
     def deal(self, table: DataNode, mixed: DataNode | None = None) -> DataNode:

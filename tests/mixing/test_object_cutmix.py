@@ -184,6 +184,25 @@ def test_with_a_second_batch_the_masks_are_its_own() -> None:
         assert np.array_equal(out[k], reference.pasted(images[k], others[k], cut))
 
 
+def test_a_plan_is_repeated_on_other_data() -> None:
+    rng = np.random.default_rng(9)
+    images, masks = graphs.distinct_images(rng, 16, SIZE), random_masks(rng, 16, SIZE)
+    cfg = dcm.MixConfig(num_classes=16, methods=(dcm.ObjectCutMix(), dcm.MixUp()))
+
+    @pipeline_def(batch_size=16, num_threads=1, device_id=None, seed=1)
+    def pipe() -> Any:
+        fed = graphs.feed(images, "HWC")
+        mixed = dcm.mix(fed, None, cfg, objects=graphs.feed(masks))
+        again = dcm.mix(fed, None, cfg, params=mixed.params)
+        params = [(one.params.lam, one.params.box, one.params.of_object) for one in (mixed, again)]
+        return mixed.images, again.images, *params[0], *params[1]
+
+    ((one, other, *plans),) = graphs.run(pipe())
+    assert np.array_equal(one, other)
+    for a, b in zip(plans[:3], plans[3:], strict=True):
+        assert np.array_equal(a, b)
+
+
 def test_every_object_of_a_class_is_as_likely() -> None:
     # 16,000 draws; chi-square over classes, and objects within a class, p > 1e-3. Every batch draws
     # anew.

@@ -293,6 +293,40 @@ def test_conditionals_change_nothing(partner: Any) -> None:
             assert np.array_equal(a, b)
 
 
+@pytest.mark.parametrize("options", [{}, {"cutmix_alpha": 0.4}, {"mixup_alpha": 0.4}], ids=str)
+@pytest.mark.parametrize("on", [True, False])
+def test_a_switch_and_a_repetition(options: dict[str, Any], on: bool) -> None:
+    # Switched off nobody is mixed, and the partners are drawn all the same. The plan on other data
+    # is the same plan.
+    cfg = dcm.MixConfig(num_classes=13, partner="same", **options)
+    images = graphs.distinct_images(np.random.default_rng(0), 16, SIZE)
+
+    @pipeline_def(batch_size=16, num_threads=1, device_id=None, seed=1)
+    def pipe(flag: bool) -> Any:
+        fed, labels = graphs.feed(images, "HWC"), graphs.feed(np.array([*range(13), 0, 1, 1]) % 13)
+        enabled = graphs.feed(np.full(16, flag))
+        mixed = dcm.mix(fed, labels, cfg, enabled=enabled)
+        again = dcm.mix(fed, labels, cfg, params=mixed.params)
+        params = mixed.params
+        return (
+            mixed.images,
+            again.images,
+            params.lam,
+            again.params.lam,
+            params.partner,
+            params.paired,
+        )
+
+    out, same, lam, lam_again, partner, paired = graphs.run(pipe(on))[0]
+    assert np.array_equal(out, same)
+    assert np.array_equal(lam, lam_again)
+    assert np.array_equal(paired, [True, True, *[False] * 11, True, True, True])
+    assert np.array_equal(partner != np.arange(16), paired)
+    assert on == (lam < 1).any()
+    unmixed = ~paired if on else paired | True
+    assert np.array_equal(out[unmixed], images[unmixed])
+
+
 def test_groups_go_before_classes() -> None:
     labels, groups = np.arange(12), np.array([2**40, 5] * 6)
     cfg = dcm.MixConfig(num_classes=12, partner="same")

@@ -6,7 +6,7 @@ Rule      of the partner's mask a class is drawn, of those that are in it, and o
 Peers     none of CutMix's kin; the operator is DALI's (fn.segmentation.random_object_bbox)
 Label     by the area, as CutMix's. Masks follow by `mix_masks`, whole boxes with what is around the
           object
-Cost      the search for objects in every mask, on the CPU: 64 masks of 224 x 224 some ten times as
+Cost      the search for objects in every mask, on the CPU: for 64 masks of 224 x 224 five times as
           long as CutMix
 When      small lesions, small objects: CutMix's box would show none of them, and its label would be
           wrong. Also of volumes
