@@ -486,7 +486,8 @@ def snapmix_weights(
 
 def native_saliency(image: NDArray[np.generic]) -> NDArray[np.float64]:
     """56 x 56: by how much each place is brighter, or darker, than 7 x 7 and 3 x 3 around it."""
-    gray = resampled(image.astype(np.float64), (56, 56), filtered=False).mean(axis=2)
+    at = (np.floor((np.arange(56) + 0.5) * length / 56).astype(int) for length in image.shape[:2])
+    gray = image[np.ix_(*at)].astype(np.float64).mean(axis=2)
     around, differences = gray, []
     for side in (7, 3):
         around = resampled(around, (side, side))
@@ -497,14 +498,12 @@ def native_saliency(image: NDArray[np.generic]) -> NDArray[np.float64]:
     return both
 
 
-def resampled(
-    image: NDArray[np.float64], size: tuple[int, int], *, filtered: bool = True
-) -> NDArray[np.float64]:
-    """Linear, and where it is made smaller `filtered` by a triangle two of its pixels wide."""
+def resampled(image: NDArray[np.float64], size: tuple[int, int]) -> NDArray[np.float64]:
+    """Linear, and where it is made smaller filtered by a triangle two of its pixels wide."""
     for axis, side in enumerate(size):
         count = image.shape[axis]
         at = (np.arange(side) + 0.5) * count / side - 0.5
-        radius = max(count / side, 1.0) if filtered else 1.0
+        radius = max(count / side, 1.0)
         near = np.arange(-count, 2 * count)  # beyond an edge it is repeated
         all_weights = np.maximum(1 - np.abs(at[:, None] - near[None]) / radius, 0)
         all_weights /= all_weights.sum(axis=1, keepdims=True)

@@ -126,9 +126,10 @@ def mix(
 
     Returns:
         `Mixed`: ``images`` as `images` are, on their device; ``targets`` float32
-        (num_classes,), or for ``cfg.targets="pair"`` (int64 (), int64 (), float32 ()), on the
-        device of `images`, or None without labels; ``params`` on the CPU, with the box as the
-        pixels show it and lam as the label has it.
+        (num_classes,), which sum to 1 where the labels do, but for `SnapMix`; or for
+        ``cfg.targets="pair"`` (int64 (), int64 (), float32 ()), on the device of `images`; or None
+        without labels; ``params`` on the CPU, with the box as the pixels show it and lam as the
+        label has it.
 
     Raises:
         TypeError, ValueError: for what is known when the graph is built. Wrong image types and

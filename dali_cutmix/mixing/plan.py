@@ -574,7 +574,7 @@ def _joined(found: Sequence[DataNode], size: Size) -> DataNode | None:
 
 def _both_lams(lam: DataNode, other: DataNode) -> DataNode:
     """Returns the lam of a sample of which one is 1, since its method was not drawn."""
-    return lam + other - 1.0
+    return lam * other
 
 
 def with_source(params: MixParams, source: DataNode, more: DataNode) -> MixParams:

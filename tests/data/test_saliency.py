@@ -126,6 +126,38 @@ def test_each_image_is_read_with_its_label_and_its_map(
     assert len(seen) > 40
 
 
+def test_chosen_and_repeated_images_keep_their_maps(maps: tuple[str, Array], photos: str) -> None:
+    path, values = maps
+    files = files_of(photos)
+    source = dcm.find_source(photos, saliency=path, subset=[5, 70, 5, 33])
+    assert source.saliency is not None
+    assert [files[k] for k in (5, 70, 5, 33)] == list(source.files)
+
+    @pipeline_def(batch_size=4, num_threads=1, device_id=None)
+    def pipe() -> Any:
+        return readers.read_with_maps(source, shuffle=False)[2]
+
+    (found,) = pipe().run()
+    assert np.array_equal(found.as_array(), values[[5, 70, 5, 33]])
+
+
+def test_targets_beyond_one_class_have_maps_too(maps: tuple[str, Array], photos: str) -> None:
+    path, values = maps
+    files, rng = files_of(photos), np.random.default_rng(0)
+    rows = {file: rng.random(3).round(3).tolist() for file in files}
+    source = dcm.find_source(photos, targets=rows, saliency=path)
+
+    @pipeline_def(batch_size=len(files), num_threads=1, device_id=None)
+    def pipe() -> Any:
+        return readers.read_with_maps(source, shuffle=True, seed=1)[1:]
+
+    targets, found = pipe().run()
+    by_row = {tuple(np.float32(row).tolist()): k for k, row in enumerate(rows.values())}
+    numbers = [by_row[tuple(row.tolist())] for row in targets.as_array()]
+    assert sorted(numbers) == list(range(len(files)))
+    assert np.array_equal(found.as_array(), values[numbers])
+
+
 def test_maps_follow_crop_and_flip() -> None:
     # Of a map that is linear along both axes each cell is known: where its middle was.
     count, rng = 256, np.random.default_rng(0)
