@@ -44,7 +44,7 @@ from dali_cutmix.data.pixel_format import ReadAs
 from dali_cutmix.loaders._arguments import device_id
 from dali_cutmix.loaders.detection import Crop
 
-__all__ = ["main"]
+__all__ = ["build_parser", "main"]
 
 _SHOWN = 20  # findings per problem
 _MOST = 1000  # images of a picture, and epochs of a demo
@@ -52,7 +52,7 @@ _MOST = 1000  # images of a picture, and epochs of a demo
 
 def main(argv: list[str] | None = None) -> int:
     """Runs the command and returns its exit status: 0, 1 for an error, 2 for wrong usage."""
-    args = _parser().parse_args(bench.with_kind(sys.argv[1:] if argv is None else argv))
+    args = build_parser().parse_args(bench.with_kind(sys.argv[1:] if argv is None else argv))
     try:
         return int(args.run(args))
     except KeyboardInterrupt:
@@ -403,7 +403,8 @@ def _about_indexes(paths: Sequence[str], kind: Kind, made: int) -> str:
     return f"{said}, {there} there already, which fit" if there else said
 
 
-def _parser() -> argparse.ArgumentParser:
+def build_parser() -> argparse.ArgumentParser:
+    """Returns the parser of the command and of all commands inside it."""
     parser = argparse.ArgumentParser(
         prog="dali-cutmix", description="CutMix batches for a GPU, mixed inside a DALI pipeline."
     )

@@ -14,6 +14,7 @@ from typing import Any
 import jsonschema
 import pytest
 from PIL import Image
+from rich.console import Console
 
 import dali_cutmix as dcm
 from benchmarks import tables
@@ -367,10 +368,65 @@ def test_results_are_valid_complete_and_of_no_one_in_particular(path: Path) -> N
     assert (found["environment"]["gpu"] is None) == (hardware == "cpu")
 
 
-def test_the_tables_of_the_readme_are_those_of_the_results() -> None:
-    text = tables.README.read_text()
-    assert len(tables.PLACE.findall(text)) >= 3
-    assert tables.filled(text) == text
+def test_the_tables_of_the_pages_are_those_of_the_results() -> None:
+    texts = {page: page.read_text() for page in tables.PAGES}
+    places = [match[2] for text in texts.values() for match in tables.PLACE.finditer(text)]
+    assert {*places} == {"bench", "volumes", "startup"}
+    assert len(places) >= 7
+    for page, text in texts.items():
+        assert tables.filled(text, tables.up_from(page)) == text, page
+
+
+def test_what_has_no_value_says_why_below_its_table() -> None:
+    rows: list[dict[str, Any]] = [
+        {"group": "loader", "name": "a", "unit": "images/s", "median": 5.0, "quartiles": [4, 6]},
+        {"group": "loader", "name": "b", "unit": "images/s", "median": None},
+        {"group": "loader", "name": "c", "unit": "images/s", "median": None},
+    ]
+    for row, note in zip(rows, ("", "absent: needs b", "failed: Oh. Do this."), strict=True):
+        row["note"] = note
+    found = report.markdown({"rows": rows, "findings": {}})
+    assert found.splitlines()[2:] == [
+        "| a | 5.00 | 4.00 to 6.00 | 1.00 |",
+        "| b | absent (1) |  |  |",
+        "| c | failed (2) |  |  |",
+        "",
+        "(1) b: needs b  ",
+        "(2) c: Oh",
+    ]
+
+
+def test_a_quick_look_gives_no_advice() -> None:
+    found = json.loads((tables.RESULTS / "cpu" / "bench-profile.json").read_text())
+    assert any(line.startswith("recommended: ") for line in report.summary(found))
+    found["settings"]["quick"] = True
+    said = report.summary(found)
+    assert not any("recommended" in line or "train_loader" in line for line in said)
+    assert "--quick: a look in seconds, too short for advice" in said
+
+
+@pytest.mark.parametrize("path", RESULTS, ids=lambda path: path.stem)
+def test_tables_fit_80_columns(path: Path) -> None:
+    console = Console(width=80)
+    for group, table in zip(
+        report.groups(json.loads(path.read_text())), report.tables(json.loads(path.read_text())), strict=True
+    ):
+        assert table.row_count == len(group.cells)
+        with console.capture() as capture:
+            console.print(table)
+        shown = capture.get()
+        assert len(shown.splitlines()) <= len(group.cells) + 6 + 2 * len(group.notes)
+        assert all(cells[0] in shown for cells in group.cells)
+
+
+def test_rows_of_this_package_are_told_from_those_of_peers() -> None:
+    own = {
+        kind: {row["name"] for row in json.loads((tables.RESULTS / "cpu" / f"bench-{kind}.json").read_text())["rows"] if report._is_own(kind, row["name"])}
+        for kind in ("mix", "loader")
+    }
+    assert own["loader"] == {"dali_cutmix", "dali_cutmix without mixing"}
+    assert {"soft labels", "MixUp, batch"} <= own["mix"]
+    assert not any("timm" in name or "torchvision" in name for name in own["mix"])
 
 
 def test_results_of_a_gpu_get_tables_by_themselves(tmp_path: Path) -> None:
@@ -383,14 +439,14 @@ def test_results_of_a_gpu_get_tables_by_themselves(tmp_path: Path) -> None:
                 row["group"] = row["group"].replace("CPU time", "GPU time")
             (tmp_path / hardware / f"bench-{kind}.json").write_text(json.dumps(found))
     place = "before\n\n<!-- bench GPUs -->\n\nold\n\n<!-- end -->\n\nafter\n"
-    text = tables.filled(place, tmp_path)
+    text = tables.filled(place, results=tmp_path)
     assert text.startswith("before\n\n<!-- bench GPUs -->\n\nOn one NVIDIA H200, ")
     assert text.endswith(".\n\n<!-- end -->\n\nafter\n")
     for expected in (
-        "| mixing alone, time of the GPU | ms a batch | quartiles |",
+        "| mixing alone, time of the GPU | ms per batch | quartiles |",
         "| dali_cutmix without mixing | ",
         "Batches of 256, [result](benchmarks/results/h200/bench-mix.json).",
         "Batches of 64, [result](benchmarks/results/h200/bench-loader.json).",
     ):
         assert text.count(expected) == 1, expected
-    assert tables.filled(text, tmp_path) == text
+    assert tables.filled(text, results=tmp_path) == text
