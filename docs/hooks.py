@@ -1,13 +1,14 @@
 """Pages that are made when the site is built, from what is in the repository.
 
-    methods/       one page per module of dali_cutmix/mixing/methods that begins with a card
+    methods/       one page per module of dali_cutmix/mixing/methods that begins with a card, and
+                   the gallery in methods/index.md
     commands/      one page per command of dali-cutmix, from its parser
     examples/      one page per script in examples/
     results/       the JSON files and plots of benchmarks/results
     changelog.md   CHANGELOG.md
 
 Links to those files are written as they work in a checkout (`../benchmarks/results/cpu/x.json`,
-`../examples/x.py`); here they are turned into links to the pages.
+`../examples/x.py`, `../dali_cutmix/mixing/methods/x.py`); here they become links to the pages.
 """
 
 from __future__ import annotations
@@ -66,7 +67,7 @@ def on_config(config: Any) -> Any:
             for part in section["Reference"]:
                 if isinstance(part, dict) and "Commands" in part:
                     part["Commands"] += [
-                        {f"dali-cutmix {name}": f"commands/{name}.md"} for name, _ in commands()
+                        {f"dali-cutmix {name}": _command_page(name)} for name, _ in commands()
                     ]
         if "Tasks" in section:
             section["Tasks"].append({"Examples": [*_example_pages()]})
@@ -86,20 +87,23 @@ def on_files(files: Any, config: Any) -> Any:
 def on_page_markdown(markdown: str, page: Any, config: Any, files: Any) -> str:  # noqa: ARG001
     """Turns links into the checkout into links to the pages made of it."""
     up = "../" * page.file.src_uri.count("/")
-    return links_to_pages(markdown, up)
+    return links_to_pages(markdown.replace("<!-- gallery -->", _gallery()), up)
 
 
 def links_to_pages(markdown: str, up: str = "") -> str:
     """Returns the text with its links into the checkout changed; `up` leads to docs/."""
     markdown = re.sub(r"\]\((?:\.\./)+benchmarks/(results/[^)]*)\)", rf"]({up}\1)", markdown)
-    return re.sub(r"\]\((?:\.\./)+examples/(\w+)\.py\)", rf"]({up}examples/\1.md)", markdown)
+    markdown = re.sub(r"\]\((?:\.\./)+examples/(\w+)\.py\)", rf"]({up}examples/\1.md)", markdown)
+    return re.sub(
+        r"\]\((?:\.\./)+dali_cutmix/mixing/methods/(\w+)\.py\)", rf"]({up}methods/\1.md)", markdown
+    )
 
 
 def pages() -> dict[str, str]:
     """Returns the text of every page that is made, by its path in docs/."""
-    made = {"methods/index.md": _gallery(), "commands/index.md": _command_index()}
+    made = {"commands/index.md": _command_index()}
     made |= {_method_page(card): _method(card) for card in cards()}
-    made |= {f"commands/{name}.md": _command(name, parser) for name, parser in commands()}
+    made |= {_command_page(name): _command(name, parser) for name, parser in commands()}
     made |= {page: _example(ROOT / "examples" / f"{Path(page).stem}.py") for page in _example_pages()}
     made["changelog.md"] = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
     return made
@@ -142,14 +146,7 @@ def _gallery() -> str:
             picture = f'<span class="nothing">{card.name}</span>'
         text = f"<p><strong>{card.name}</strong><br>{card.summary}</p>"
         parts.append(f'<a href="{card.module}.html">{picture}{text}</a>')
-    cells = "\n".join(parts)
-    return (
-        "# Methods of mixing\n\n"
-        "Each method is one class with its own options and one file of the package. Use one, or "
-        "several with their weights: [Mixing](../mixing.md#several-methods). "
-        "[How to add a method](../extending/method.md) is a page of its own.\n\n"
-        f'<div class="cards">\n{cells}\n</div>\n'
-    )
+    return '<div class="cards">\n' + "\n".join(parts) + "\n</div>"
 
 
 def _method(card: Card) -> str:
@@ -160,9 +157,10 @@ def _method(card: Card) -> str:
     rows = (f"<dt>{key}</dt>\n<dd>{_html(text)}</dd>" for key, text in card.entries)
     parts.append('<dl class="card">\n' + "\n".join(rows) + "\n</dl>")
     if card.name in dali_cutmix.__all__:
-        code = f"import dali_cutmix as dcm\n\ncfg = dcm.MixConfig(methods=dcm.{card.name}())"
+        code = f"cfg = dcm.MixConfig(methods=(dcm.{card.name}(),))"
         parts.append(f"```python\n{code}\n```")
     parts.append(f"::: dali_cutmix.mixing.methods.{card.module}.{card.name}")
+    parts[-1] += "\n    options: {members: false}"
     return "\n\n".join(parts) + "\n"
 
 
@@ -173,9 +171,12 @@ def _html(text: str) -> str:
 
 def picture_command(name: str) -> str:
     """Returns the command that makes the picture of a method."""
-    kind = "--annotations " if name == "DetectionCutMix" else ""
+    options = {
+        "DetectionCutMix": f"--annotations --method {name}",
+        "MixUp": "--cutmix-alpha 0 --mixup-alpha 1",  # at 0.2 most images look unmixed
+    }
     return (
-        f"dali-cutmix show {kind}--method {name} --size 160 --images 8 --seed 3 "
+        f"dali-cutmix show {options.get(name, f'--method {name}')} --size 160 --images 8 --seed 3 "
         f"--out docs/pictures/methods/{name}.jpg"
     )
 
@@ -198,10 +199,14 @@ def _inside(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentParse
 
 def _command_index() -> str:
     rows = [
-        f"| [`dali-cutmix {name}`]({name}.md) | {_sentence(parser.description or '')} |"
+        f"| [`dali-cutmix {name}`](dali-cutmix-{name}.md) | {_sentence(parser.description or '')} |"
         for name, parser in commands()
     ]
     return "\n".join(["# Commands", "", "| command | what it does |", "| --- | --- |", *rows, ""])
+
+
+def _command_page(name: str) -> str:
+    return f"commands/dali-cutmix-{name}.md"  # one is called index
 
 
 def _command(name: str, parser: argparse.ArgumentParser) -> str:
@@ -210,7 +215,7 @@ def _command(name: str, parser: argparse.ArgumentParser) -> str:
 
 
 def _about_parser(parser: argparse.ArgumentParser, level: int) -> Iterator[str]:
-    yield _sentence(parser.description or "")
+    yield _sentence(parser.description or "") + "."
     inside = _inside(parser)
     for name, command in inside.items():
         yield f"{'#' * level} {name}"

@@ -43,9 +43,11 @@ from dali_cutmix.data.formats.paths import INDEXED, Kind, named_files
 from dali_cutmix.data.pixel_format import ReadAs
 from dali_cutmix.loaders._arguments import device_id
 from dali_cutmix.loaders.detection import Crop
+from dali_cutmix.mixing.methods import METHODS
 
 __all__ = ["build_parser", "main"]
 
+_METHODS = {method.__name__: method for method in METHODS}
 _SHOWN = 20  # findings per problem
 _MOST = 1000  # images of a picture, and epochs of a demo
 
@@ -71,6 +73,8 @@ def run_demo(args: argparse.Namespace) -> int:
     console = Console(stderr=args.json, highlight=False)
     device = _device(args)
     console.print(f"device: {_device_name(device)}", markup=False)
+    if args.data is None:
+        console.print("making crops of the shipped photographs; nothing is downloaded")
     with _data(args.data) as root:
         classes, mix = _classes_and_mix(root, args)
         with dcm.train_loader(
@@ -113,7 +117,7 @@ def run_demo(args: argparse.Namespace) -> int:
     for column in ("class", "partner's class", "lam", "box (y, x, h, w)"):
         table.add_column(column, justify="right" if column == "lam" else "left")
     for s in shown:
-        names = escape(classes[s.label]), escape(classes[s.partner_label])
+        names = (escape(demo.shown_name(classes[k])) for k in (s.label, s.partner_label))
         table.add_row(*names, f"{s.lam:.4f}", str(s.box))
     console.print(table)
     console.print(f"wrote {args.out}: {len(samples)} mixed images and their shares", markup=False)
@@ -358,7 +362,7 @@ def _shown(value: object) -> str:
     if not dataclasses.is_dataclass(value):
         return str(value)
     given = ((field.name, getattr(value, field.name)) for field in dataclasses.fields(value))
-    listed = ", ".join(f"{name}={_shown(part)}" for name, part in given if part is not None)
+    listed = ", ".join(f"{name}={_shown(part)}" for name, part in given if part not in (None, ()))
     return f"{type(value).__name__}({listed})"
 
 
@@ -487,6 +491,8 @@ def _add_mix_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("--recipe", metavar="NAME", help="a published recipe, see recipes")
     group = command.add_argument_group("mixing, see MixConfig; overrides the recipe")
     add = group.add_argument
+    help_text = f"in place of the alphas, one or several, equally likely, of {', '.join(_METHODS)}"
+    add("--method", metavar="NAME", nargs="+", choices=_METHODS, help=help_text)
     add("--cutmix-alpha", metavar="A", type=float, help="lam ~ Beta(A, A); 0: off (default: 1)")
     add("--mixup-alpha", metavar="A", type=float, help="likewise (default: 0)")
     add("--prob", metavar="P", type=float, help="of mixing (default: 1)")
@@ -515,6 +521,8 @@ def _check_picture(args: argparse.Namespace) -> None:
 def _mix(args: argparse.Namespace) -> dcm.MixConfig:
     """Returns how to mix, as the options and the recipe say."""
     base = None if args.recipe is None else recipes.get(args.recipe).mix
+    if args.method is not None:  # with the options of a recipe's short form it would be refused
+        base = dcm.MixConfig(methods=tuple(_METHODS[name]() for name in args.method))
     names = {field.name for field in dataclasses.fields(dcm.MixConfig)}
     given = {k: v for k, v in vars(args).items() if k in names and v is not None}
     if "minmax" in given:

@@ -185,7 +185,7 @@ def plot(result: dict[str, Any], path: str) -> None:
     import matplotlib
 
     matplotlib.use("Agg")
-    from matplotlib import pyplot
+    from matplotlib import pyplot, ticker
 
     names = dict.fromkeys(row["group"] for row in result["rows"])
     drawn = {g: [r for r in result["rows"] if r["group"] == g and r["median"]] for g in names}
@@ -208,6 +208,9 @@ def plot(result: dict[str, Any], path: str) -> None:
         colors = ["#76b900" if _is_own(result["kind"], row["name"]) else "#8a9ba8" for row in rows]
         if max(medians) > _FAR * min(medians):
             axis.set_xscale("log")
+            axis.xaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
+            axis.xaxis.set_major_formatter("{x:g}")
+            axis.xaxis.set_minor_formatter(ticker.NullFormatter())
         axis.barh(range(len(rows)), medians, xerr=spread, color=colors, height=0.7, capsize=2)
         axis.set_yticks(range(len(rows)), [row["name"] for row in rows], fontsize=8)
         axis.invert_yaxis()
