@@ -32,7 +32,7 @@ ON_A_GPU = {"mix": ("GPU time", "GPU memory"), "loader": ("loader",), "train": (
 
 
 def filled(text: str, up: str = "", results: Path = RESULTS) -> str:
-    """Returns the text with each table as its result has it; `up` leads to the top of the checkout."""
+    """Returns the text with each table as its result has it; `up` leads to the checkout's top."""
 
     def table(match: re.Match[str]) -> str:
         head, kind, what, _, end = match.groups()

@@ -119,9 +119,7 @@ if not TYPE_CHECKING:  # else a misspelt name would be Any
         except ModuleNotFoundError as error:
             if error.name != "torch":
                 raise
-            raise ImportError(
-                f"`{name}` needs torch: pip install 'dali-cutmix[torch]'."
-            ) from error
+            raise ImportError(f"`{name}` needs torch: pip install 'dali-cutmix[torch]'.") from error
         return value
 
 

@@ -51,7 +51,7 @@ def renamed_argument(
                     raise TypeError(f"`{old}` must be left out with `{new}`: it is its old name.")
                 warn_deprecated(old, since=since, removed=removed, instead=f"`{new}`")
                 given[new] = given.pop(old)
-            return function(*args, **given)  # type: ignore[arg-type]
+            return function(*args, **given)
 
         return taking_both
 

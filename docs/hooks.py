@@ -21,8 +21,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from mkdocs.structure.files import File
-
 import dali_cutmix
 from dali_cutmix.cli.main import build_parser
 
@@ -70,12 +68,16 @@ def on_config(config: Any) -> Any:
                         {f"dali-cutmix {name}": _command_page(name)} for name, _ in commands()
                     ]
         if "Tasks" in section:
-            section["Tasks"].append({"Examples": [*_example_pages()]})
+            section["Tasks"].append(
+                {"Examples": [f"examples/{path.stem}.md" for path in _examples()]}
+            )
     return config
 
 
 def on_files(files: Any, config: Any) -> Any:
     """Adds the pages to the files of the site."""
+    from mkdocs.structure.files import File  # what else is here needs no mkdocs
+
     for path, text in pages().items():
         files.append(File.generated(config, path, content=text))
     for path in (ROOT / "benchmarks" / "results").rglob("*.*"):
@@ -104,7 +106,7 @@ def pages() -> dict[str, str]:
     made = {"commands/index.md": _command_index()}
     made |= {_method_page(card): _method(card) for card in cards()}
     made |= {_command_page(name): _command(name, parser) for name, parser in commands()}
-    made |= {page: _example(ROOT / "examples" / f"{Path(page).stem}.py") for page in _example_pages()}
+    made |= {f"examples/{path.stem}.md": _example(path) for path in _examples()}
     made["changelog.md"] = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
     return made
 
@@ -113,7 +115,7 @@ def pages() -> dict[str, str]:
 
 
 def cards() -> list[Card]:
-    """Returns the cards of all methods, in the order of their class names; CutMix and MixUp first."""
+    """Returns the cards of all methods: CutMix, MixUp, and the others by their names."""
     found = [card for path in METHODS.glob("*.py") if (card := _card(path)) is not None]
     return sorted(found, key=lambda card: (card.name not in ("CutMix", "MixUp"), card.name))
 
@@ -233,7 +235,8 @@ def _about_parser(parser: argparse.ArgumentParser, level: int) -> Iterator[str]:
 
 
 def _invocation(action: argparse.Action) -> str:
-    value = action.metavar or ("{" + ",".join(map(str, action.choices)) + "}" if action.choices else "")
+    choices = "{" + ",".join(map(str, action.choices)) + "}" if action.choices else ""
+    value = action.metavar or choices
     value = " ".join(value) if isinstance(value, tuple) else value
     if not action.option_strings:
         return f"`{value or action.dest}`"
@@ -253,13 +256,11 @@ def _sentence(text: str) -> str:
 # Examples
 
 
-def _example_pages() -> list[str]:
-    return [f"examples/{path.stem}.md" for path in sorted((ROOT / "examples").glob("*.py"))]
+def _examples() -> list[Path]:
+    return sorted((ROOT / "examples").glob("*.py"))
 
 
 def _example(path: Path) -> str:
     text = path.read_text(encoding="utf-8")
     docstring = inspect.cleandoc(ast.get_docstring(ast.parse(text)) or "")
     return f"# {path.name}\n\n{docstring}\n\n```python\n{text}```\n"
-
-

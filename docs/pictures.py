@@ -1,7 +1,7 @@
 """Makes the pictures of the documentation anew, by the commands that stand beside them.
 
-    python docs/pictures.py          # all
-    python docs/pictures.py NAME     # those whose command has NAME in it
+python docs/pictures.py          # all
+python docs/pictures.py NAME     # those whose command has NAME in it
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent))
 
 import hooks
+
 from dali_cutmix.cli.main import main as dali_cutmix
 
 
@@ -21,7 +22,8 @@ def commands() -> list[list[str]]:
     """Returns the arguments of each `dali-cutmix show` that makes a picture in docs/pictures."""
     texts = [page.read_text(encoding="utf-8") for page in (hooks.ROOT / "docs").rglob("*.md")]
     lines = [line for text in texts for line in re.findall(r"`dali-cutmix (show [^`]*)`", text)]
-    lines += [hooks.picture_command(card.name).removeprefix("dali-cutmix ") for card in hooks.cards()]
+    of_methods = (hooks.picture_command(card.name) for card in hooks.cards())
+    lines += [command.removeprefix("dali-cutmix ") for command in of_methods]
     found = dict.fromkeys(" ".join(line.split()) for line in lines if "docs/pictures" in line)
     return [shlex.split(line) for line in found]
 

@@ -108,7 +108,7 @@ assert main() == 1
 
 
 def test_without_rich_a_loader_shows_no_bar(photos: str, tmp_path: Path) -> None:
-    options = f"batch_size=16, on_error='skip', size=32, device='cpu'"
+    options = "batch_size=16, on_error='skip', size=32, device='cpu'"
     script = f"""
 import os
 os.environ["XDG_CACHE_HOME"] = {str(tmp_path)!r}

@@ -153,7 +153,7 @@ def grid(samples: list[MixedSample], classes: list[str], columns: int) -> Image.
 
 
 def caption_lines(sample: MixedSample, classes: list[str]) -> list[str]:
-    """Returns the labels that were mixed with their shares, such as ``["0.68 coffee", "0.32 cat"]``.
+    """Returns the mixed labels with their shares, such as ``["0.68 coffee", "0.32 cat"]``.
 
     Two images of one class are ``["cat + cat"]``.
     """

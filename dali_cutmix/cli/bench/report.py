@@ -33,7 +33,7 @@ TITLES = {
     "train": "training steps",
 }
 _PEERS = ("timm", "torchvision", "kornia")  # how rows of `bench mix` begin that are not ours
-_FAR = 8  # times the smallest: from there on short bars are hard to compare
+_FAR = 50  # times the smallest: from there on short bars are hard to read
 
 
 class Lines(NamedTuple):
@@ -116,7 +116,7 @@ def tables(result: dict[str, Any]) -> Iterator[Table]:
 
 
 def markdown(result: dict[str, Any], only: str | None = None) -> str:
-    """Returns the tables for a README, or that of one group."""
+    """Returns the tables in Markdown, or that of one group."""
     parts = []
     for group in groups(result, only):
         head = (group.columns[0] or group.title, *group.columns[1:])
