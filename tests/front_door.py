@@ -5,7 +5,8 @@
 
 Runs the README's install line against this checkout, its two snippets as they are, and its
 commands, in an empty folder. `imagenet/train` and `imagenet/val` are there crops of the shipped
-photographs; `model` of the first snippet is a linear layer. Prints what it runs, and how long each takes.
+photographs; `model` of the first snippet is a linear layer. Prints what it runs, and how long each
+takes.
 """
 
 from __future__ import annotations

@@ -278,6 +278,47 @@ def test_links_into_the_checkout_become_links_to_pages() -> None:
     assert deeper == "[m](../methods/mixup.md)"
 
 
+# What readers ask, and the page that a search for these words should find first: the one with a
+# heading that has most of them.
+QUESTIONS = {
+    "where is the box clipped": "docs/mixing.md",
+    "which gpu is used": "docs/resume.md",
+    "how do i add a method": "docs/extending/method.md",
+    "how does resume work with two ranks": "docs/resume.md",
+    "what does my cuda need": "docs/install.md",
+    "how do masks follow": "docs/segmentation.md",
+    "what is not supported": "docs/limits.md",
+}
+
+
+@pytest.mark.parametrize("question", QUESTIONS)
+def test_questions_stand_in_a_heading(question: str) -> None:
+    def best_heading(text: str) -> int:
+        headings = re.findall(r"^#+ (.*)$", re.sub(FENCE, "", text), re.MULTILINE)
+        words = [{*re.findall(r"\w+", heading.lower())} for heading in headings]
+        return max(len({*question.split()} & found) for found in words)
+
+    counts = {page: best_heading(text) for page, text in PAGES.items()}
+    assert [page for page in counts if counts[page] == max(counts.values())] == [
+        QUESTIONS[question]
+    ]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("checker", ["mypy", "basedpyright"])
+def test_the_snippets_of_the_readme_have_right_types(checker: str, tmp_path: Path) -> None:
+    model = "import torch\nmodel = torch.nn.Linear(2, 2)\n"
+    for number, block in enumerate(blocks(PAGES["README.md"], "python")):
+        (tmp_path / f"snippet{number}.py").write_text((model if "model(" in block else "") + block)
+    (tmp_path / "pyrightconfig.json").write_text('{"typeCheckingMode": "standard"}')
+    pyright = ["--level", "error", "--pythonpath", sys.executable]
+    options = {"mypy": [], "basedpyright": pyright}[checker]
+    command = [sys.executable, "-m", checker, *options, *sorted(tmp_path.glob("*.py"))]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
+
+
 @pytest.mark.slow
 def test_the_site_is_built_without_a_warning(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", tmp_path / "site"]

@@ -130,7 +130,8 @@ def markdown(result: dict[str, Any], only: str | None = None) -> str:
 def summary(result: dict[str, Any]) -> list[str]:
     """Returns what a result comes to, in sentences; of a quick look no advice."""
     findings, said = result["findings"], []
-    quick = result["settings"].get("quick", False)
+    if result["settings"]["quick"]:
+        return ["--quick: a look in seconds, too short for figures and advice"]
     if "bottleneck" in findings:
         worst = max(findings["stages"], key=lambda stage: stage["ms"])
         said.append(
@@ -140,14 +141,12 @@ def summary(result: dict[str, Any]) -> list[str]:
         mixing = [stage for stage in findings["stages"] if stage["stage"] == "mix"]
         if mixing:
             said.append(f"mixing: {mixing[0]['ms']:.1f} ms per batch, {mixing[0]['share']:.0%}")
-    if quick:
-        said.append("--quick: a look in seconds, too short for advice")
-    elif findings.get("changed"):
+    if findings.get("changed"):
         changed = ", ".join(f"{name}={value!r}" for name, value in findings["changed"].items())
         said.append(f"recommended: {changed}: {findings['gain']:.2f} times as fast")
     elif "changed" in findings:
         said.append("recommended: the settings are good as they are")
-    if "recommended" in findings and not quick:
+    if "recommended" in findings:
         said.append(line_of_code(findings["recommended"]))
     if not result["complete"]:
         said.append("interrupted: what is here was measured, the rest was not")
