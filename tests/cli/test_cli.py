@@ -238,6 +238,43 @@ def test_ctrl_c_is_no_traceback(
     assert capsys.readouterr().err == "interrupted\n"
 
 
+INTERRUPTS = """
+import os, signal, sys
+
+class Interrupts:
+    def find_spec(self, name, path=None, target=None):
+        if name == "torch":
+            os.kill(os.getpid(), signal.SIGINT)
+
+sys.meta_path.insert(0, Interrupts())
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may have had it ignored
+from dali_cutmix.__main__ import main
+sys.exit(main())
+"""
+
+
+def test_ctrl_c_while_modules_are_loaded_is_no_traceback() -> None:
+    done = subprocess.run([sys.executable, "-c", INTERRUPTS], capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "interrupted\n")
+
+
+def test_a_locale_without_unicode_is_no_error() -> None:
+    plain = {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
+    command = [sys.executable, "-m", "dali_cutmix", "recipes"]
+    done = subprocess.run(
+        command, env={**os.environ, **plain}, capture_output=True, text=True, check=True
+    )
+    assert "train_loader(source, recipe=NAME, ?) uses one;" in done.stdout
+
+
+def test_a_warning_points_at_the_users_line(photos: str, tmp_path: Path) -> None:
+    script = tmp_path / "mine.py"
+    options = "batch_size=4, mix=dcm.MixConfig(), device='cpu', size=32"
+    script.write_text(f"import dali_cutmix as dcm\n\n\ndcm.train_loader({photos!r}, {options})\n")
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, check=True)
+    assert f"{script}:4: UserWarning: " in done.stderr
+
+
 @pytest.mark.slow
 def test_the_installed_command_runs_from_another_folder(tmp_path: Path) -> None:
     command = Path(sys.executable).with_name("dali-cutmix")
