@@ -171,7 +171,6 @@ def test_the_code_has_the_classes_of_the_data(
     photos: str,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
     options: list[str],
     expected: int,
 ) -> None:
@@ -181,8 +180,9 @@ def test_the_code_has_the_classes_of_the_data(
     monkeypatch.setattr(profile, "run", measured)
     argv = ["bench", *QUICK, "--data", photos, "--out", str(tmp_path / "out.json"), *options]
     assert cli.main(argv) == 0
-    assert f"num_classes={expected})" in capsys.readouterr().out
-    assert json.loads((tmp_path / "out.json").read_text())["settings"]["num_classes"] == expected
+    found = json.loads((tmp_path / "out.json").read_text())
+    assert f"num_classes={expected})" in report.line_of_code(found["findings"]["recommended"])
+    assert found["settings"]["num_classes"] == expected
 
 
 @pytest.mark.parametrize("kind", ["loader", "train"])

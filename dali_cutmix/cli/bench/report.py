@@ -129,9 +129,16 @@ def markdown(result: dict[str, Any], only: str | None = None) -> str:
 
 def summary(result: dict[str, Any]) -> list[str]:
     """Returns what a result comes to, in sentences; of a quick look no advice."""
-    findings, said = result["findings"], []
+    said = _advice(result["findings"])
     if result["settings"]["quick"]:
-        return ["--quick: a look in seconds, too short for figures and advice"]
+        said = ["--quick: a look in seconds, too short for figures and advice"]
+    if not result["complete"]:
+        said.append("interrupted: what is here was measured, the rest was not")
+    return said
+
+
+def _advice(findings: dict[str, Any]) -> list[str]:
+    said = []
     if "bottleneck" in findings:
         worst = max(findings["stages"], key=lambda stage: stage["ms"])
         said.append(
@@ -148,8 +155,6 @@ def summary(result: dict[str, Any]) -> list[str]:
         said.append("recommended: the settings are good as they are")
     if "recommended" in findings:
         said.append(line_of_code(findings["recommended"]))
-    if not result["complete"]:
-        said.append("interrupted: what is here was measured, the rest was not")
     return said
 
 
@@ -205,7 +210,7 @@ def plot(result: dict[str, Any], path: str) -> None:
             [max(0.0, r["quartiles"][1] - m) for m, r in zip(medians, rows, strict=True)],
         ]
         colors = ["#76b900" if _is_own(result["kind"], row["name"]) else "#8a9ba8" for row in rows]
-        if max(medians) > _FAR * min(medians):
+        if 0 < min(medians) < max(medians) / _FAR:
             axis.set_xscale("log")
             axis.xaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
             axis.xaxis.set_major_formatter("{x:g}")
