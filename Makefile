@@ -21,7 +21,7 @@ test: lint  ## linter, formatter check, types and all tests
 	$(PYTEST)
 
 docs: $(READY)  ## the documentation, into build/site; a broken link is an error
-	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 	@echo "open build/site/index.html"
 
 gpu-test: $(READY)  ## what only a GPU can show

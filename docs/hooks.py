@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import argparse
 import ast
-import inspect
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -262,5 +261,6 @@ def _examples() -> list[Path]:
 
 def _example(path: Path) -> str:
     text = path.read_text(encoding="utf-8")
-    docstring = inspect.cleandoc(ast.get_docstring(ast.parse(text)) or "")
-    return f"# {path.name}\n\n{docstring}\n\n```python\n{text}```\n"
+    tree = ast.parse(text)
+    code = "\n".join(text.splitlines()[tree.body[0].end_lineno :]).strip()
+    return f"# {path.name}\n\n{ast.get_docstring(tree)}\n\n```python\n{code}\n```\n"

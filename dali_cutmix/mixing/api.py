@@ -89,9 +89,8 @@ def mix(
             every shard of its reader derives its own.
         keep_order: with ``False`` the samples may also change places within the batch, which
             saves a copy of the images (of volumes three). In a shuffled training batch the order
-            means nothing, but
-            other outputs of the pipeline then no longer match: ``params.original`` says who went
-            where.
+            means nothing, but other outputs of the pipeline then no longer match:
+            ``params.original`` says who went where.
         dtype: type of the images. ``"float32"`` is for images that were normalised before, at
             four times the bytes; MixUp is then not rounded. ``"int16"`` is for volumes.
 
