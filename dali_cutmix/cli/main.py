@@ -410,7 +410,7 @@ def _about_indexes(paths: Sequence[str], kind: Kind, made: int) -> str:
 def build_parser() -> argparse.ArgumentParser:
     """Returns the parser of the command and of all commands inside it."""
     parser = argparse.ArgumentParser(
-        prog="dali-cutmix", description="CutMix batches for a GPU, mixed inside a DALI pipeline."
+        prog="dali-cutmix", description="CutMix and its family inside the graph of a DALI pipeline."
     )
     parser.add_argument("--version", action="version", version=dcm.__version__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
