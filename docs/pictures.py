@@ -11,11 +11,10 @@ import shlex
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parent))
-
-import hooks
+sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from dali_cutmix.cli.main import main as dali_cutmix
+from docs import hooks
 
 
 def commands() -> list[list[str]]:

@@ -27,7 +27,7 @@ from dali_cutmix.cli import demo
 from dali_cutmix.cli.bench.command import with_kind
 from dali_cutmix.cli.main import build_parser
 from dali_cutmix.mixing import config
-from docs import hooks
+from docs import hooks, pictures
 from tests.support.deep import tiff
 
 ROOT = Path(__file__).parent.parent
@@ -217,6 +217,12 @@ def test_every_picture_has_its_command_beside_it(page: str) -> None:
     for line, following in zip(lines, [*lines[1:], ""], strict=True):
         if line.startswith("!["):
             assert following.startswith(("*Made by `", "*Drawn ")), line
+
+
+def test_every_picture_can_be_made_anew() -> None:
+    made = {command[command.index("--out") + 1] for command in pictures.commands()}
+    kept = {path.relative_to(ROOT).as_posix() for path in (ROOT / "docs").rglob("*.jpg")}
+    assert kept <= made
 
 
 @pytest.mark.parametrize("page", WRITTEN)
