@@ -56,8 +56,12 @@ class Card(NamedTuple):
 
 
 def on_config(config: Any) -> Any:
-    """Adds the pages to the navigation."""
+    """Adds the pages to the navigation, also those of docs/ that mkdocs.yml does not name."""
+    named = {*_paths(config.nav)}
+    unnamed = [path.name for path in sorted((ROOT / "docs").glob("*.md")) if path.name not in named]
     for section in config.nav:
+        if "Guide" in section:
+            section["Guide"] += unnamed
         if "Methods" in section:
             section["Methods"] += [{card.name: _method_page(card)} for card in cards()]
         if "Reference" in section:
@@ -71,6 +75,15 @@ def on_config(config: Any) -> Any:
                 {"Examples": [f"examples/{path.stem}.md" for path in _examples()]}
             )
     return config
+
+
+def _paths(nav: Any) -> Iterator[str]:
+    """Yields the pages of a navigation."""
+    if isinstance(nav, str):
+        yield nav
+    else:
+        for part in nav.values() if isinstance(nav, dict) else nav:
+            yield from _paths(part)
 
 
 def on_files(files: Any, config: Any) -> Any:

@@ -15,6 +15,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -275,6 +276,14 @@ def test_every_command_has_a_page() -> None:
         assert f"# dali-cutmix {name}\n" in text
         assert "`--json`" in text
         assert f"](dali-cutmix-{name}.md)" in pages["commands/index.md"]
+
+
+def test_pages_that_no_one_named_are_in_the_guide() -> None:
+    nav: list[Any] = [{"Start": ["index.md", {"Set up": "install.md"}]}, {"Guide": ["data.md"]}]
+    hooks.on_config(SimpleNamespace(nav=nav))
+    assert nav[1]["Guide"][0] == "data.md"
+    assert {"mixing.md", "resume.md"} <= {*nav[1]["Guide"]}
+    assert not {"index.md", "install.md"} & {*nav[1]["Guide"]}
 
 
 def test_links_into_the_checkout_become_links_to_pages() -> None:
