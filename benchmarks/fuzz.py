@@ -24,6 +24,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import nvidia.dali
 from nvidia.dali import fn, pipeline_def
 from PIL import Image
 from rich.console import Console
@@ -179,8 +180,8 @@ def main() -> int:
             table.add_row(name, str(value))
     Console().print(table)
     if args.json:
-        names = ("nvidia-dali-cuda120", "pillow", "simplejpeg")
-        versions = {name: metadata.version(name) for name in names}
+        versions = {name: metadata.version(name) for name in ("pillow", "simplejpeg")}
+        versions["nvidia-dali"] = nvidia.dali.__version__
         environment = {
             "commit": subprocess.run(
                 ["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True

@@ -7,6 +7,7 @@ what the commands need.
 from __future__ import annotations
 
 from importlib import import_module
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from dali_cutmix._version import __version__
@@ -116,14 +117,34 @@ _NAMES = {
 _MODULES = {name: module for module, names in _NAMES.items() for name in names}
 
 
+def _has_dali() -> bool:
+    try:
+        return find_spec("nvidia.dali") is not None
+    except ModuleNotFoundError:  # nothing of NVIDIA's is there
+        return False
+
+
+if not _has_dali():
+    raise ImportError(
+        "dali_cutmix needs NVIDIA DALI, of which there is one package per CUDA version: "
+        "pip install 'dali-cutmix[cuda12]' for CUDA 12 or a CPU alone, "
+        "'dali-cutmix[cuda13]' for CUDA 13."
+    )
+
+
 if not TYPE_CHECKING:  # else a misspelt name would be Any
 
     def __getattr__(name: str) -> Any:
-        if name in ("losses", "recipes"):
-            return import_module(f"dali_cutmix.{name}")
-        if name not in _MODULES:
-            raise AttributeError(f"module 'dali_cutmix' has no attribute {name!r}")
-        value = globals()[name] = getattr(import_module(_MODULES[name]), name)
+        try:
+            if name in ("losses", "recipes"):
+                return import_module(f"dali_cutmix.{name}")
+            if name not in _MODULES:
+                raise AttributeError(f"module 'dali_cutmix' has no attribute {name!r}")
+            value = globals()[name] = getattr(import_module(_MODULES[name]), name)
+        except ModuleNotFoundError as error:
+            if error.name != "torch":
+                raise
+            raise ImportError(f"`{name}` needs torch: pip install 'dali-cutmix[torch]'.") from error
         return value
 
 

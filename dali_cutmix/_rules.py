@@ -47,10 +47,10 @@ def dali_reason(text: str) -> str:
     return reason[0] if reason else text.splitlines()[0]
 
 
-def warn(message: str) -> None:
+def warn(message: str, category: type[Warning] = UserWarning) -> None:
     """Warns, at the line of the user's that led here: outside of this package and of DALI."""
     inside = tuple(os.path.dirname(os.path.abspath(f)) + os.sep for f in (__file__, dali.__file__))
     level, frame = 2, sys._getframe(1)
     while frame.f_back and os.path.abspath(frame.f_code.co_filename).startswith(inside):
         level, frame = level + 1, frame.f_back
-    warnings.warn(message, stacklevel=level)
+    warnings.warn(message, category, stacklevel=level)

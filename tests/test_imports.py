@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -48,11 +49,12 @@ assert targets.shape == (16, 5)
 """
 
 
-def run_without(blocked: tuple[str, ...], script: str) -> None:
+def run_without(blocked: tuple[str, ...], script: str) -> subprocess.CompletedProcess[str]:
     """Runs a script in which the import of the blocked modules is an error."""
     block = f"import sys\nsys.modules.update(dict.fromkeys({blocked!r}))\n"
     ran = subprocess.run([sys.executable, "-c", block + script], capture_output=True, text=True)
     assert ran.returncode == 0, ran.stderr
+    return ran
 
 
 @pytest.mark.parametrize("script", [A_GRAPH, A_PIPELINE], ids=["a graph", "imagenet"])
@@ -64,14 +66,57 @@ def test_a_loader_needs_torch_besides(photos: str) -> None:
     run_without(HEAVY[1:], f"ROOT = {photos!r}\n{A_LOADER}")
 
 
-def test_the_package_itself_needs_nothing() -> None:
-    script = "import dali_cutmix\nassert dali_cutmix.__version__ and dir(dali_cutmix)\n"
-    run_without((*HEAVY, "numpy", "nvidia"), script)
+def test_the_package_itself_loads_nothing() -> None:
+    script = "import sys, dali_cutmix\nassert dali_cutmix.__version__ and dir(dali_cutmix)\n"
+    run_without((*HEAVY, "numpy"), script + "assert 'nvidia.dali' not in sys.modules\n")
 
 
-def test_what_a_blocked_module_stands_for_is_noticed() -> None:
-    with pytest.raises(AssertionError, match="import of torch halted"):
-        run_without(("torch",), "from dali_cutmix import Loader")
+@pytest.mark.parametrize("blocked", ["nvidia", "nvidia.dali"])
+def test_without_dali_the_import_says_which_to_install(blocked: str) -> None:
+    script = """
+try:
+    import dali_cutmix
+except ImportError as error:
+    text = str(error)
+assert "'dali-cutmix[cuda12]' for CUDA 12" in text, text
+assert "'dali-cutmix[cuda13]' for CUDA 13" in text, text
+"""
+    run_without((blocked,), script)
+
+
+def test_without_torch_a_loader_says_what_to_install() -> None:
+    script = """
+from dali_cutmix import MixConfig
+for name in ("Loader", "losses", "train_loader"):
+    try:
+        exec(f"from dali_cutmix import {name}")
+    except ImportError as error:
+        assert str(error) == f"`{name}` needs torch: pip install 'dali-cutmix[torch]'.", error
+    else:
+        raise AssertionError(name)
+"""
+    run_without(("torch",), script)
+
+
+def test_without_rich_the_command_says_what_to_install() -> None:
+    script = """
+from dali_cutmix.__main__ import main
+assert main() == 1
+"""
+    done = run_without(("rich",), script)
+    assert done.stderr == "dali-cutmix: the command needs rich: pip install 'dali-cutmix[cli]'\n"
+
+
+def test_without_rich_a_loader_shows_no_bar(photos: str, tmp_path: Path) -> None:
+    options = "batch_size=16, on_error='skip', size=32, device='cpu'"
+    script = f"""
+import os
+os.environ["XDG_CACHE_HOME"] = {str(tmp_path)!r}
+from dali_cutmix import train_loader
+with train_loader({photos!r}, {options}) as loader:
+    assert len(loader) == 5
+"""
+    run_without(("rich",), script)
 
 
 def test_dir_shows_the_public_names_alone() -> None:
@@ -90,7 +135,6 @@ def test_dir_shows_the_public_names_alone() -> None:
 MODULES = {**dali_cutmix._NAMES, "dali_cutmix": ("losses", "recipes")}
 
 
-@pytest.mark.slow
 @pytest.mark.slow
 @pytest.mark.parametrize("module", MODULES)
 def test_every_public_name_loads_first_of_all(module: str) -> None:

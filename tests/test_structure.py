@@ -51,7 +51,7 @@ DRAWING = {
 }
 DALI_INSIDE = {"_dali", "loaders._iterator"}
 VERSION_BOUND = {"DALIGenericIterator", "do_not_convert", "exec_dynamic", "serialize"}
-OF_PYTHON = {"_asdict", "_getframe", "_replace"}
+OF_PYTHON = {"_asdict", "_exit", "_getframe", "_replace"}
 
 
 class Import(NamedTuple):
@@ -105,6 +105,8 @@ def of_the_package(found: Iterable[Import]) -> set[str]:
 def part_of(module: str) -> str:
     """Returns the part that a module is in; "" for the private modules of the top level."""
     top = module.split(".")[0]
+    if top == "__main__":
+        return "cli"
     return "" if top.startswith("_") else top
 
 

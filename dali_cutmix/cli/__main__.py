@@ -2,7 +2,7 @@
 
 import sys
 
-from dali_cutmix.cli.main import main
+from dali_cutmix.__main__ import main
 
 if __name__ == "__main__":
     sys.exit(main())

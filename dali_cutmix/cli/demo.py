@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,9 +18,18 @@ from dali_cutmix.loaders.classification import train_loader
 from dali_cutmix.mixing.config import MixConfig
 from dali_cutmix.pipelines.imagenet import IMAGENET_MEAN, IMAGENET_STD
 
-__all__ = ["MixedSample", "grid", "mixed_samples", "photo_folder"]
+__all__ = [
+    "MixedSample",
+    "caption_lines",
+    "grid",
+    "mixed_samples",
+    "photo_folder",
+    "shown_name",
+]
 
 _CROPS_A_CLASS = 40
+_MOST_BATCHES = 16  # of a picture, where a batch shares its draws
+_LEAST = 0.005  # shares below it are 0.00 in print
 
 
 class MixedSample(NamedTuple):
@@ -31,6 +41,7 @@ class MixedSample(NamedTuple):
     box: tuple[int, int, int, int]
     label: int
     partner_label: int
+    shares: dict[int, float]  # of each class, without label smoothing; the image's own is first
     paired: bool = True  # whether a partner was found
 
 
@@ -57,7 +68,9 @@ def photo_folder(crops_a_class: int = _CROPS_A_CLASS) -> Iterator[str]:
 
 
 def mixed_samples(root: str, mix: MixConfig, count: int, **options: Any) -> list[MixedSample]:
-    """Returns the first `count` samples of the training loader, with what was mixed in each.
+    """Returns `count` samples of the training loader, from its first, with what was mixed in each.
+
+    Where samples of a batch share their draws, they are of several batches.
 
     Args:
         root: ImageFolder.
@@ -66,16 +79,25 @@ def mixed_samples(root: str, mix: MixConfig, count: int, **options: Any) -> list
     """
     samples: list[MixedSample] = []
     with train_loader(root, mix=mix, with_params=True, **options) as loader:
+        most = _most_of_a_batch(mix.mode, loader.batch_size, count)
         while len(samples) < count:
             for images, batch in loader:
-                values = [tensor.cpu().numpy() for tensor in (images, *batch)]
-                samples += [_sample(*sample) for sample in zip(*values, strict=True)]
+                values = [tensor.cpu().numpy()[:most] for tensor in (images, *batch)]
+                samples += [_sample(mix, *sample) for sample in zip(*values, strict=True)]
                 if len(samples) >= count:
                     break
     return samples[:count]
 
 
+def _most_of_a_batch(mode: str, batch_size: int, count: int) -> int:
+    """Returns how many samples of a batch are shown: of those that share draws, few."""
+    if mode == "batch":
+        return -(-count // _MOST_BATCHES)
+    return batch_size // 2 if mode == "pair" else batch_size
+
+
 def _sample(
+    mix: MixConfig,
     image: NDArray[np.float32],
     target: NDArray[np.float32],
     lam: NDArray[np.float32],
@@ -94,17 +116,26 @@ def _sample(
         (y, x, h, w),
         int(label),
         int(partner_label),
+        _shares(target, int(label), mix.label_smoothing),
         paired is None or bool(paired),
     )
 
 
-def grid(
-    samples: list[MixedSample], classes: list[str], columns: int, most: int = 2
-) -> Image.Image:
-    """Returns a picture of the samples in rows, under each the largest shares of its target."""
+def _shares(target: NDArray[np.float32], label: int, smoothing: float) -> dict[int, float]:
+    """Returns what each class has of a target, smoothing undone: that of the label, then others."""
+    if smoothing == 1:  # nothing is left to tell
+        return {label: 1.0}
+    shares = (target - smoothing / len(target)) / (1 - smoothing)
+    order = sorted(np.flatnonzero(shares > _LEAST).tolist(), key=lambda k: (k != label, -shares[k]))
+    return {k: float(shares[k]) for k in order}
+
+
+def grid(samples: list[MixedSample], classes: list[str], columns: int) -> Image.Image:
+    """Returns a picture of the samples in rows, under each the shares of its target."""
     height, width = samples[0].pixels.shape[:2]
     columns = min(columns, len(samples))
-    margin, caption = 8, 6 + 19 * most
+    captions = [caption_lines(sample, classes) for sample in samples]
+    margin, caption = 8, 6 + 19 * max(2, *map(len, captions))
     rows = -(-len(samples) // columns)
     sheet = Image.new(
         "RGB",
@@ -116,7 +147,7 @@ def grid(
         cell = Image.new("RGB", (width, height + caption), "white")
         cell.paste(Image.fromarray(sample.pixels), (0, 0))
         draw = ImageDraw.Draw(cell)
-        for line, text in enumerate(label_lines(sample.target, classes, most)):
+        for line, text in enumerate(captions[i]):
             draw.text((0, height + 3 + 19 * line), text, fill="black", font=font)
         left = margin + i % columns * (width + margin)
         top = margin + i // columns * (height + caption + margin)
@@ -124,7 +155,17 @@ def grid(
     return sheet
 
 
-def label_lines(target: NDArray[np.float32], classes: list[str], most: int = 2) -> list[str]:
-    """Returns the largest shares of a target as text, such as ``"0.68 coffee"``."""
-    order = np.argsort(-target, kind="stable")[:most]
-    return [f"{target[k]:.2f} {classes[k]}" for k in order if target[k] > 0]
+def caption_lines(sample: MixedSample, classes: list[str]) -> list[str]:
+    """Returns the mixed labels with their shares, such as ``["0.68 coffee", "0.32 cat"]``.
+
+    Two images of one class are ``["cat + cat"]``.
+    """
+    names = [shown_name(name) for name in classes]
+    if len(sample.shares) == 1 and sample.lam < 1 and sample.label == sample.partner_label:
+        return [f"{names[sample.label]} + {names[sample.label]}"]
+    return [f"{share:.2f} {names[k]}" for k, share in sample.shares.items()]
+
+
+def shown_name(name: str) -> str:
+    """Returns the name of a class, in quotes where it could be taken for a number."""
+    return repr(name) if re.fullmatch(r"[\d.,+-]+", name) else name

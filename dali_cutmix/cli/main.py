@@ -44,16 +44,16 @@ from dali_cutmix.loaders._arguments import device_id
 from dali_cutmix.loaders.detection import Crop
 from dali_cutmix.mixing.methods import METHODS
 
-__all__ = ["main"]
+__all__ = ["build_parser", "main"]
 
+_METHODS = {method.__name__: method for method in METHODS}
 _SHOWN = 20  # findings per problem
-_METHODS = {method.__name__.lower(): method for method in METHODS}
 _MOST = 1000  # images of a picture, and epochs of a demo
 
 
 def main(argv: list[str] | None = None) -> int:
     """Runs the command and returns its exit status: 0, 1 for an error, 2 for wrong usage."""
-    args = _parser().parse_args(bench.with_kind(sys.argv[1:] if argv is None else argv))
+    args = build_parser().parse_args(bench.with_kind(sys.argv[1:] if argv is None else argv))
     try:
         return int(args.run(args))
     except KeyboardInterrupt:
@@ -78,6 +78,8 @@ def run_demo(args: argparse.Namespace) -> int:
     console = Console(stderr=args.json, highlight=False)
     device = _device(args)
     console.print(f"device: {_device_name(device)}", markup=False)
+    if args.data is None:
+        console.print("making crops of the shipped photographs; nothing is downloaded")
     with _data(args.data) as root:
         classes, mix = _classes_and_mix(root, args)
         with dcm.train_loader(
@@ -128,7 +130,7 @@ def run_demo(args: argparse.Namespace) -> int:
     for column in ("class", "partner's class", "lam", "box (y, x, h, w)"):
         table.add_column(column, justify="right" if column == "lam" else "left")
     for s in shown:
-        names = escape(classes[s.label]), escape(classes[s.partner_label])
+        names = (escape(demo.shown_name(classes[k])) for k in (s.label, s.partner_label))
         table.add_row(*names, f"{s.lam:.4f}", str(s.box))
     console.print(table)
     for path, about in written.items():
@@ -146,7 +148,7 @@ def run_show(args: argparse.Namespace) -> int:
     with _data(args.data) as root:
         classes, mix = _classes_and_mix(root, args)
         samples = _samples(root, mix, device, args)
-    _save(demo.grid(samples, classes, args.columns, 4 if mix.tiles else 2), args.out)
+    _save(demo.grid(samples, classes, args.columns), args.out)
     if args.json:
         report = [
             {
@@ -386,7 +388,7 @@ def _shown(value: object) -> str:
     if not dataclasses.is_dataclass(value):
         return str(value)
     given = ((field.name, getattr(value, field.name)) for field in dataclasses.fields(value))
-    listed = ", ".join(f"{name}={_shown(part)}" for name, part in given if part is not None)
+    listed = ", ".join(f"{name}={_shown(part)}" for name, part in given if part not in (None, ()))
     return f"{type(value).__name__}({listed})"
 
 
@@ -431,9 +433,10 @@ def _about_indexes(paths: Sequence[str], kind: Kind, made: int) -> str:
     return f"{said}, {there} there already, which fit" if there else said
 
 
-def _parser() -> argparse.ArgumentParser:
+def build_parser() -> argparse.ArgumentParser:
+    """Returns the parser of the command and of all commands inside it."""
     parser = argparse.ArgumentParser(
-        prog="dali-cutmix", description="CutMix batches for a GPU, mixed inside a DALI pipeline."
+        prog="dali-cutmix", description="CutMix and its family inside the graph of a DALI pipeline."
     )
     parser.add_argument("--version", action="version", version=dcm.__version__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
@@ -518,8 +521,8 @@ def _add_mix_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("--recipe", metavar="NAME", help="a published recipe, see recipes")
     group = command.add_argument_group("mixing, see MixConfig; overrides the recipe")
     add = group.add_argument
-    help_text = "one or several of " + ", ".join(_METHODS) + ", in the place of the recipe's"
-    add("--method", metavar="NAME", nargs="+", type=str.lower, choices=_METHODS, help=help_text)
+    help_text = f"in place of the alphas, one or several, equally likely, of {', '.join(_METHODS)}"
+    add("--method", metavar="NAME", nargs="+", type=_method_name, choices=_METHODS, help=help_text)
     add("--cutmix-alpha", metavar="A", type=float, help="lam ~ Beta(A, A); 0: off (default: 1)")
     add("--mixup-alpha", metavar="A", type=float, help="likewise (default: 0)")
     add("--prob", metavar="P", type=float, help="of mixing (default: 1)")
@@ -546,15 +549,20 @@ def _check_picture(args: argparse.Namespace) -> None:
         checked_int(f"--{name}", getattr(args, name, 1), 1, _MOST)
 
 
+def _method_name(text: str) -> str:
+    """Returns the name of a method that was written in small or capital letters."""
+    return next((name for name in _METHODS if name.lower() == text.lower()), text)
+
+
 def _mix(args: argparse.Namespace) -> dcm.MixConfig:
     """Returns how to mix, as the options and the recipe say."""
-    base = None if args.recipe is None or args.method else recipes.get(args.recipe).mix
+    base = None if args.recipe is None else recipes.get(args.recipe).mix
+    if args.method is not None:  # with the options of a recipe's short form it would be refused
+        base = dcm.MixConfig(methods=tuple(_METHODS[name]() for name in args.method))
     names = {field.name for field in dataclasses.fields(dcm.MixConfig)}
     given = {k: v for k, v in vars(args).items() if k in names and v is not None}
     if "minmax" in given:
         given["minmax"] = tuple(given["minmax"])
-    if args.method:
-        given["methods"] = tuple(_METHODS[name]() for name in args.method)
     return dataclasses.replace(base or dcm.MixConfig(), **given)
 
 

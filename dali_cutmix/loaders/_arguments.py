@@ -6,6 +6,7 @@ import os
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
@@ -115,6 +116,8 @@ def progress_bar(text: str) -> Iterator[Callable[[int, int], None]]:
 
     def report(done: int, total: int) -> None:
         nonlocal bar
+        if find_spec("rich") is None:  # it comes with the command
+            return
         if bar is None:
             bar = _start_bar(text)
         bar.update(bar.task_ids[0], completed=done, total=total)

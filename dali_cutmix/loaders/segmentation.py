@@ -112,8 +112,9 @@ def segmentation_loader(
         interpolation: of the images.
         hflip: probability of a horizontal flip.
         mean, std: of the channels, for images in [0, 1].
-        shuffle, on_error, device, seed, start_epoch, shard_id, num_shards, num_threads, dtype,
-        layout, antialias, prefetch_queue_depth, hw_decoder_load, switchable: see `train_loader`.
+        shuffle, on_error, device, seed, start_epoch, shard_id, num_shards: see `train_loader`.
+        num_threads, dtype, layout, antialias, prefetch_queue_depth, hw_decoder_load, switchable:
+            see `train_loader`.
 
     Raises:
         FileNotFoundError: a folder does not exist, or a mask is missing.

@@ -67,13 +67,13 @@ class Recipe:
         loss: ``"ce"``, cross entropy, or ``"bce"``, binary cross entropy, on the mixed targets.
         target_threshold: of the binary cross entropy, see `losses.binary_cross_entropy`.
         loss_smoothing: label smoothing in the loss (``mix.label_smoothing`` is that of targets).
-        epochs, batch_size, optimizer, lr, weight_decay, decay_all, schedule, steps, warmup_epochs,
-        warmup_lr, min_lr, ema_decay, drop_path, clip_grad: for a training script. `lr`,
-            `warmup_lr` and `min_lr` are for `batch_size` images a step, of all processes. The
-            schedule ``"step"`` divides by 10 after each of the epochs in `steps`; where there are
-            none, after each quarter of all. `decay_all`: biases
-            and norms decay too. `ema_decay`, a step, is None where no weights are averaged;
-            `clip_grad` is the largest norm of all gradients.
+        epochs, batch_size, optimizer, weight_decay, drop_path: for a training script.
+        lr, warmup_lr, min_lr: likewise, for `batch_size` images per step, of all processes.
+        schedule, steps, warmup_epochs: likewise; ``"step"`` divides by 10 after each epoch in
+            `steps`, or where there are none after each quarter of all.
+        decay_all: whether biases and norms decay too.
+        ema_decay: per step; None where no weights are averaged.
+        clip_grad: largest norm of all gradients.
         sources: where the numbers are from, by field.
 
     Raises:

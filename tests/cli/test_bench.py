@@ -14,6 +14,7 @@ from typing import Any
 import jsonschema
 import pytest
 from PIL import Image
+from rich.console import Console
 
 import dali_cutmix as dcm
 from benchmarks import tables
@@ -67,8 +68,12 @@ def test_a_profile(photos: str, tmp_path: Path, capsys: pytest.CaptureFixture[st
     shares = [stage["share"] for stage in found["findings"]["stages"]]
     assert sum(shares) == pytest.approx(1, abs=0.001)
     printed = capsys.readouterr().out
-    assert "bottleneck: " in printed
-    assert f"dcm.train_loader({photos!r}, batch_size=16, size=32, device='cpu'" in printed
+    assert "too short for figures and advice" in printed
+    assert "train_loader" not in printed
+    found["settings"]["quick"] = False
+    said = "\n".join(report.summary(found))
+    assert "bottleneck: " in said
+    assert f"dcm.train_loader({photos!r}, batch_size=16, size=32, device='cpu'" in said
     with Image.open(plot) as picture:
         assert picture.size[0] > 500
 
@@ -166,7 +171,6 @@ def test_the_code_has_the_classes_of_the_data(
     photos: str,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
     options: list[str],
     expected: int,
 ) -> None:
@@ -176,8 +180,9 @@ def test_the_code_has_the_classes_of_the_data(
     monkeypatch.setattr(profile, "run", measured)
     argv = ["bench", *QUICK, "--data", photos, "--out", str(tmp_path / "out.json"), *options]
     assert cli.main(argv) == 0
-    assert f"num_classes={expected})" in capsys.readouterr().out
-    assert json.loads((tmp_path / "out.json").read_text())["settings"]["num_classes"] == expected
+    found = json.loads((tmp_path / "out.json").read_text())
+    assert f"num_classes={expected})" in report.line_of_code(found["findings"]["recommended"])
+    assert found["settings"]["num_classes"] == expected
 
 
 @pytest.mark.parametrize("kind", ["loader", "train"])
@@ -367,10 +372,73 @@ def test_results_are_valid_complete_and_of_no_one_in_particular(path: Path) -> N
     assert (found["environment"]["gpu"] is None) == (hardware == "cpu")
 
 
-def test_the_tables_of_the_readme_are_those_of_the_results() -> None:
-    text = tables.README.read_text()
-    assert len(tables.PLACE.findall(text)) >= 3
-    assert tables.filled(text) == text
+def test_the_tables_of_the_pages_are_those_of_the_results() -> None:
+    texts = {page: page.read_text() for page in tables.PAGES}
+    places = [match[2] for text in texts.values() for match in tables.PLACE.finditer(text)]
+    assert {*places} == {"bench", "volumes", "startup"}
+    assert len(places) >= 7
+    for page, text in texts.items():
+        assert tables.filled(text, tables.up_from(page)) == text, page
+
+
+def test_what_has_no_value_says_why_below_its_table() -> None:
+    rows: list[dict[str, Any]] = [
+        {"group": "loader", "name": "a", "unit": "images/s", "median": 5.0, "quartiles": [4, 6]},
+        {"group": "loader", "name": "b", "unit": "images/s", "median": None},
+        {"group": "loader", "name": "c", "unit": "images/s", "median": None},
+    ]
+    for row, note in zip(rows, ("", "absent: needs b", "failed: Oh. Do this."), strict=True):
+        row["note"] = note
+    found = report.markdown({"rows": rows, "findings": {}})
+    assert found.splitlines()[2:] == [
+        "| a | 5.00 | 4.00 to 6.00 | 1.00 |",
+        "| b | absent (1) |  |  |",
+        "| c | failed (2) |  |  |",
+        "",
+        "(1) b: needs b  ",
+        "(2) c: Oh",
+    ]
+
+
+def test_a_quick_look_gives_no_advice() -> None:
+    found = json.loads((tables.RESULTS / "cpu" / "bench-profile.json").read_text())
+    assert any(line.startswith("recommended: ") for line in report.summary(found))
+    found["settings"]["quick"] = True
+    assert report.summary(found) == ["--quick: a look in seconds, too short for figures and advice"]
+
+
+@pytest.mark.parametrize("path", RESULTS, ids=lambda path: path.stem)
+def test_tables_fit_80_columns(path: Path) -> None:
+    found = json.loads(path.read_text())
+    console = Console(width=80)
+    for group, table in zip(report.groups(found), report.tables(found), strict=True):
+        with console.capture() as capture:
+            console.print(table)
+        shown = capture.get()
+        assert len(shown.splitlines()) <= len(group.cells) + 6 + 2 * len(group.notes)
+        assert all(cells[0] in shown for cells in group.cells)
+
+
+@pytest.mark.parametrize(
+    ("kind", "own", "others"),
+    [
+        (
+            "loader",
+            {"dali_cutmix", "dali_cutmix without mixing"},
+            {"timm", "DALI, CutMix in torch"},
+        ),
+        ("mix", {"soft labels", "MixUp, batch"}, {"torchvision v2.CutMix, batch, uint8"}),
+        ("profile", {"decode"}, set()),
+    ],
+)
+def test_rows_of_this_package_are_told_from_those_of_peers(
+    kind: str, own: set[str], others: set[str]
+) -> None:
+    found = json.loads((tables.RESULTS / "cpu" / f"bench-{kind}.json").read_text())
+    names = {row["name"] for row in found["rows"]}
+    ours = {name for name in names if report._is_own(kind, name)}
+    assert own <= ours
+    assert others <= names - ours
 
 
 def test_results_of_a_gpu_get_tables_by_themselves(tmp_path: Path) -> None:
@@ -383,14 +451,14 @@ def test_results_of_a_gpu_get_tables_by_themselves(tmp_path: Path) -> None:
                 row["group"] = row["group"].replace("CPU time", "GPU time")
             (tmp_path / hardware / f"bench-{kind}.json").write_text(json.dumps(found))
     place = "before\n\n<!-- bench GPUs -->\n\nold\n\n<!-- end -->\n\nafter\n"
-    text = tables.filled(place, tmp_path)
+    text = tables.filled(place, results=tmp_path)
     assert text.startswith("before\n\n<!-- bench GPUs -->\n\nOn one NVIDIA H200, ")
     assert text.endswith(".\n\n<!-- end -->\n\nafter\n")
     for expected in (
-        "| mixing alone, time of the GPU | ms a batch | quartiles |",
+        "| mixing alone, time of the GPU | ms per batch | quartiles |",
         "| dali_cutmix without mixing | ",
         "Batches of 256, [result](benchmarks/results/h200/bench-mix.json).",
         "Batches of 64, [result](benchmarks/results/h200/bench-loader.json).",
     ):
         assert text.count(expected) == 1, expected
-    assert tables.filled(text, tmp_path) == text
+    assert tables.filled(text, results=tmp_path) == text

@@ -125,10 +125,72 @@ def test_the_share_that_found_a_partner_is_told(
     assert all(sample["paired"] or sample["lam"] == 1 for sample in samples)
 
 
-def test_the_captions_are_the_targets() -> None:
-    target = np.array([0.25, 0.0, 0.75], np.float32)
-    assert demo.label_lines(target, ["cat", "dog", "fox"]) == ["0.75 fox", "0.25 cat"]
-    assert demo.label_lines(np.array([0, 1], np.float32), ["cat", "dog"]) == ["1.00 dog"]
+def caption(
+    target: list[float],
+    label: int,
+    partner: int,
+    *,
+    lam: float = 0.5,
+    smoothing: float = 0.0,
+    classes: tuple[str, ...] = ("cat", "dog", "fox"),
+) -> list[str]:
+    shares = demo._shares(np.array(target, np.float32), label, smoothing)
+    pixels = np.zeros((1, 1, 3), np.uint8)
+    sample = demo.MixedSample(
+        pixels, np.array(target, np.float32), lam, (0, 0, 1, 1), label, partner, shares
+    )
+    return demo.caption_lines(sample, [*classes])
+
+
+def test_the_captions_are_the_labels_with_their_shares() -> None:
+    assert caption([0.25, 0, 0.75], 0, 2) == ["0.25 cat", "0.75 fox"]
+    assert caption([0.25, 0, 0.75], 2, 0) == ["0.75 fox", "0.25 cat"]
+    assert caption([0, 1, 0], 1, 0, lam=1.0) == ["1.00 dog"]
+    assert caption([0.3, 0.3, 0.4], 1, 2) == ["0.30 dog", "0.40 fox", "0.30 cat"]  # four images
+
+
+def test_two_images_of_one_class_are_told_from_one_image() -> None:
+    assert caption([0, 1, 0], 1, 1, lam=0.3) == ["dog + dog"]
+    assert caption([0, 1, 0], 1, 1, lam=1.0) == ["1.00 dog"]
+
+
+def test_captions_are_without_smoothing() -> None:
+    assert caption([0.2, 0.2, 0.6], 2, 2, lam=1.0, smoothing=0.6) == ["1.00 fox"]
+    assert caption([0.2, 0.4, 0.4], 2, 1, smoothing=0.6) == ["0.50 fox", "0.50 dog"]
+    assert caption([1 / 3] * 3, 2, 1, smoothing=1.0) == ["1.00 fox"]
+
+
+def test_names_like_numbers_are_in_quotes() -> None:
+    classes = ("0", "1.5", "n01440764")
+    assert caption([0.25, 0.75, 0], 0, 1, classes=classes) == ["0.25 '0'", "0.75 '1.5'"]
+    assert caption([0, 0, 1], 2, 0, lam=1.0, classes=classes) == ["1.00 n01440764"]
+
+
+def test_samples_that_share_their_draws_are_of_several_batches(photos: str) -> None:
+    options: dict[str, Any] = {"device": "cpu", "size": 32, "batch_size": 16, "num_threads": 1}
+    boxes = {}
+    for mode in ("elem", "batch"):
+        mix = dcm.MixConfig(num_classes=5, mode=mode)
+        boxes[mode] = {sample.box for sample in demo.mixed_samples(photos, mix, 8, **options)}
+    assert len(boxes["elem"]) > 5
+    assert len(boxes["batch"]) > 5
+    swapped = dcm.MixConfig(num_classes=5, mode="pair", partner="flip")
+    found = [sample.box for sample in demo.mixed_samples(photos, swapped, 16, **options)]
+    assert len({*found}) > 8
+
+
+def test_a_picture_of_a_method(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for names in (["Mosaic"], ["CutMix", "MixUp"]):
+        out = tmp_path / f"{names[0]}.png"
+        arguments = ["--method", *names, "--out", str(out), "--json"]
+        assert cli.main(["show", *SMALL, *arguments]) == 0
+        samples = json.loads(capsys.readouterr().out)["samples"]
+        most = max(sum(share > 0 for share in sample["target"]) for sample in samples)
+        assert (most > 2) == (names == ["Mosaic"])
+    assert cli.main(["show", *SMALL, "--method", "CutMix", "--cutmix-alpha", "2"]) == 1
+    assert "`cutmix_alpha` must be left out with `methods`" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        cli.main(["show", "--method", "NoMix"])
 
 
 def test_the_demo_on_data_of_ones_own(
@@ -216,6 +278,43 @@ def test_ctrl_c_is_no_traceback(
     monkeypatch.setattr(demo, "mixed_samples", interrupted)
     assert cli.main(["show", *SMALL]) == 130
     assert capsys.readouterr().err == "interrupted\n"
+
+
+INTERRUPTS = """
+import os, signal, sys
+
+class Interrupts:
+    def find_spec(self, name, path=None, target=None):
+        if name == "torch":
+            os.kill(os.getpid(), signal.SIGINT)
+
+sys.meta_path.insert(0, Interrupts())
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may have had it ignored
+from dali_cutmix.__main__ import main
+sys.exit(main())
+"""
+
+
+def test_ctrl_c_while_modules_are_loaded_is_no_traceback() -> None:
+    done = subprocess.run([sys.executable, "-c", INTERRUPTS], capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "interrupted\n")
+
+
+def test_a_locale_without_unicode_is_no_error() -> None:
+    plain = {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
+    command = [sys.executable, "-m", "dali_cutmix", "recipes"]
+    done = subprocess.run(
+        command, env={**os.environ, **plain}, capture_output=True, text=True, check=True
+    )
+    assert "train_loader(source, recipe=NAME, ?) uses one;" in done.stdout
+
+
+def test_a_warning_points_at_the_users_line(photos: str, tmp_path: Path) -> None:
+    script = tmp_path / "mine.py"
+    options = "batch_size=4, mix=dcm.MixConfig(), device='cpu', size=32"
+    script.write_text(f"import dali_cutmix as dcm\n\n\ndcm.train_loader({photos!r}, {options})\n")
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, check=True)
+    assert f"{script}:4: UserWarning: " in done.stderr
 
 
 @pytest.mark.slow

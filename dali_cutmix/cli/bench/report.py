@@ -6,11 +6,11 @@ All of it is made from the JSON alone, so that a kept file gives the same tables
 from __future__ import annotations
 
 import os
-import textwrap
 from collections.abc import Iterator
 from importlib.util import find_spec
 from typing import Any, NamedTuple
 
+from rich.markup import escape
 from rich.table import Table
 
 __all__ = ["Lines", "groups", "line_of_code", "markdown", "plot", "summary", "tables"]
@@ -35,14 +35,24 @@ TITLES = {
     "segmentation": "loaders of images with masks",
     "volumes": "loaders of volumes with masks",
 }
+_PEERS = ("timm", "torchvision", "kornia")  # how rows of `bench mix` begin that are not ours
+_FAR = 50  # times the smallest: from there on short bars are hard to read
 
 
 class Lines(NamedTuple):
-    """A group of rows as text: its title, the names of its columns, and the cells."""
+    """A group of rows as text.
+
+    Fields:
+        title: of the group.
+        columns: their names.
+        cells: of each row.
+        notes: why rows have no value, ``"(1) name: the reason"``; their cells name the number.
+    """
 
     title: str
     columns: tuple[str, ...]
     cells: list[tuple[str, ...]]
+    notes: list[str]
 
 
 def groups(result: dict[str, Any], only: str | None = None) -> Iterator[Lines]:
@@ -55,22 +65,28 @@ def groups(result: dict[str, Any], only: str | None = None) -> Iterator[Lines]:
         unit = rows[0]["unit"]
         columns: tuple[str, ...]
         cells: list[tuple[str, ...]]
+        notes: list[str] = []
         if group == "stages":
             costs = {cost["stage"]: cost for cost in result["findings"].get("stages", [])}
-            columns = ("stage", "ms a batch", "quartiles", "adds ms", "share")
-            cells = [(*_cells(row), *_cost(costs.get(row["name"]))) for row in rows]
+            columns = ("stage", "ms per batch", "quartiles", "adds ms", "share")
+            cells = [(*_cells(row, notes), *_cost(costs.get(row["name"]))) for row in rows]
         elif unit in ("ms", "MB"):
-            columns = ("", "ms a batch" if unit == "ms" else unit, "quartiles")
-            cells = [_cells(row) for row in rows]
+            columns = ("", "ms per batch" if unit == "ms" else unit, "quartiles")
+            cells = [_cells(row, notes) for row in rows]
         else:
             columns = ("", unit, "quartiles", "of the first")
-            cells = [(*_cells(row), _ratio(row["median"], first)) for row in rows]
-        yield Lines(TITLES.get(group, group), columns, cells)
+            cells = [(*_cells(row, notes), _ratio(row["median"], first)) for row in rows]
+        yield Lines(TITLES.get(group, group), columns, cells, notes)
 
 
-def _cells(row: dict[str, Any]) -> tuple[str, str, str]:
+def _cells(row: dict[str, Any], notes: list[str]) -> tuple[str, str, str]:
+    """Returns name, median and quartiles; of a row without them the reason goes to the notes."""
     if row["median"] is None:
-        return row["name"], textwrap.shorten(row["note"] or "not measured", 60), ""
+        kind, _, reason = (row["note"] or "not measured").partition(": ")
+        if reason:
+            notes.append(f"({len(notes) + 1}) {row['name']}: {reason.split('. ')[0]}")
+            kind += f" ({len(notes)})"
+        return row["name"], kind, ""
     low, high = row["quartiles"]
     note = f" ({row['note']})" if row["note"] else ""
     return row["name"] + note, _number(row["median"]), f"{_number(low)} to {_number(high)}"
@@ -98,32 +114,43 @@ def tables(result: dict[str, Any]) -> Iterator[Table]:
             table.add_column(column, justify="right" if i else "left", overflow="fold")
         for cells in group.cells:
             table.add_row(*cells)
+        table.caption, table.caption_justify = "\n".join(map(escape, group.notes)) or None, "left"
         yield table
 
 
 def markdown(result: dict[str, Any], only: str | None = None) -> str:
-    """Returns the tables for a README, or that of one group."""
+    """Returns the tables in Markdown, or that of one group."""
     parts = []
     for group in groups(result, only):
         head = (group.columns[0] or group.title, *group.columns[1:])
         align = ("---", *("---:" for _ in head[1:]))
         rows = [head, align, *group.cells]
         parts.append("\n".join(f"| {' | '.join(cells)} |" for cells in rows))
+        parts += ["  \n".join(group.notes)] if group.notes else []
     return "\n\n".join(parts)
 
 
 def summary(result: dict[str, Any]) -> list[str]:
-    """Returns what a result comes to, in sentences."""
-    findings, said = result["findings"], []
+    """Returns what a result comes to, in sentences; of a quick look no advice."""
+    said = _advice(result["findings"])
+    if result["settings"]["quick"]:
+        said = ["--quick: a look in seconds, too short for figures and advice"]
+    if not result["complete"]:
+        said.append("interrupted: what is here was measured, the rest was not")
+    return said
+
+
+def _advice(findings: dict[str, Any]) -> list[str]:
+    said = []
     if "bottleneck" in findings:
         worst = max(findings["stages"], key=lambda stage: stage["ms"])
         said.append(
-            f"bottleneck: {worst['stage']}, {worst['ms']:.1f} ms a batch, {worst['share']:.0%} "
+            f"bottleneck: {worst['stage']}, {worst['ms']:.1f} ms per batch, {worst['share']:.0%} "
             "of the time"
         )
         mixing = [stage for stage in findings["stages"] if stage["stage"] == "mix"]
         if mixing:
-            said.append(f"mixing: {mixing[0]['ms']:.1f} ms a batch, {mixing[0]['share']:.0%}")
+            said.append(f"mixing: {mixing[0]['ms']:.1f} ms per batch, {mixing[0]['share']:.0%}")
     if findings.get("changed"):
         changed = ", ".join(f"{name}={value!r}" for name, value in findings["changed"].items())
         said.append(f"recommended: {changed}: {findings['gain']:.2f} times as fast")
@@ -131,8 +158,6 @@ def summary(result: dict[str, Any]) -> list[str]:
         said.append("recommended: the settings are good as they are")
     if "recommended" in findings:
         said.append(line_of_code(findings["recommended"]))
-    if not result["complete"]:
-        said.append("interrupted: what is here was measured, the rest was not")
     return said
 
 
@@ -160,11 +185,14 @@ def check_plot(path: str) -> None:
 
 
 def plot(result: dict[str, Any], path: str) -> None:
-    """Draws a picture of every group: medians as bars, quartiles as whiskers."""
+    """Draws a picture of every group: medians as bars, quartiles as whiskers.
+
+    Where they lie far apart the axis is logarithmic. Rows of this package are green.
+    """
     import matplotlib
 
     matplotlib.use("Agg")
-    from matplotlib import pyplot
+    from matplotlib import pyplot, ticker
 
     names = dict.fromkeys(row["group"] for row in result["rows"])
     drawn = {g: [r for r in result["rows"] if r["group"] == g and r["median"]] for g in names}
@@ -184,7 +212,12 @@ def plot(result: dict[str, Any], path: str) -> None:
             [max(0.0, m - r["quartiles"][0]) for m, r in zip(medians, rows, strict=True)],
             [max(0.0, r["quartiles"][1] - m) for m, r in zip(medians, rows, strict=True)],
         ]
-        colors = ["#76b900" if "dali_cutmix" in row["name"] else "#8a9ba8" for row in rows]
+        colors = ["#76b900" if _is_own(result["kind"], row["name"]) else "#8a9ba8" for row in rows]
+        if 0 < min(medians) < max(medians) / _FAR:
+            axis.set_xscale("log")
+            axis.xaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
+            axis.xaxis.set_major_formatter("{x:g}")
+            axis.xaxis.set_minor_formatter(ticker.NullFormatter())
         axis.barh(range(len(rows)), medians, xerr=spread, color=colors, height=0.7, capsize=2)
         axis.set_yticks(range(len(rows)), [row["name"] for row in rows], fontsize=8)
         axis.invert_yaxis()
@@ -196,11 +229,19 @@ def plot(result: dict[str, Any], path: str) -> None:
     pyplot.close(figure)
 
 
+def _is_own(kind: str, name: str) -> bool:
+    """Returns whether a row is of this package, and not of a peer."""
+    if kind in ("loader", "train"):
+        return name.startswith("dali_cutmix")
+    return not name.startswith(_PEERS)
+
+
 def _where(result: dict[str, Any]) -> str:
     environment = result["environment"]
     gpu = f"{environment['gpu']}, " if environment["gpu"] else ""
     versions = environment["versions"]
+    dali = next(text for name, text in versions.items() if name.startswith("nvidia-dali-"))
     return (
-        f"{gpu}{environment['cpu']}, {environment['cores']} cores, "
-        f"DALI {versions['nvidia-dali-cuda120']}, torch {versions['torch']}"
+        f"{gpu}{environment['cpu']}, {environment['cores']} cores, DALI {dali}, "
+        f"torch {versions['torch']}"
     )

@@ -23,7 +23,8 @@ __all__ = ["Result", "Row", "environment", "in_turn", "rate"]
 
 SCHEMA_VERSION = 1
 _PACKAGES = (
-    *("nvidia-dali-cuda120", "torch", "numpy", "pillow", "simplejpeg"),
+    *("nvidia-dali-cuda120", "nvidia-dali-cuda130"),
+    *("torch", "numpy", "pillow", "simplejpeg"),
     *("torchvision", "timm", "kornia", "ffcv", "spdl-core", "spdl-io", "webdataset"),
     *("ultralytics", "monai"),
 )
