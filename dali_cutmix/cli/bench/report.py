@@ -35,7 +35,7 @@ TITLES = {
     "segmentation": "loaders of images with masks",
     "volumes": "loaders of volumes with masks",
 }
-_PEERS = ("timm", "torchvision", "kornia")  # how rows of `bench mix` begin that are not ours
+_PEERS = ("timm", "torchvision", "kornia", "openmixup", "GridMixup's", "FMix's", "Cutout's")
 _FAR = 50  # times the smallest: from there on short bars are hard to read
 
 
@@ -231,9 +231,9 @@ def plot(result: dict[str, Any], path: str) -> None:
 
 def _is_own(kind: str, name: str) -> bool:
     """Returns whether a row is of this package, and not of a peer."""
-    if kind in ("loader", "train"):
-        return name.startswith("dali_cutmix")
-    return not name.startswith(_PEERS)
+    if kind in ("mix", "profile"):
+        return not name.startswith(_PEERS)
+    return name.startswith("dali_cutmix")
 
 
 def _where(result: dict[str, Any]) -> str:
