@@ -46,7 +46,7 @@ Function = TypeVar("Function", bound=Callable[..., object])
 VERSION: str = nvidia.dali.__version__
 
 # The name of a reader that reads what it is told, so that where it stands is of no matter.
-BY_NUMBER = "by number"
+BY_NUMBER = "dali_cutmix, by number"
 
 # How the warning begins that a checkpoint has no state of an external source.
 CHECKPOINT_WARNING = "Checkpointing enabled in a pipeline with external source operator"

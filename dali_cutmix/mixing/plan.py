@@ -9,7 +9,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Callable, Sequence
 from functools import reduce
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,9 @@ from nvidia.dali.data_node import DataNode
 
 from dali_cutmix._dali import split
 from dali_cutmix.mixing import boxes, tiles
+
+if TYPE_CHECKING:
+    from dali_cutmix.mixing.saliency import Saliency
 
 __all__ = [
     "FLAGS",
@@ -201,7 +204,7 @@ class Beside(NamedTuple):
     """
 
     objects: tuple[DataNode, DataNode] | None = None
-    saliency: tuple[Any, Any] | None = None
+    saliency: tuple[Saliency, Saliency] | None = None
 
 
 class Found(NamedTuple):

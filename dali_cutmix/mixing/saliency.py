@@ -25,13 +25,13 @@ from dali_cutmix._graph import gathered, zero_unless
 from dali_cutmix._rules import states
 from dali_cutmix.mixing.plan import Size
 
-__all__ = ["MOST_CELLS", "Saliency", "in_cells", "mass_in", "peak"]
+__all__ = ["Saliency", "in_cells", "mass_in", "peak"]
 
-MOST_CELLS = 2**16
+_MOST_CELLS = 2**16
 _PLACES = 56  # along each axis
 _AROUND = (7, 3)
 _BELOW_1 = float(np.nextafter(np.float32(1), np.float32(0)))  # in the last pixel
-_NUMBERS = np.arange(MOST_CELLS, dtype=np.int32)
+_NUMBERS = np.arange(_MOST_CELLS, dtype=np.int32)
 SALIENCY = (
     "`saliency` must be a map of each image, (h, w) with at most 65,536 finite numbers, or a "
     "point, float32 (2,), y and x in [0, 1]."
@@ -130,12 +130,12 @@ def peak(saliency: Saliency, size: Size) -> DataNode:
         saliency.map.shape(dtype=types.INT32),
     )
     from_behind = fn.slice(
-        types.Constant(MOST_CELLS - _NUMBERS),
+        types.Constant(_MOST_CELLS - _NUMBERS),
         start=[0],
         shape=flat.shape(dtype=types.INT32),
         axes=[0],
     )
-    index = MOST_CELLS - _first_largest(flat, from_behind)
+    index = _MOST_CELLS - _first_largest(flat, from_behind)
     row = index // shape[1:]
     cell = fn.cat(row, index - row * shape[1:])
     # Exact: a quotient of whole numbers that is none is not so near to one.
@@ -194,10 +194,11 @@ def mass_in(saliency: Saliency, box: DataNode, size: Size) -> tuple[DataNode, Da
     """
     area = _only_map(saliency)
     mass = area - fn.reductions.min(area, axes=[0, 1], keep_dims=True)
-    start, end = box[:, :2], box[:, :2] + box[:, 2:]
+    start = box[:, :2]
+    ends = fn.cat(start, start + box[:, 2:], axis=0) * area.shape(dtype=types.INT32)
     inside = mass
     for axis, shape in ((0, [-1, 1]), (1, [1, -1])):
-        within = _within(area, axis, start[:, axis], end[:, axis], size.node[axis])
+        within = _within(area, axis, ends[:, axis : axis + 1], size.node[axis])
         inside = inside * fn.reshape(within, shape=shape)
     inside, whole = (fn.reductions.sum(x, axes=[0, 1], keep_dims=True) for x in (inside, mass))
     has_any, pixels = whole > 0.0, fn.cast(size.node[0], dtype=types.FLOAT) * size.node[1]
@@ -211,10 +212,11 @@ def in_cells(saliency: Saliency, cells: int) -> DataNode:
         inside = saliency.places // cells
         parts = fn.reshape(area, shape=[cells, inside, cells, inside])
         return fn.reductions.sum(parts, axes=[1, 3])
-    edges = np.arange(cells + 1, dtype=np.int32)[:, None]
-    start, end = types.Constant(edges[:-1]), types.Constant(edges[1:])
+    edges = types.Constant(np.arange(cells + 1, dtype=np.int32)[:, None])
+    counts = area.shape(dtype=types.INT32)
     for axis in range(2):
-        within = _within(area, axis, start, end, cells)  # (K, cells of the map along the axis)
+        # (K, cells of the map along the axis)
+        within = _within(area, axis, edges * counts[axis], cells)
         # (h, w) by (K, h): (K, w); then (K, w) by (K, w): (K, K)
         if axis == 0:
             parts = fn.expand_dims(within, axes=[2]) * fn.expand_dims(sums, axes=[0])
@@ -225,16 +227,14 @@ def in_cells(saliency: Saliency, cells: int) -> DataNode:
     return sums
 
 
-def _within(
-    area: DataNode, axis: int, start: DataNode, end: DataNode, length: DataNode | int
-) -> DataNode:
-    """Returns how much of each cell of a map lies between two places, along an axis.
+def _within(area: DataNode, axis: int, ends: DataNode, length: DataNode | int) -> DataNode:
+    """Returns how much of each cell of a map lies between one place and the next, along an axis.
 
     In whole numbers, so that what is equal is equal to the bit.
 
     Args:
         area: the map.
-        start, end: int32 (K, 1), or (1,), of an axis of `length`.
+        ends: int32 (K + 1, 1), places on an axis of `length`, times the cells of the map.
 
     Returns:
         float32 (K, cells), from 0 to `length`.
@@ -242,6 +242,5 @@ def _within(
     count = area.shape(dtype=types.INT32)[axis : axis + 1]
     cell = fn.slice(types.Constant(_NUMBERS), start=[0], shape=count, axes=[0])
     low = fn.reshape(cell, shape=[1, -1]) * length
-    high = low + length
-    within = dmath.clamp(end * count, low, high) - dmath.clamp(start * count, low, high)
-    return fn.cast(within, dtype=types.FLOAT)
+    until = dmath.clamp(ends, low, low + length)
+    return fn.cast(until[1:] - until[:-1], dtype=types.FLOAT)

@@ -12,8 +12,8 @@ Deviation the authors take the saliency of one image for the whole batch; here e
           of its partner, with ``mode="batch"`` too, where all boxes have one size before clipping
 Gain      ImageNet, ResNet-50: 76.83 to 77.14 after 100 epochs, 77.35 to 78.46 after 300
           (openmixup's model zoo; CutMix 77.17 and 78.69)
-Cost      beside CutMix's a resize of the batch to 56 x 56 and some sixty operators on less. On a
-          GPU the maps are copied to the CPU, for which a batch waits
+Cost      beside CutMix's four small resizes and some eighty operators on a few numbers: on the CPU
+          four times CutMix's time. On a GPU the maps are copied to the CPU, for which a batch waits
 When      objects are small, or off the centre, so that CutMix would often paste background. Not
           where classes differ by texture all over the image, nor where CutMix is enough: on
           ImageNet it is no better
