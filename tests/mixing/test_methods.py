@@ -242,10 +242,10 @@ def test_every_configuration_keeps_its_promises(
     if cfg.labels == "float":
         labels = (rng.random((count, 8)) < 0.4).astype(np.float32)
     fed = labels.astype(np.int32)[:, None] if known and cfg.labels == "int" else labels
-    pipe = graphs.mix_pipeline(
-        images, fed, cfg, seed=seed, keep_order=keep_order, with_blended=True, known=known
-    )
-    (outputs,) = graphs.run(pipe)
+    options: dict[str, Any] = {"seed": seed, "keep_order": keep_order, "known": known}
+    with graphs.untraced():
+        pipe = graphs.mix_pipeline(images, fed, cfg, with_blended=True, **options)
+        (outputs,) = graphs.run(pipe)
     shuffled = len(outputs) - (3 if cfg.targets == "pair" else 1) == 6
     assert shuffled == (not keep_order and cfg.mixup_alpha == 0)
     found = check_batch(cfg, images, labels, outputs, keep_order=not shuffled)
