@@ -187,6 +187,7 @@ def picture_command(name: str) -> str:
     """Returns the command that makes the picture of a method."""
     options = {
         "DetectionCutMix": f"--annotations --method {name}",
+        "ObjectCutMix": f"--masks --method {name}",
         "MixUp": "--cutmix-alpha 0 --mixup-alpha 1",  # at 0.2 most images look unmixed
     }
     return (

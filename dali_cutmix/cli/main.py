@@ -459,6 +459,8 @@ def build_parser() -> argparse.ArgumentParser:
         add("--seed", metavar="N", type=int, default=0, help="default: %(default)s")
         add("--images", metavar="N", type=int, default=12, help="shown (default: %(default)s)")
         add("--columns", metavar="N", type=int, default=4, help="default: %(default)s")
+        help_text = "maps of the images in --data, for methods that look at them"
+        add("--saliency", metavar="FILE", help=help_text)
         add("--json", action="store_true", help="report as JSON on stdout")
         if name == "show":
             help_text = "of boxes, as COCO has them, of the images in --data (default: of shapes)"
@@ -570,7 +572,7 @@ def _samples(
     root: str, mix: dcm.MixConfig, device: Literal["gpu", "cpu"], args: argparse.Namespace
 ) -> list[demo.MixedSample]:
     options = {"device": device, "size": args.size, "batch_size": args.batch_size}
-    options |= {"recipe": args.recipe, "seed": args.seed}
+    options |= {"recipe": args.recipe, "seed": args.seed, "saliency": args.saliency}
     return demo.mixed_samples(root, mix, args.images, **options)
 
 
