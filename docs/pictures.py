@@ -20,7 +20,8 @@ from docs import hooks
 def commands() -> list[list[str]]:
     """Returns the arguments of each command that makes a picture in docs/pictures."""
     texts = [page.read_text(encoding="utf-8") for page in (hooks.ROOT / "docs").rglob("*.md")]
-    lines = [line for text in texts for line in re.findall(r"`dali-cutmix ((?:volumes )?show [^`]*)`", text)]
+    shows = re.compile(r"`dali-cutmix ((?:volumes )?show [^`]*)`")
+    lines = [line for text in texts for line in shows.findall(text)]
     of_methods = (hooks.picture_command(card.name) for card in hooks.cards())
     lines += [command.removeprefix("dali-cutmix ") for command in of_methods]
     found = dict.fromkeys(" ".join(line.split()) for line in lines if "docs/pictures" in line)
