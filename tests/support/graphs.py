@@ -140,7 +140,7 @@ class FedDraws:
     def first(self, x: Any) -> Any:
         return x
 
-    def deal(self, table: Any) -> Any:
+    def deal(self, table: Any, mixed: None) -> Any:  # noqa: ARG002
         return table[0]
 
     def coin(self, name: str, probability: float) -> Any:  # noqa: ARG002
