@@ -179,9 +179,10 @@ def train_loader(
     for name, value in or_none.items():
         if not (isinstance(value, str) and value == "recipe"):
             values[name] = value
-    if isinstance(partners, Source) or mix is None:
+    of_recipe = isinstance(partners, str) and partners == "recipe"
+    if isinstance(partners, Source) or (of_recipe and mix is None):
         values["partners"] = None
-    elif not (isinstance(partners, str) and partners == "recipe"):
+    elif not of_recipe:
         values["partners"] = partners
     flags = {"with_params": with_params, "switchable": switchable, "shuffle": shuffle}
     for name, flag in flags.items():

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 from nvidia.dali import fn, types
+from nvidia.dali import math as dmath
 from nvidia.dali.data_node import DataNode
 
 from dali_cutmix._dali import split
@@ -590,6 +591,7 @@ def with_source(params: MixParams, source: DataNode, more: DataNode) -> MixParam
     assert params.weights is not None
     partners = np.eye(4, dtype=np.float32)[1:2, : 2 if params.tiled is None else 4]
     weights = params.weights + fn.cast(more, dtype=types.FLOAT) * types.Constant(partners)
+    weights = dmath.clamp(weights, 0.0, 1.0)  # the sum is rounded
     return params._replace(
         source=fn.reshape(source, shape=[4]), lam_partner=weights[0, 1], weights=weights
     )

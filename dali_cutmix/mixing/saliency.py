@@ -202,7 +202,8 @@ def mass_in(saliency: Saliency, box: DataNode, size: Size) -> tuple[DataNode, Da
         inside = inside * fn.reshape(within, shape=shape)
     inside, whole = (fn.reductions.sum(x, axes=[0, 1], keep_dims=True) for x in (inside, mass))
     has_any, pixels = whole > 0.0, fn.cast(size.node[0], dtype=types.FLOAT) * size.node[1]
-    return inside / ((whole + (has_any ^ True)) * pixels), has_any
+    part = inside / ((whole + (has_any ^ True)) * pixels)
+    return dmath.min(part, 1.0), has_any  # the sums are rounded
 
 
 def in_cells(saliency: Saliency, cells: int) -> DataNode:

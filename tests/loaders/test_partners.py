@@ -189,6 +189,8 @@ def test_the_recipe_of_the_paper(tail: str) -> None:
     assert (lam == lam[0]).all()  # one box for a batch
     assert (box == box[0]).all()
     assert targets.shape == (7, 4)
+    with dcm.train_loader(tail, recipe=recipe, mix=None, **options) as loader:
+        assert "partners" not in loader._options
 
 
 @pytest.mark.parametrize(
@@ -198,7 +200,7 @@ def test_the_recipe_of_the_paper(tail: str) -> None:
         ({"tail_alpha": 5}, ValueError, r"`tail_alpha` must be in \[0, 4\], got 5"),
         ({"tail_alpha": "1"}, TypeError, "`tail_alpha` must be a number"),
         ({"partners": None, "tail_alpha": 1}, ValueError, "`tail_alpha` must be left out without"),
-        ({"mix": None, "tail_alpha": 1}, ValueError, "`tail_alpha` must be left out without"),
+        ({"mix": None}, ValueError, '`partners` must be None where `mix` is None, got "tail"'),
         (
             {"mix": dcm.MixConfig(partner="same")},
             ValueError,

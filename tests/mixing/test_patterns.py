@@ -373,6 +373,20 @@ def test_masks_are_copied_whatever_their_type(
             check_batch(batch, images, tuple(methods), masks)
 
 
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("channels", [(), (3,)], ids=["HW", "HWC"])
+@pytest.mark.parametrize("method", [GRID, SMOOTH, CUT], ids=["GridMix", "SmoothMix", "Cutout"])
+def test_masks_follow_also_where_mix_is_not_told_the_size(
+    method: Any, channels: tuple[int, ...], device: str
+) -> None:
+    rng, size = np.random.default_rng(0), (12, 17)
+    images = graphs.distinct_images(rng, 16, size)
+    masks = rng.integers(0, 256, (16, *size, *channels), dtype=np.uint8)
+    cfg = dcm.MixConfig(num_classes=16, methods=(method,))
+    for batch in run_drawn(images, cfg, device=device, masks=masks, known=False):
+        check_batch(batch, images, (method,), masks)
+
+
 @pytest.mark.parametrize("enabled", [True, False])
 def test_patterns_are_switched(enabled: bool) -> None:
     images = graphs.distinct_images(np.random.default_rng(1), 16, (12, 17))

@@ -131,6 +131,32 @@ def test_snapmix_equals_the_reference(size: tuple[int, int], labels_are: Any, de
     assert (equal > 30) == (labels_are == "int")
 
 
+def test_weights_of_snapmix_are_never_below_0_nor_above_1() -> None:
+    # Where a box covers all of a map's mass, or none, sums in float32 are a little off.
+    rng, count, size = np.random.default_rng(0), 64, (27, 31)
+    maps = np.zeros((count, 14, 14), np.float32)
+    for area in maps:
+        y, x = rng.integers(0, 11, 2)
+        area[y : y + 3, x : x + 3] = rng.random((3, 3))
+
+    @pipeline_def(batch_size=count, num_threads=2, device_id=None, seed=1)
+    def pipe() -> Any:
+        images = graphs.feed(plain_images(rng, count, size), "HWC")
+        labels = graphs.feed(np.arange(count, dtype=np.int32))
+        methods = (dcm.SnapMix(alpha=1),)
+        cfg = dcm.MixConfig(num_classes=count, methods=methods, partner="derangement")
+        mixed = dcm.mix(images, labels, cfg, saliency=graphs.feed(maps))
+        again = dcm.mix(images, labels, cfg, params=mixed.params)
+        weights = [x.lam for x in (mixed.params, again.params)]
+        weights += [x.lam_partner for x in (mixed.params, again.params)]
+        return (*weights, mixed.targets, again.targets)
+
+    for batch in graphs.run(pipe(), 5):
+        found = np.concatenate([x.ravel() for x in batch])
+        assert found.min() == 0
+        assert found.max() == 1
+
+
 def test_snapmix_has_the_label_weights_of_the_authors_code() -> None:
     # Of their code: maps normalised to mass 1, sums in two boxes, equal classes and maps alike.
     rng, size = np.random.default_rng(0), (16, 24)

@@ -106,7 +106,9 @@ def mix_masks(
     def as_they_were() -> DataNode:
         kind = _type(dtype)
         if layout is None:  # then "HWC" stays, where there are three axes
-            return fn.reinterpret(mixed, dtype=kind, shape=shape)
+            # A reshape by a node after one that names the layout insists on that (DALI 2.4.0).
+            same = fn.reshape(mixed, rel_shape=[1, 1, 1])
+            return fn.reinterpret(same, dtype=kind, shape=shape)
         return fn.reinterpret(mixed, dtype=kind, shape=shape, layout=layout)
 
     return as_they_were()
