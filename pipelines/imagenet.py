@@ -16,7 +16,6 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Literal, cast
 
-import numpy as np
 from nvidia.dali import Pipeline, fn, pipeline_def
 from nvidia.dali.data_node import DataNode
 
@@ -245,22 +244,9 @@ def _cropped(
 def _of_normalised(
     cfg: MixConfig, mean: Sequence[float], std: Sequence[float], white: int
 ) -> MixConfig:
-    """Returns the configuration of what is mixed after it is normalised, and Cutout's fill is too.
-
-    Raises:
-        ValueError: the fill is not of as many channels.
-    """
-    methods = list(cfg.methods)
-    for k, method in enumerate(methods):
-        if isinstance(method, Cutout):
-            fill = np.broadcast_to(method.fill, max(len(mean), np.size(method.fill)))
-            if len(fill) != len(mean):
-                raise ValueError(
-                    "`fill` of Cutout must be a number, or one for each channel of the images, "
-                    f"{len(mean)}, got {method.fill}."
-                )
-            fill = (fill / white - mean) / std
-            methods[k] = dataclasses.replace(method, fill=tuple(fill.tolist()))
+    """Returns the configuration of what is mixed after it is normalised: Cutout's fill is too."""
+    scale = [white * m for m in mean], [white * s for s in std]
+    methods = (m.normalised(*scale) if isinstance(m, Cutout) else m for m in cfg.methods)
     return dataclasses.replace(cfg, methods=tuple(methods))
 
 

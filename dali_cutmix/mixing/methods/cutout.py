@@ -74,6 +74,24 @@ class Cutout(Method):
         lam = position[:, :1] * 0.0 + 1.0
         return Rows(lam, boxes=fn.expand_dims(box, axes=[1]), num_boxes=1)
 
+    def normalised(self, mean: Sequence[float], std: Sequence[float]) -> Cutout:
+        """Returns the same for images that are normalised before they are mixed.
+
+        Args:
+            mean, std: of the channels, in the values of the images.
+
+        Raises:
+            ValueError: `fill` is not of as many channels.
+        """
+        fill = self.fill if isinstance(self.fill, tuple) else (self.fill,) * len(mean)
+        if len(fill) != len(mean):
+            raise ValueError(
+                "`fill` of Cutout must be a number, or one for each channel of the images, "
+                f"{len(mean)}, got {self.fill}."
+            )
+        scaled = ((x - m) / s for x, m, s in zip(fill, mean, std, strict=True))
+        return Cutout(length=self.length, fill=tuple(scaled))
+
     def filling(self, dtype: str) -> float | tuple[float, ...]:
         """Returns `fill` as images of a type have it."""
         if dtype != "uint8":
