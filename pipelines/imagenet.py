@@ -11,6 +11,7 @@ recipes have it, before; then floats are mixed.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Literal, cast
@@ -32,6 +33,7 @@ from dali_cutmix.data.sources import Source, filled
 from dali_cutmix.mixing.api import Batch, mix_batch
 from dali_cutmix.mixing.config import MixConfig
 from dali_cutmix.mixing.followers.labels import class_indices
+from dali_cutmix.mixing.methods import Cutout
 from dali_cutmix.mixing.plan import MixParams
 from dali_cutmix.recipes import IMAGENET_MEAN, IMAGENET_STD
 
@@ -111,6 +113,8 @@ def train(
     if mix is None:
         labels = _as_yielded(labels, source)
     own_seed = op_seed(op_seed(seed, shard_id), "mix")
+    if mix is not None and erase is not None and not erase_after_mix:  # they are normalised before
+        mix = _of_normalised(mix, mean, std, to.white)
     mixed = partial(_mixed, labels, maps, other_labels, mix, [*size, channels], mixing, own_seed)
     normalise = partial(pixels.normalise, mean=mean, std=std, white=to.white)
     if erase is None:
@@ -235,6 +239,15 @@ def _cropped(
         fill = [round(255 * m) for m in mean]
         images = apply_policies(images, augment, size=size, fill=fill, **own)
     return images, labels, maps
+
+
+def _of_normalised(
+    cfg: MixConfig, mean: Sequence[float], std: Sequence[float], white: int
+) -> MixConfig:
+    """Returns the configuration of what is mixed after it is normalised: Cutout's fill is too."""
+    scale = [white * m for m in mean], [white * s for s in std]
+    methods = (m.normalised(*scale) if isinstance(m, Cutout) else m for m in cfg.methods)
+    return dataclasses.replace(cfg, methods=tuple(methods))
 
 
 @graph_function

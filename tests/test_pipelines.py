@@ -13,6 +13,7 @@ from PIL import Image
 
 import dali_cutmix as dcm
 from dali_cutmix.data import folders
+from dali_cutmix.data.sources import tail_heavy
 from dali_cutmix.pipelines import imagenet
 from tests.support import graphs
 
@@ -96,6 +97,8 @@ def of_recipe(root: str, name: str, **options: Any) -> Pipeline:
     recipe = dcm.recipes.get(name)
     fields = ("augment", "erase", "erase_after_mix", "repeats", "area", "ratio", "interpolation")
     options |= {field: getattr(recipe, field) for field in fields}
+    if recipe.partners is not None:
+        options["partners"] = tail_heavy(dcm.find_source(root), recipe.tail_alpha)
     mix = None if recipe.mix is None else dataclasses.replace(recipe.mix, num_classes=5)
     return train(root, mix, **options)
 
@@ -184,6 +187,10 @@ KERNELS_A_BATCH = {
     "mosaic": 7,
     "gridmix": 7,
     "patterns": 24,
+    "same": 7,
+    "other": 10,
+    "resizemix": 11,
+    "cmo-imagenet-lt": 94,
     "cutmix-paper": 50,
     "rsb-a1": 150,
     "rsb-a2": 150,
@@ -245,6 +252,8 @@ def test_the_bytes_moved_for_a_batch_are_those_of_the_table(photos: str, name: s
 def test_all_inputs_of_a_multi_paste_have_one_width(photos: str, name: str, device: str) -> None:
     # On a GPU it reads every input with the width of the first (DALI 2.4.0): others are garbage,
     # and read from outside of their memory.
+    if (name, device) == ("resizemix", "cpu"):
+        pytest.skip("on the CPU patches are pasted as wide as they are")
     pipeline = graph(photos, name, device)
     pasted = [
         [node for node in operator.inputs if node.name in names]

@@ -103,6 +103,38 @@ def check_mix(mix: Any, **only_mixed: bool) -> None:
             raise ValueError(f"`{name}` must be False where `mix` is None: nothing is mixed.")
 
 
+def check_needs(
+    mix: MixConfig,
+    *,
+    classes: bool = False,
+    maps: bool = False,
+    boxes: bool = False,
+    masks: bool = False,
+) -> None:
+    """Raises ValueError for a `mix` that needs what a loader does not read.
+
+    Args:
+        classes, maps, boxes, masks: whether it reads one class of each image, maps of where it is
+            seen, boxes of objects, masks.
+    """
+    by_class = "which goes by the class of each image: here it has none, or several"
+    lacking = {
+        "DetectionCutMix, which looks at boxes of objects: those are read by detection_loader": (
+            mix.avoids and not boxes
+        ),
+        "ObjectCutMix, which looks at masks: those are read by segmentation_loader and "
+        "volume_loader": mix.object_method is not None and not masks,
+        "SnapMix, which looks at maps: those are read by train_loader": (
+            mix.needs_maps and not maps
+        ),
+        f'`partner="{mix.partner}"`, {by_class}': mix.grouped and not classes,
+        f"a `prob` for each class, {by_class}": mix.prob_of_class is not None and not classes,
+    }
+    for what, is_lacking in lacking.items():
+        if is_lacking:
+            raise ValueError(f"`mix` must not have {what}.")
+
+
 def blending_methods(mix: MixConfig) -> list[str]:
     """Returns the names of the methods that average images, as classes of masks cannot be."""
     methods = [method for method, _ in mix.weighted_methods]

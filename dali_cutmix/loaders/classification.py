@@ -16,6 +16,7 @@ from dali_cutmix.loaders._arguments import (
     Device,
     OnError,
     check_mix,
+    check_needs,
     checked_options,
     given,
     look_at_a_few,
@@ -238,6 +239,7 @@ def train_loader(
         )
     if used.mix is not None:
         mixing = used.mix
+        check_needs(mixing, classes=options["source"].targets is None, maps=True)
         if options["source"].targets is not None and mixing.labels == "int":
             if mixing.label_smoothing and isinstance(mix, str):
                 raise ValueError(

@@ -20,6 +20,7 @@ from dali_cutmix.loaders._arguments import (
     Device,
     OnError,
     check_mix,
+    check_needs,
     checked_options,
     checked_sides,
     look_at_a_few,
@@ -198,6 +199,8 @@ def _checked_random(random: dict[str, Any], batch_size: int) -> dict[str, Any]:
     for name in ("shuffle", "with_params", "switchable"):
         checked_bool(name, random[name])
     check_mix(mix, with_params=random["with_params"], switchable=random["switchable"])
+    if mix is not None:
+        check_needs(mix, boxes=True)
     if mix is not None and batch_size < 2:
         raise ValueError(
             f"`batch_size` must be at least 2 for mixing, got {batch_size}: an image is mixed with "

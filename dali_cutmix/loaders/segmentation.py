@@ -21,6 +21,7 @@ from dali_cutmix.loaders._arguments import (
     OnError,
     blending_methods,
     check_mix,
+    check_needs,
     checked_options,
     checked_sides,
     look_at_a_few,
@@ -213,6 +214,8 @@ def _checked_training(
 ) -> dict[str, Any]:
     """Returns the arguments of training's pipeline alone, checked."""
     check_mix(mix, switchable=switchable)
+    if mix is not None:
+        check_needs(mix, masks=True)
     if mix is not None and blend == "refuse" and (blending := blending_methods(mix)):
         raise ValueError(
             f'`blend` must be "heavier" where `mix` has {blending[0]}, got "refuse": classes '

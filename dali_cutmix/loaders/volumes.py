@@ -30,6 +30,7 @@ from dali_cutmix.loaders._arguments import (
     OnError,
     blending_methods,
     check_mix,
+    check_needs,
     checked_options,
     progress_bar,
 )
@@ -234,6 +235,7 @@ def _check_mixing(mix: Any, training: bool, batch_size: int, switchable: bool) -
         return
     if not training:
         raise ValueError("`mix` must be None with `training=False`: validation never mixes.")
+    check_needs(mix, masks=True)
     if batch_size < 2:
         raise ValueError(
             f"`batch_size` must be at least 2 for mixing, got {batch_size}: a volume is mixed with "

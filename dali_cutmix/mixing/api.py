@@ -98,8 +98,8 @@ def mix(
             within, down to one sample.
         params: the ``params`` of another mix, to repeat it on other data instead of drawing: then
             of `cfg` only what makes the targets counts, and where four images meet (`Mosaic`) lam
-            is that of the box. With ``patterns`` (GridMix, FMix, SmoothMix, Cutout) they must be
-            those that `mix` returned, and the images of one size.
+            is that of the box. With ``patterns`` (GridMix, FMix, SmoothMix, Cutout, AttentiveMix)
+            they must be those that `mix` returned, and the images of one size.
         enabled: bool (), CPU, the same for the whole batch: where it is False nothing is mixed.
         objects: the boxes of each image, as `mix_boxes` takes them, for methods that look at them
             (`DetectionCutMix`); or the mask of each image (of `partners`, where these are given),
@@ -117,10 +117,10 @@ def mix(
         seed: seed of the draws. By default the pipeline's, from which every mix of a pipeline and
             every shard of its reader derives its own.
         keep_order: with ``False`` the samples may also change places within the batch, which
-            saves a copy of the images (of volumes three), unless MixUp, ResizeMix, FMix, SmoothMix
-            or Cutout is among the methods. In a shuffled training batch the order means nothing,
-            but other outputs of the pipeline then no longer match: ``params.original`` says who
-            went where.
+            saves a copy of the images (of volumes three), unless MixUp, ResizeMix, FMix, SmoothMix,
+            Cutout or SnapMix is among the methods. In a shuffled training batch the order means
+            nothing, but other outputs of the pipeline then no longer match: ``params.original``
+            says who went where.
         dtype: type of the images. ``"float32"`` is for images that were normalised before, at
             four times the bytes; MixUp is then not rounded. ``"int16"`` is for volumes.
 

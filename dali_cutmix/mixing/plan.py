@@ -313,8 +313,15 @@ class Method:
         """Returns a plan per row of `draw.Draw`'s table."""
         raise NotImplementedError
 
-    def filling(self) -> float | tuple[float, ...]:
-        """Returns what is shown in the boxes, one number, or one for each channel: "fill"."""
+    def filling(self, dtype: str) -> float | tuple[float, ...]:
+        """Returns what is shown in the boxes, one number, or one for each channel: "fill".
+
+        Args:
+            dtype: of the images, "uint8" or "float32".
+
+        Raises:
+            ValueError: these cannot show it.
+        """
         raise NotImplementedError
 
     def mask(self, part: Part) -> DataNode:

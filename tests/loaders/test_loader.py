@@ -21,6 +21,7 @@ from nvidia.dali import Pipeline, fn, pipeline_def
 from PIL import Image
 
 import dali_cutmix as dcm
+from dali_cutmix import recipes
 from dali_cutmix.loaders._iterator import to_torch
 from dali_cutmix.pipelines import imagenet
 from tests.support import graphs
@@ -577,6 +578,23 @@ def test_a_seed_gives_the_batches_that_it_gave(photos: str, name: str) -> None:
     assert np.abs(lam[:8].numpy() - shares).max() < 1e-3
     left = images[:8, :, :, :16].mean(dim=(1, 2, 3))
     assert np.abs(left.numpy() - means).max() < 0.02  # decoders differ less than that
+
+
+@pytest.mark.parametrize("fill", [7.0, (124, 116, 104)])
+def test_cutout_fills_alike_where_images_are_normalised_before_they_are_mixed(
+    photos: str, fill: Any
+) -> None:
+    cfg = dcm.MixConfig(methods=(dcm.Cutout(length=16, fill=fill),))
+    options = {"mix": cfg, "erase": dcm.RandomErasing(prob=0), "size": 32, "with_params": True}
+    shown = []
+    for after in (True, False):
+        with train(photos, seed=7, erase_after_mix=after, **options) as loader:
+            shown.append(next(iter(loader))[0])
+    white = np.array([255.0 * x for x in recipes.IMAGENET_STD])
+    expected = (np.array(fill) - 255 * np.array(recipes.IMAGENET_MEAN)) / white
+    filled = (shown[0] - torch.tensor(expected[:, None, None])).abs().amax(dim=1) < 1e-5
+    assert (filled.sum(dim=(1, 2)) >= 8 * 8).all()
+    assert (shown[0] - shown[1]).abs().max() < 1e-5
 
 
 def test_a_state_of_other_data_is_refused(photos: str, tmp_path: Path) -> None:

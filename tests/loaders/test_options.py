@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from typing import Any
 
 import pytest
@@ -200,3 +201,40 @@ def test_volume_loader(data: dict[str, str], drawn: st.DataObject) -> None:
             assert {*masks.unique().tolist()} <= {0, 1, 2, int(given_.get("ignore_index", -100))}
             assert bool(volumes.isfinite().all())
         assert sizes == count_of(given_, loader, SOLIDS)
+
+
+@pytest.mark.parametrize(
+    ("mix", "message", "reads"),
+    [
+        (dcm.MixConfig(methods=(dcm.DetectionCutMix(),)), "DetectionCutMix, which", "detection"),
+        (dcm.MixConfig(methods=(dcm.ObjectCutMix(),)), "ObjectCutMix, which", "masks"),
+        (dcm.MixConfig(methods=(dcm.SnapMix(),)), "SnapMix, which", "train"),
+        (dcm.MixConfig(partner="same"), '`partner="same"`, which goes by the class', "train"),
+        (dcm.MixConfig(prob=[0.5] * 4), "a `prob` for each class, which goes by", "train"),
+    ],
+)
+def test_a_mix_that_needs_what_a_loader_does_not_read_is_refused(
+    data: dict[str, str], mix: dcm.MixConfig, message: str, reads: str
+) -> None:
+    common: dict[str, Any] = {"mix": mix, "batch_size": 4, "size": 16, "device": "cpu"}
+    images, masks = data["images"], data["masks"]
+    solids, solid_masks = data["volumes"], data["solids"]
+    rows = {name: [0.5, 1, 0, 0] for name in os.listdir(images) if "json" not in name}
+    makes: dict[str, Any] = {
+        "train": lambda: dcm.train_loader(images, targets=rows, **common),
+        "detection": lambda: dcm.detection_loader(images, data["annotations"], **common),
+        "masks": lambda: dcm.segmentation_loader(images, masks, **common),
+        "volumes": lambda: dcm.volume_loader(solids, solid_masks, **common | {"size": (8, 8, 8)}),
+    }
+    for name, make in makes.items():
+        if name != reads and (name, reads) != ("volumes", "masks"):
+            with pytest.raises(ValueError, match=f"`mix` must not have {message}"):
+                make()
+
+
+def test_classes_of_images_with_targets_are_not_gone_by(data: dict[str, str]) -> None:
+    rows = {name: [0.5, 1, 0, 0] for name in os.listdir(data["images"]) if "json" not in name}
+    options: dict[str, Any] = {"targets": rows, "batch_size": 4, "size": 16, "device": "cpu"}
+    for mix in (dcm.MixConfig(partner="other"), dcm.MixConfig(prob=[0.5] * 4)):
+        with pytest.raises(ValueError, match="here it has none, or several"):
+            dcm.train_loader(data["images"], mix=mix, **options)

@@ -141,6 +141,15 @@ def test_cutout_equals_the_reference(length: int, size: tuple[int, int], device:
     assert np.array_equal(target, np.eye(count, dtype=np.float32))  # its own label, whole
 
 
+@pytest.mark.parametrize("device", DEVICES)
+def test_cutout_rounds_its_fill_alike_on_both_devices(device: str) -> None:
+    method = dcm.Cutout(length=4, fill=(0.5, 1.5, 254.7))
+    images = np.full((8, 9, 10, 3), 100, np.uint8)
+    for batch in run_drawn(images, dcm.MixConfig(num_classes=8, methods=(method,)), device=device):
+        found = batch["images"].reshape(-1, 3)
+        assert np.array_equal(np.unique(found, axis=0), [[0, 2, 255], [100, 100, 100]])
+
+
 # All of them in all ways of mix()
 
 
@@ -601,6 +610,14 @@ def test_cutout_fills_all_channels() -> None:
         (dcm.Cutout(fill=(1, 2)),), lambda x, cfg: dcm.mix(x, None, cfg, size=(12, 17)).images
     )
     assert said.startswith("`fill` of Cutout must be a number, or one for each channel")
+
+
+@pytest.mark.parametrize("fill", [-0.1, 255.5, (0, 0, 256)])
+def test_cutout_fills_with_what_bytes_can_be(fill: Any) -> None:
+    cfg = dcm.MixConfig(num_classes=8, methods=(dcm.Cutout(fill=fill),))
+    with pytest.raises(ValueError, match=r"`fill` of Cutout must be in \[0, 255\] for uint8"):
+        run_drawn(np.zeros((8, 9, 10, 3), np.uint8), cfg)
+    run_drawn(np.zeros((8, 9, 10, 3), np.float32), cfg, dtype="float32")
 
 
 @pytest.mark.parametrize("method", EACH, ids=IDS)

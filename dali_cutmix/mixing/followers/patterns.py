@@ -103,7 +103,8 @@ def _boxes(numbers: DataNode) -> DataNode:
 def _by_pattern(pattern: Pattern, part: Part, pair: Pair) -> DataNode:
     method = pattern.method
     if method.shows == "fill":
-        return _erased(fn.reshape(pair.own, layout="HWC"), _boxes(part.numbers), method.filling())
+        own, fill = fn.reshape(pair.own, layout="HWC"), method.filling(pair.dtype)
+        return _erased(own, _boxes(part.numbers), fill)
     if method.shows == "boxes":
         return _joined(_erased(_difference(pair), _boxes(part.numbers)), pair)
     if method.shows == "own boxes":

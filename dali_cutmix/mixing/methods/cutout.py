@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
+import numpy as np
 from nvidia.dali import fn, types
 from nvidia.dali import math as dmath
 
@@ -37,6 +38,8 @@ class Cutout(Method):
     Args:
         length: of the side, in pixels, at least 2; of an odd one a pixel is left out.
         fill: what is shown there, in the values of the images: a number, or one for each channel.
+            Of uint8 images from 0 to 255, rounded to nearest, halves to even. For `train_loader`
+            those of images before they are normalised, also where it mixes them afterwards.
 
     Raises:
         TypeError, ValueError: an argument has the wrong type or value.
@@ -71,6 +74,33 @@ class Cutout(Method):
         lam = position[:, :1] * 0.0 + 1.0
         return Rows(lam, boxes=fn.expand_dims(box, axes=[1]), num_boxes=1)
 
-    def filling(self) -> float | tuple[float, ...]:
-        """Returns `fill`."""
-        return self.fill
+    def normalised(self, mean: Sequence[float], std: Sequence[float]) -> Cutout:
+        """Returns the same for images that are normalised before they are mixed.
+
+        Args:
+            mean, std: of the channels, in the values of the images.
+
+        Raises:
+            ValueError: `fill` is not of as many channels.
+        """
+        fill = self.fill if isinstance(self.fill, tuple) else (self.fill,) * len(mean)
+        if len(fill) != len(mean):
+            raise ValueError(
+                "`fill` of Cutout must be a number, or one for each channel of the images, "
+                f"{len(mean)}, got {self.fill}."
+            )
+        scaled = ((x - m) / s for x, m, s in zip(fill, mean, std, strict=True))
+        return Cutout(length=self.length, fill=tuple(scaled))
+
+    def filling(self, dtype: str) -> float | tuple[float, ...]:
+        """Returns `fill` as images of a type have it."""
+        if dtype != "uint8":
+            return self.fill
+        # What is not in range a GPU clips, and DALI on the CPU wraps; it cuts off fractions too.
+        if not 0 <= np.min(self.fill) <= np.max(self.fill) <= 255:
+            raise ValueError(
+                f"`fill` of Cutout must be in [0, 255] for uint8 images, got {self.fill}."
+            )
+        if isinstance(self.fill, tuple):
+            return tuple(float(round(number)) for number in self.fill)
+        return float(round(self.fill))
