@@ -540,11 +540,7 @@ def _given_source(final: MixParams, params: MixParams, size: Size) -> MixParams:
     source = checks.in_image(fn.reshape(params.source, shape=[1, 4]), size.node)
     pasted = boxes.area(fn.reshape(final.box, shape=[1, 4])) > 0
     source = boxes.where(pasted, boxes.normalised(source, size.node), size.nowhere())
-    lam, lam_partner = (
-        fn.reshape(fn.cast(x, dtype=types.FLOAT64), shape=[1, 1])
-        for x in (params.lam, params.lam_partner)
-    )
-    return with_source(final, source, (lam + lam_partner - 1.0) * (boxes.area(source) > 0))
+    return with_source(final, source, fn.reshape(params.lam_partner, shape=[1, 1]))
 
 
 def _checked(

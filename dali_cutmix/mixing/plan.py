@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 from nvidia.dali import fn, types
-from nvidia.dali import math as dmath
 from nvidia.dali.data_node import DataNode
 
 from dali_cutmix._dali import split
@@ -214,7 +213,8 @@ class Found(NamedTuple):
     Fields:
         box: int32 (1, 4), of volumes (1, 6).
         lam: float64 (1, 1); None: what the box leaves of the original.
-        source, lam_partner: int32 (1, 4) and float64 (1, 1), or None, see `MixParams`.
+        source, lam_partner: int32 (1, 4) and float64 (1, 1), or None, see `MixParams`. Of what is
+            not mixed the latter is 0.
         pattern: what is shown other than by the box.
     """
 
@@ -571,9 +571,8 @@ def completed(params: MixParams, rows: Rows, size: Size, found: Sequence[Found])
     final = final._replace(patterns=(*params.patterns, *patterns))
     if source is None:
         return final
-    both = zip(found, lams, strict=True)
-    more = (one.lam_partner + its - 1.0 for one, its in both if one.lam_partner is not None)
-    return with_source(final, source, reduce(operator.add, more))
+    shares = (one.lam_partner for one in found if one.lam_partner is not None)
+    return with_source(final, source, reduce(operator.add, shares))
 
 
 def _joined(found: Sequence[DataNode], size: Size) -> DataNode | None:
@@ -588,17 +587,17 @@ def _both_lams(lam: DataNode, other: DataNode) -> DataNode:
     return lam * other
 
 
-def with_source(params: MixParams, source: DataNode, more: DataNode) -> MixParams:
+def with_source(params: MixParams, source: DataNode, share: DataNode) -> MixParams:
     """Returns plans of which some resize a part of the partner into the box.
 
     Args:
         source: int32 (1, 4), an empty one where that is not so.
-        more: float64 (1, 1), by which the share of the partner in the label is more than 1 - lam.
+        share: of the partner in the label, float64 or float32 (1, 1), where it is so.
     """
     assert params.weights is not None
-    partners = np.eye(4, dtype=np.float32)[1:2, : 2 if params.tiled is None else 4]
-    weights = params.weights + fn.cast(more, dtype=types.FLOAT) * types.Constant(partners)
-    weights = dmath.clamp(weights, 0.0, 1.0)  # the sum is rounded
+    is_partner = np.eye(4, dtype=np.bool_)[1:2, : 2 if params.tiled is None else 4]
+    shown = (source[:, 2:3] > 0) & types.Constant(is_partner)
+    weights = params.weights * (shown ^ True) + fn.cast(share, dtype=types.FLOAT) * shown
     return params._replace(
         source=fn.reshape(source, shape=[4]), lam_partner=weights[0, 1], weights=weights
     )
