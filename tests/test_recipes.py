@@ -233,6 +233,7 @@ def in_every_form(root: str, recipe: dcm.Recipe, device: str) -> Pipeline:
         outputs: list[Any] = []
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(imagenet, "read", lambda *_, **__: files)
+            patch.setattr(imagenet, "read_with_maps", lambda *_, **__: (*files, None))
             for dtype, layout in FORMS:
                 form = {"device": device, "size": (32, 48), "dtype": dtype, "layout": layout}
                 outputs += imagenet.train.__wrapped__(root, mix, **options, **form)
@@ -519,7 +520,7 @@ def test_every_random_operator_of_a_recipe_has_a_seed_of_its_own(name: str, phot
                 "RandomCropGenerator",
             ):
                 seeds.append(arguments["seed"][0])
-    assert len(seeds) > 14
+    assert len(seeds) >= 14
     assert len(set(seeds)) == len(seeds)
 
 

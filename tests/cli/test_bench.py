@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from importlib import resources
@@ -73,7 +74,11 @@ def test_a_profile(photos: str, tmp_path: Path, capsys: pytest.CaptureFixture[st
     found["settings"]["quick"] = False
     said = "\n".join(report.summary(found))
     assert "bottleneck: " in said
-    assert f"dcm.train_loader({photos!r}, batch_size=16, size=32, device='cpu'" in said
+    # Which batch size is recommended is a matter of two short measurements.
+    loader = (
+        rf"dcm\.train_loader\({re.escape(repr(photos))}, batch_size=(8|16), size=32, device='cpu'"
+    )
+    assert re.search(loader, said)
     with Image.open(plot) as picture:
         assert picture.size[0] > 500
 
@@ -375,7 +380,7 @@ def test_results_are_valid_complete_and_of_no_one_in_particular(path: Path) -> N
 def test_the_tables_of_the_pages_are_those_of_the_results() -> None:
     texts = {page: page.read_text() for page in tables.PAGES}
     places = [match[2] for text in texts.values() for match in tables.PLACE.finditer(text)]
-    assert {*places} == {"bench", "volumes", "startup"}
+    assert {*places} == {"bench", "startup", "accuracy"}
     assert len(places) >= 7
     for page, text in texts.items():
         assert tables.filled(text, tables.up_from(page)) == text, page

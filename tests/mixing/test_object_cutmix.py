@@ -194,7 +194,7 @@ def test_a_plan_is_repeated_on_other_data() -> None:
         fed = graphs.feed(images, "HWC")
         mixed = dcm.mix(fed, None, cfg, objects=graphs.feed(masks))
         again = dcm.mix(fed, None, cfg, params=mixed.params)
-        params = [(one.params.lam, one.params.box, one.params.of_object) for one in (mixed, again)]
+        params = [(one.params.lam, one.params.box, one.params.blended) for one in (mixed, again)]
         return mixed.images, again.images, *params[0], *params[1]
 
     ((one, other, *plans),) = graphs.run(pipe())

@@ -4,6 +4,7 @@ Rule      of the partner's mask a class is drawn, of those that are in it, and o
           object, a connected region, each alike. The box around it is pasted where it lies. Where
           the partner's mask shows no object the image is not mixed
 Peers     none of CutMix's kin; the operator is DALI's (fn.segmentation.random_object_bbox)
+Defaults  every value of the mask but 0 is an object
 Label     by the area, as CutMix's. Masks follow by `mix_masks`, whole boxes with what is around the
           object
 Cost      the search for objects in every mask, on the CPU: for 64 masks of 224 x 224 five times as
