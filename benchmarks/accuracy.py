@@ -34,8 +34,14 @@ METHODS: dict[str, dcm.MixConfig | None] = {
     "CutMix": dcm.MixConfig(),
     "MixUp": dcm.MixConfig(cutmix_alpha=0.0, mixup_alpha=0.2),
     "CutMix or MixUp": dcm.MixConfig(mixup_alpha=0.8),
-    "ResizeMix": dcm.MixConfig(methods=(dcm.ResizeMix(),)),
-    "Mosaic": dcm.MixConfig(methods=(dcm.Mosaic(),)),
+    **{
+        type(method).__name__: dcm.MixConfig(methods=(method,))
+        for method in (
+            *(dcm.ResizeMix(), dcm.Mosaic(), dcm.GridMix(holes=4), dcm.FMix(), dcm.SmoothMix()),
+            *(dcm.Cutout(length=12), dcm.SaliencyMix(), dcm.AttentiveMix(cells=4, pasted=4)),
+        )
+    },
+    "CutMix, same class": dcm.MixConfig(partner="same"),
 }
 
 
