@@ -76,7 +76,7 @@ def test_a_profile(photos: str, tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert "bottleneck: " in said
     # Which batch size is recommended is a matter of two short measurements.
     loader = (
-        rf"dcm\.train_loader\({re.escape(repr(photos))}, batch_size=(8|16), size=32, device='cpu'"
+        rf"dcm\.train_loader\({re.escape(repr(photos))}, batch_size=(8|16), size=48, device='cpu'"
     )
     assert re.search(loader, said)
     with Image.open(plot) as picture:
