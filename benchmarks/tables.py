@@ -128,7 +128,7 @@ def up_from(page: Path) -> str:
 def draw_plots() -> None:
     """Draws the results that are rates and times, beside their JSON."""
     for path in sorted(RESULTS.rglob("bench-*.json")):
-        if path.stem != "bench-loader-pair":
+        if path.stem not in ("bench-loader-pair", "bench-mix-64"):
             report.plot(_read(path), str(path.with_suffix(".png")))
 
 
