@@ -12,10 +12,11 @@ import runpy
 import sys
 
 import torch
+from torch import library
 
 from dali_cutmix.cli.bench.peers import import_torchvision
 
-OPERATORS = torch.library.Library("torchvision", "FRAGMENT")  # registered as long as it lives
+OPERATORS = library.Library("torchvision", "FRAGMENT")  # registered as long as it lives
 
 
 def nms(boxes: torch.Tensor, scores: torch.Tensor, iou_threshold: float) -> torch.Tensor:
