@@ -31,6 +31,7 @@ from dali_cutmix.cli.bench.peers import (
     copied,
     import_torchvision,
     order,
+    own_peers,
 )
 from dali_cutmix.cli.bench.segmentation import random_box
 from dali_cutmix.data.sources import Source, find_source
@@ -55,18 +56,6 @@ def our_loader(job: Job, *, mixing: bool) -> Loader:
     )
 
 
-def _ours(job: Job) -> Batches:
-    with our_loader(job, mixing=True) as loader:
-        while True:
-            yield from loader
-
-
-def _ours_unmixed(job: Job) -> Batches:
-    with our_loader(job, mixing=False) as loader:
-        while True:
-            yield from loader
-
-
 def _torchvision(job: Job) -> Batches:
     yield from _by_data_loader(job, mixed=False)
 
@@ -84,8 +73,9 @@ def _ultralytics_mixed(job: Job) -> Batches:
 
 
 PEERS: tuple[Peer, ...] = (
-    Peer("dali_cutmix", "detection_loader, mixed inside the pipeline", (), "threads", _ours),
-    Peer("dali_cutmix without mixing", "detection_loader, not mixed", (), "threads", _ours_unmixed),
+    *own_peers(
+        our_loader, "detection_loader, mixed inside the pipeline", "detection_loader, not mixed"
+    ),
     Peer(
         "torchvision, CutMix in torch",
         "DataLoader, PIL, v2 transforms of tv_tensors, images and boxes mixed in collate_fn",

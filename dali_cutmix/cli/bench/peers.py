@@ -46,6 +46,7 @@ __all__ = [
     "on_device",
     "order",
     "our_loader",
+    "own_peers",
 ]
 
 MEAN, STD = Recipe().mean, Recipe().std  # ImageNet's, of images in [0, 1]
@@ -127,21 +128,29 @@ def our_loader(job: Job, *, mixing: bool) -> Loader:
     )
 
 
-def _ours(job: Job) -> Batches:
-    with our_loader(job, mixing=True) as loader:
-        while True:
-            yield from loader
+def own_peers(open_loader: Callable[..., Loader], mixed: str, unmixed: str) -> tuple[Peer, Peer]:
+    """Returns this package, with mixing and without.
+
+    Args:
+        open_loader: takes a job and ``mixing=``.
+        mixed, unmixed: what each does, in a line.
+    """
+    name, batches = "dali_cutmix", functools.partial(_own_batches, open_loader)
+    return (
+        Peer(name, mixed, (), "threads", functools.partial(batches, True)),
+        Peer(f"{name} without mixing", unmixed, (), "threads", functools.partial(batches, False)),
+    )
 
 
-def _ours_unmixed(job: Job) -> Batches:
-    with our_loader(job, mixing=False) as loader:
+def _own_batches(open_loader: Callable[..., Loader], mixing: bool, job: Job) -> Batches:
+    with open_loader(job, mixing=mixing) as loader:
         while True:
             yield from loader
 
 
 def _mixed_in_torch(job: Job) -> Batches:
     rng = random.Random(job.seed)
-    with contextlib.closing(_ours_unmixed(job)) as batches:
+    with contextlib.closing(_own_batches(our_loader, False, job)) as batches:
         for images, labels in batches:
             yield _cutmix(images, labels, job.num_classes, rng)
 
@@ -328,13 +337,10 @@ def _webdataset(job: Job) -> Batches:
 
 
 PEERS: tuple[Peer, ...] = (
-    Peer("dali_cutmix", "train_loader, mixed inside the pipeline", (), "threads", _ours),
-    Peer(
-        "dali_cutmix without mixing",
+    *own_peers(
+        our_loader,
+        "train_loader, mixed inside the pipeline",
         "train_loader with integer labels: what mixing costs",
-        (),
-        "threads",
-        _ours_unmixed,
     ),
     Peer(
         "DALI, CutMix in torch",

@@ -26,6 +26,7 @@ from dali_cutmix.cli.bench.peers import (
     import_torchvision,
     on_device,
     order,
+    own_peers,
 )
 from dali_cutmix.data.masks import mask_path
 from dali_cutmix.data.sources import find_source
@@ -54,18 +55,6 @@ def our_loader(job: Job, *, mixing: bool) -> Loader:
     )
 
 
-def _ours(job: Job) -> Batches:
-    with our_loader(job, mixing=True) as loader:
-        while True:
-            yield from loader
-
-
-def _ours_unmixed(job: Job) -> Batches:
-    with our_loader(job, mixing=False) as loader:
-        while True:
-            yield from loader
-
-
 def _torchvision(job: Job) -> Batches:
     yield from _by_data_loader(job, mixed=False)
 
@@ -75,9 +64,10 @@ def _torchvision_mixed(job: Job) -> Batches:
 
 
 PEERS: tuple[Peer, ...] = (
-    Peer("dali_cutmix", "segmentation_loader, mixed inside the pipeline", (), "threads", _ours),
-    Peer(
-        "dali_cutmix without mixing", "segmentation_loader, not mixed", (), "threads", _ours_unmixed
+    *own_peers(
+        our_loader,
+        "segmentation_loader, mixed inside the pipeline",
+        "segmentation_loader, not mixed",
     ),
     Peer(
         "torchvision, CutMix in torch",

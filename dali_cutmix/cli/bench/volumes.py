@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
 
-from dali_cutmix.cli.bench.peers import Batch, Batches, Job, Peer, on_device, order
+from dali_cutmix.cli.bench.peers import Batch, Batches, Job, Peer, on_device, order, own_peers
 from dali_cutmix.cli.bench.segmentation import random_box
 from dali_cutmix.data.volumes import find_volumes
 from dali_cutmix.loaders.loader import Loader
@@ -40,18 +40,6 @@ def our_loader(job: Job, *, mixing: bool) -> Loader:
         num_threads=job.workers,
         seed=job.seed,
     )
-
-
-def _ours(job: Job) -> Batches:
-    with our_loader(job, mixing=True) as loader:
-        while True:
-            yield from loader
-
-
-def _ours_unmixed(job: Job) -> Batches:
-    with our_loader(job, mixing=False) as loader:
-        while True:
-            yield from loader
 
 
 def _monai(job: Job) -> Batches:
@@ -111,8 +99,7 @@ def _torch(job: Job) -> Batches:
 
 
 PEERS: tuple[Peer, ...] = (
-    Peer("dali_cutmix", "volume_loader, mixed inside the pipeline", (), "threads", _ours),
-    Peer("dali_cutmix without mixing", "volume_loader, not mixed", (), "threads", _ours_unmixed),
+    *own_peers(our_loader, "volume_loader, mixed inside the pipeline", "volume_loader, not mixed"),
     Peer(
         "torch, CutMix in torch",
         "DataLoader, np.load with mmap_mode, NumPy, pasted in collate_fn",
