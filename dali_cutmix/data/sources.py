@@ -244,24 +244,6 @@ def find_source(
     >>> find_source(photo_folder).kind
     'folder'
     """
-    if saliency is not None:
-        found = find_source(
-            source,
-            kind=kind,
-            classes=classes,
-            targets=targets,
-            masks=masks,
-            mask_names=mask_names,
-            annotations=annotations,
-            subset=subset,
-            weights=weights,
-            repeated=repeated,
-            file_root=file_root,
-            index_dir=index_dir,
-            fields=fields,
-            label_offset=label_offset,
-        )
-        return _with_saliency(found, saliency)
     label_offset = checked_int("label_offset", label_offset, -(2**31))
     if kind is not None:
         checked_choice("kind", kind, get_args(Kind))
@@ -279,6 +261,8 @@ def find_source(
         raise ValueError(f"`{others[1]}` must be left out with `{others[0]}`.")
     if others:
         _only_for_labels(others[0], label_offset, fields, index_dir, repeated)
+        if saliency is not None and others[0] != "targets":
+            raise ValueError(f"`saliency` must be left out with `{others[0]}`.")
     if masks is not None or mask_names is not None:
         found = _with_masks(source, kind, masks, mask_names, classes, file_root)
         return _chosen(found, subset, weights)
@@ -288,11 +272,12 @@ def find_source(
         found = _annotated(source, annotations, classes)
         return _chosen(_without_faults(found), subset, weights)
     if targets is not None:
-        return _chosen(_with_targets(source, kind, targets, classes, file_root), subset, weights)
+        found = _with_targets(source, kind, targets, classes, file_root)
+        return _chosen(found, subset, weights, saliency)
     samples = samples_of(source)
     if samples is not None:
         found = _samples(samples, label_offset)
-        return _chosen(_named(found, _checked_classes(classes)), subset, weights)
+        return _chosen(_named(found, _checked_classes(classes)), subset, weights, saliency)
     paths, kind = named_files(source, kind)
     found = Source(kind=kind, paths=paths, label_offset=label_offset)
     if kind not in INDEXED:
@@ -302,13 +287,17 @@ def find_source(
     if kind != "list" and file_root is not None:
         raise ValueError(f"`file_root` must be left out but for a list, got {file_root!r}.")
     if kind == "folder":
-        return _chosen(_folder(found, _checked_classes(classes, natural=True)), subset, weights)
+        found = _folder(found, _checked_classes(classes, natural=True))
+        return _chosen(found, subset, weights, saliency)
     names = _checked_classes(classes)
     if kind == "list":
-        return _chosen(_named(_list(found, file_root, repeated, names), names), subset, weights)
+        found = _named(_list(found, file_root, repeated, names), names)
+        return _chosen(found, subset, weights, saliency)
     if subset is not None or weights is not None:
         name = "weights" if subset is None else "subset"
         raise ValueError(f"`{name}` must be left out for a {kind}: shards are read in order.")
+    if saliency is not None:
+        raise _no_paths(found)
     found = _shards(found, path_text(index_dir, "index_dir"), fields, make_indexes, progress)
     return _named(found, names)
 
@@ -741,16 +730,29 @@ def _named(found: Source, classes: tuple[str, ...] | str | None) -> Source:
     return dataclasses.replace(found, classes=tuple(classes), num_classes=len(classes))
 
 
-def _chosen(found: Source, subset: Any, weights: Any) -> Source:
-    """Returns samples by index, and as often as their weights say, as a list."""
-    if subset is None and weights is None:
+def _chosen(found: Source, subset: Any, weights: Any, saliency: Any = None) -> Source:
+    """Returns samples by index, as often as their weights say, and with maps, as a list."""
+    if subset is None and weights is None and saliency is None:
         return found
+    if saliency is not None and found.remote:
+        raise _no_paths(found)
     found = _listed(found)
     if subset is not None:
         found = _at(found, checked_indices("subset", subset, len(found.files)))
     if weights is not None:
         found = _at(found, _repeats(found, weights))
+    if saliency is not None:
+        maps = find_maps(saliency)
+        maps.numbers(found.files)  # fails unless each has one
+        found = dataclasses.replace(found, saliency=maps)
     return found
+
+
+def _no_paths(found: Source) -> ValueError:
+    return ValueError(
+        f"`saliency` must be left out for {found.paths[0]!r}: maps are found by the paths of "
+        "images on this machine. In a pipeline of your own give them to mix()."
+    )
 
 
 def _listed(found: Source) -> Source:
@@ -770,21 +772,6 @@ def _listed(found: Source) -> Source:
         labels=tuple(number[file.split(os.sep)[0]] for file in files),
         size=len(files),
     )
-
-
-def _with_saliency(found: Source, saliency: Any) -> Source:
-    """Returns a folder, a list or paths with a file of maps, in which each image has one."""
-    for name in ("masks", "annotations"):
-        if getattr(found, name) is not None:
-            raise ValueError(f"`saliency` must be left out with `{name}`.")
-    if found.kind in INDEXED or found.remote:
-        raise ValueError(
-            f"`saliency` must be left out for {found.paths[0]!r}: maps are found by the paths of "
-            "images on this machine. In a pipeline of your own give them to mix()."
-        )
-    found, maps = _listed(found), find_maps(saliency)
-    maps.numbers(found.files)
-    return dataclasses.replace(found, saliency=maps)
 
 
 def _at(found: Source, indices: Sequence[int]) -> Source:
