@@ -29,6 +29,7 @@ __all__ = [
     "OnError",
     "blending_methods",
     "check_mix",
+    "check_needs",
     "checked_options",
     "checked_sides",
     "device_id",

@@ -406,9 +406,8 @@ def draw_plans(
             objects = object_boxes(objects, cfg.object_method, size, draw)
         beside = _beside(pairs, objects, saliency)
         params = _dealt(rows, draw, in_table, size, beside, mixed)
-    if exact is None:
-        if params.blended is None and any(blends):
-            params = params._replace(blended=fn.ones(shape=[], dtype=types.BOOL))
+    if params.blended is None and any(blends):
+        params = params._replace(blended=fn.ones(shape=[], dtype=types.BOOL))
     return params._replace(
         original=pairs.original,
         partner=pairs.partner,
@@ -425,9 +424,7 @@ def _mixed_by_sample(
     if cfg.prob_of_class is None:
         return pairs.paired
     assert labels is not None
-    own = labels
-    if pairs.original is not None:
-        own = fn.permute_batch(labels, indices=pairs.original)
+    own = gathered(labels, pairs.original)
     return _both(draw.coin_of("apply", own, cfg.prob_of_class), pairs.paired)
 
 

@@ -112,12 +112,6 @@ class Draw:
             return fn.reshape(flag, shape=[1, 1])
         return (self._zeros(1) == 0) & self.first(flag)
 
-    def repeated(self, x: DataNode) -> DataNode:
-        """Returns a number, int32 (1,), for every row: int32 (count, 1)."""
-        if self._order is None:
-            return fn.reshape(x, shape=[1, 1])
-        return fn.cast(self._zeros(1), dtype=types.INT32) + x
-
     def true(self) -> DataNode:
         """Returns True for every row, bool (count, 1)."""
         return self._zeros(1) == 0

@@ -125,6 +125,8 @@ class MixParams(NamedTuple):
 class Pattern(NamedTuple):
     """What one method shows of two images other than by a box, for the samples that it mixes.
 
+    Of a table of N rows `chosen` is (N, 1), and `numbers` (N, columns).
+
     Fields:
         method: that drew it, and makes a mask or weights of its numbers, by its `shows`.
         chosen: bool (), whether the sample is mixed by it.
@@ -267,7 +269,7 @@ class Rows(NamedTuple):
     numbers: tuple[DataNode, ...] = ()
     boxes: DataNode | None = None
     num_boxes: int = 0
-    patterns: tuple[PatternRows, ...] = ()
+    patterns: tuple[Pattern, ...] = ()
     later: tuple[Later, ...] = ()
 
     @property
@@ -275,15 +277,6 @@ class Rows(NamedTuple):
         """Those that there are, by their names."""
         flags = {name: getattr(self, name) for name in FLAGS}
         return {name: flag for name, flag in flags.items() if flag is not None}
-
-
-class PatternRows(NamedTuple):
-    """A `Pattern` of N rows: bool (N, 1), and int32 (N, columns)."""
-
-    method: Method
-    chosen: DataNode
-    numbers: DataNode
-    columns: int
 
 
 class Method:
@@ -415,18 +408,16 @@ def choose(
     )
 
 
-def _pattern_rows(
-    method: Method, rows: Rows, where: DataNode | None, nowhere: DataNode
-) -> PatternRows:
+def _pattern_rows(method: Method, rows: Rows, where: DataNode | None, nowhere: DataNode) -> Pattern:
     """Returns the pattern of a method, whose boxes are empty where it was not chosen."""
     chosen = rows.lam >= 0.0 if where is None else where
     if rows.boxes is None:
-        return PatternRows(method, chosen, fn.cat(*rows.numbers, axis=1), len(rows.numbers))
+        return Pattern(method, chosen, fn.cat(*rows.numbers, axis=1), len(rows.numbers))
     found = rows.boxes
     if where is not None:
         found = boxes.where(fn.expand_dims(where, axes=[2]), found, nowhere)
     columns = 4 * rows.num_boxes
-    return PatternRows(method, chosen, fn.reshape(found, shape=[-1, columns]), columns)
+    return Pattern(method, chosen, fn.reshape(found, shape=[-1, columns]), columns)
 
 
 def _only(where: DataNode | None, x: DataNode) -> DataNode:
@@ -512,7 +503,7 @@ def unpacked(row: DataNode, rows: Rows, size: Size) -> MixParams:
         params, at = params._replace(**flag), at + 1
     for pattern in rows.patterns:
         end = at + 1 + pattern.columns
-        found = Pattern(pattern.method, row[at] != 0, row[at + 1 : end], pattern.columns)
+        found = pattern._replace(chosen=row[at] != 0, numbers=row[at + 1 : end])
         params, at = params._replace(patterns=(*params.patterns, found)), end
     if rows.box is None:
         return params
@@ -558,13 +549,14 @@ def completed(params: MixParams, rows: Rows, size: Size, found: Sequence[Found])
         for one in found
     ]
     source = _joined([one.source for one in found if one.source is not None], size)
-    box, lam = _joined([one.box for one in found], size), reduce(_both_lams, lams)
+    # A method that was not drawn has an empty box and lam 1.
+    box, lam = _joined([one.box for one in found], size), reduce(operator.mul, lams)
     assert box is not None
     if rows.box is not None or rows.blended is not None or rows.patterns:
         assert params.box is not None
         drawn = fn.reshape(params.box, shape=[1, 2 * size.axes])
         box = box if rows.box is None else drawn + (box - size.nowhere())
-        lam = _both_lams(fn.reshape(params.lam, shape=[1, 1]), lam)
+        lam = fn.reshape(params.lam, shape=[1, 1]) * lam
     patterns = (one.pattern for one in found if one.pattern is not None)
     flags = {name: fn.reshape(getattr(params, name), shape=[1, 1]) for name in rows.flags}
     final = plan_of(Rows(lam, box, **flags), size)
@@ -580,11 +572,6 @@ def _joined(found: Sequence[DataNode], size: Size) -> DataNode | None:
     if not found:
         return None
     return reduce(lambda box, other: box + (other - size.nowhere()), found)
-
-
-def _both_lams(lam: DataNode, other: DataNode) -> DataNode:
-    """Returns the lam of a sample of which one is 1, since its method was not drawn."""
-    return lam * other
 
 
 def with_source(params: MixParams, source: DataNode, share: DataNode) -> MixParams:

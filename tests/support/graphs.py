@@ -151,8 +151,8 @@ class FedDraws:
         fed = self._draws[self.NAMES.get(name, "lam")]
         return fn.reshape(feed(np.asarray(fed, np.float64)), shape=[1, 1])
 
-    def repeated(self, x: Any) -> Any:
-        return fn.reshape(x, shape=[1, 1])
+    def true(self) -> Any:
+        return types.Constant(np.ones((1, 1), np.bool_))
 
     def first(self, x: Any) -> Any:
         return x

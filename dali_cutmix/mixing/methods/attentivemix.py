@@ -63,9 +63,9 @@ class AttentiveMix(Method):
         most = self.cells * self.cells - 1
         set_checked(self, "pasted", checked_int("pasted", self.pasted, 1, most))
 
-    def rows(self, size: Size, draw: Draw) -> Rows:
+    def rows(self, size: Size, draw: Draw) -> Rows:  # noqa: ARG002
         """Returns 1 where it is drawn: what is pasted depends on the partner alone."""
-        ones = draw.repeated(fn.cast(size.node[:1] > 0, dtype=types.INT32))
+        ones = fn.cast(draw.true(), dtype=types.INT32)
         later = Later(ones, 1, self._most_attended)
         return Rows(fn.cast(ones, dtype=types.FLOAT64), later=(later,))
 
